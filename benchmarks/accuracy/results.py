@@ -1,13 +1,13 @@
 """The judged cases as one JSON and one table: means of every arm, and the planned comparisons."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from attunet.benchmarks.accuracy.arms import Arm
 from attunet.benchmarks.accuracy.judge import Row
-from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.significance import compare_paired
 
@@ -16,7 +16,6 @@ KEY: tuple[Key, ...] = ("arm", "kind", "network", "seed", "fold", "case")
 KINDS = ("single", "snapshots", "ensemble")
 MAX_LINES = 60
 
-Json = dict[str, Any]
 Group = tuple[str, str, str]  # arm, kind, and network or "all"
 
 

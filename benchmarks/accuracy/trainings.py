@@ -9,10 +9,11 @@ from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import ARMS, Arm, Training, plan, pretraining
 from attunet.benchmarks.accuracy.judge import About, Row, judge
-from attunet.benchmarks.accuracy.results import Json, merged, summary, table
+from attunet.benchmarks.accuracy.results import merged, summary, table
 from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.errors import InputError, RunError
 from attunet.evaluate_case import evaluate_case
 from attunet.export.load_model import load_model

@@ -12,15 +12,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import nibabel as nib
 import numpy as np
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
-from attunet.fields import JsonObject
-from attunet.metrics.results import MetricTable
 from attunet.metrics.significance import compare_paired
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
@@ -28,7 +26,7 @@ from attunet.runs.run_folder import read_metrics
 from attunet.sources.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 from attunet.system.log_lines import forward_log
 from attunet.training.loop import train
 
@@ -62,25 +60,6 @@ ARMS = (
     Arm("not drawn is background", "hidden"),
     Arm("complete scans alone", "complete"),
 )
-
-
-class ArmRow(TypedDict):
-    arm: str
-    seed: int
-    steps: int
-    training_scans: int
-    dice: MetricTable
-
-
-class Results(TypedDict):
-    """results.json. `drawn`: case -> its drawn organs."""
-
-    schema: int
-    environment: Environment
-    config: dict[str, JsonObject]
-    steps: int
-    drawn: dict[str, list[str]]
-    results: list[ArmRow]
 
 
 def drawn_organs(number: int) -> list[str]:
@@ -139,55 +118,34 @@ class Setup:
     scans_seed: int = 0
 
 
-def compare(folder: Path, config: Config, setup: Setup, arms: Sequence[Arm] = ARMS) -> Results:
-    """Train and score arms, one seed after the other; writes and returns the content of results.json."""
+def compare(folder: Path, settings: Sequence[str], setup: Setup, arms: Sequence[Arm] = ARMS) -> Json:
+    """Train and score arms, one seed after the other; writes and returns the content of results.json.
+    settings: `section.field=value` of all trainings.
+    """
     partial = write_sources(folder / "sources", setup.num_training, setup.num_test, setup.scans_seed)
     write_text(folder / "labelled.json", json.dumps(partial))
-    test = _cases(folder / "sources" / "all")[setup.num_training :]
-    rows: list[ArmRow] = []
-    results: Results = {
-        "schema": 1,
-        "environment": environment(),
-        "config": config.to_json(),
-        "steps": setup.steps,
-        "drawn": partial,
-        "results": rows,
-    }
+    test, config = _cases(folder / "sources" / "all")[setup.num_training :], load_config(None, settings)
+    about = {"schema": 1, "environment": environment(), "config": config.to_json()}
+    results: Json = {**about, "steps": setup.steps, "drawn": partial, "results": []}
     stores = {arm.name: _prepare(folder, arm, config, test) for arm in arms}
     for seed in range(setup.seeds):
         for arm in arms:
-            rows.append(_train(folder, arm, stores[arm.name], config, setup.steps * arm.steps_factor, seed))
+            steps = setup.steps * arm.steps_factor
+            results["results"].append(_train(folder, arm, stores[arm.name], settings, steps, seed))
             write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
 
-def _train(folder: Path, arm: Arm, store: Store, config: Config, steps: int, seed: int) -> ArmRow:
-    run = folder / "runs" / _file_name(arm.name) / f"seed-{seed}"
+def _train(folder: Path, arm: Arm, store: Store, settings: Sequence[str], steps: int, seed: int) -> Json:
+    run = folder / "runs" / arm.name.replace(",", "").replace(" ", "-") / f"seed-{seed}"
     cases = store.split("all")[0]
-    batch = config.optim.batch_size
+    batch = load_config(None, settings).optim.batch_size
     assert batch != "auto"
-    settings = [
-        f"optim.epochs={(steps - 0.5) * batch / sum(store.case(case).num_slices for case in cases)}",
-        f"run.seed={seed}",
-        "run.validate_every_epochs=1e6",
-    ]
-    train(store.path, run, load_with(config, settings), fold="all", resume="auto")
+    epochs = (steps - 0.5) * batch / sum(store.case(case).num_slices for case in cases)
+    own = [f"optim.epochs={epochs}", f"run.seed={seed}", "run.validate_every_epochs=1e6"]
+    train(store.path, run, load_config(None, [*settings, *own]), fold="all", resume="auto")
     dice = next(row["dice"] for row in read_metrics(run) if row["event"] == "native")
     return {"arm": arm.name, "seed": seed, "steps": steps, "training_scans": len(cases), "dice": dice}
-
-
-def _file_name(words: str) -> str:
-    return words.replace(",", "").replace(" ", "-")
-
-
-def load_with(config: Config, settings: Sequence[str]) -> Config:
-    """The configuration with further settings `section.field=value`."""
-    values = config.to_json()
-    for setting in settings:
-        name, _, text = setting.partition("=")
-        section, _, key = name.partition(".")
-        values[section][key] = json.loads(text)
-    return Config.from_json(values)
 
 
 def _prepare(folder: Path, arm: Arm, config: Config, test: Sequence[str]) -> Store:
@@ -203,7 +161,7 @@ def _patients(cases: Sequence[str]) -> tuple[str, ...]:
     return tuple(case.partition("-")[0] for case in cases)
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     """Mean Dice of each arm over seeds and test scans, its paired difference from all labels, and Dice by organ."""
     lines = []
     reference = case_means(results, ARMS[0].name)
@@ -225,7 +183,7 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def case_means(results: Results, arm: str) -> dict[str, float]:
+def case_means(results: Json, arm: str) -> dict[str, float]:
     """Dice of each test scan, the mean over organs and seeds; an organ without a value counts as 0."""
     tables = [row["dice"]["per_case"] for row in results["results"] if row["arm"] == arm]
     cases = tables[0] if tables else {}
@@ -245,11 +203,10 @@ def main() -> None:
     )
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     arguments = parser.parse_args()
-    config = load_config(None, ["optim.batch_size=8", *arguments.settings])
     setup = Setup(arguments.training, arguments.test, arguments.steps, arguments.seeds, arguments.scans_seed)
     arms = [arm for arm in ARMS if arguments.arms is None or arm.name in arguments.arms]
     with forward_log(print):
-        results = compare(arguments.folder, config, setup, arms)
+        results = compare(arguments.folder, ["optim.batch_size=8", *arguments.settings], setup, arms)
     print(table(results))
 
 

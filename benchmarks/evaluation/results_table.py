@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.metrics.aggregate import mean
@@ -22,6 +23,7 @@ METRICS = {  # name in results.json: title, decimals
 }
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
+Json = dict[str, Any]  # results of a benchmark, or a row of them, as JSON values
 
 
 def summary_table(results: EvaluationResults) -> str:

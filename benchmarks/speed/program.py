@@ -2,20 +2,19 @@
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.evaluation.timing import time_interleaved
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
-
-Results = TypeVar("Results", bound=Mapping[str, object])  # JSON values
 
 
 def percentile_fields(
@@ -25,17 +24,17 @@ def percentile_fields(
     return {name.format(p): float(np.percentile(values, p)) for p in percentiles}
 
 
-def format_table(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str], missing: str = "-") -> str:
-    """Aligned text. columns: header -> format of its cells, "{p50_ms:.2f}"; `missing` stands for None."""
-    shown = [[_cell(row, template, missing) for template in columns.values()] for row in rows]
+def format_table(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> str:
+    """Aligned text. columns: header -> format of its cells, "{p50_ms:.2f}"; a dash stands for None."""
+    shown = [[_cell(row, template) for template in columns.values()] for row in rows]
     return aligned([list(columns), *shown])
 
 
-def _cell(row: Mapping[str, object], template: str, missing: str) -> str:
+def _cell(row: Mapping[str, object], template: str) -> str:
     try:
         return template.format_map(row)
     except TypeError:  # None has no format of numbers
-        return missing
+        return "-"
 
 
 def numbers(text: str) -> list[int]:
@@ -51,18 +50,6 @@ def last_line(printed: str) -> str:
     return (printed.strip().splitlines() or ["no message"])[-1]
 
 
-class LatencyRow(TypedDict):
-    """Repeated calls on a batch of slices."""
-
-    runs: int
-    p20_ms: float
-    p50_ms: float
-    p80_ms: float
-    p95_ms: float
-    p99_ms: float
-    slices_per_s: float
-
-
 LATENCY_COLUMNS = {
     **{f"{p} ms": f"{{{p}_ms:.2f}}" for p in ("p50", "p95", "p99")},
     "slices/s": "{slices_per_s:.1f}",
@@ -70,14 +57,31 @@ LATENCY_COLUMNS = {
 }
 
 
-def latency_row(seconds: np.ndarray, batch_size: int) -> LatencyRow:
-    """The fields of a row for the seconds of repeated calls on `batch_size` slices."""
-    milliseconds = percentile_fields(1000 * seconds, "p{}_ms", (20, 50, 80, 95, 99))
-    throughput = float(batch_size * len(seconds) / seconds.sum())
-    return cast(LatencyRow, {"runs": len(seconds), **milliseconds, "slices_per_s": throughput})
+def rows_in_turns(
+    calls: Sequence[Callable[[], object]], batch_size: int, ratio: str, *, runs: int, seconds: float
+) -> list[Json]:
+    """A row for each call on a batch of slices; the calls take turns.
+
+    Args:
+        ratio: field for how many times as fast as the first call each one is, by medians.
+        runs: timed runs of each call, fewer where they take longer than `seconds`.
+
+    Example:
+        >>> rows_in_turns([first, second], 8, "times_the_first", runs=200, seconds=5)  # doctest: +SKIP
+    """
+    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
+    return [
+        {
+            "runs": len(times),
+            **percentile_fields(1000 * times, "p{}_ms", (20, 50, 80, 95, 99)),
+            "slices_per_s": float(batch_size * len(times) / times.sum()),
+            ratio: float(np.median(timed[0]) / np.median(times)),
+        }
+        for times in timed
+    ]
 
 
-def keep(results: Results, file: Path | None) -> None:
+def keep(results: Json, file: Path | None) -> None:
     """Writes the results so far, where a file is wanted: those of a program that is ended early stay."""
     if file is not None:
         write_text(file, json.dumps(results, indent=1) + "\n")
@@ -92,36 +96,53 @@ def program_parser(description: str | None, *, plot: bool = False) -> argparse.A
     return parser
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """`--device`, a GPU's where there is one."""
+    import torch
+
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """`--runs` and `--seconds` of `rows_in_turns`."""
+    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
+    )
+
+
 def run_program(
     name: str,
-    arguments: argparse.Namespace,
-    measure: Callable[[], Results],
-    table: Callable[[Results], str],
-    draw: Callable[[Results, Path], object] | None = None,
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], Json],
+    table: Callable[[Json], str],
+    draw: Callable[[Json, Path], object] | None = None,
 ) -> None:
     """Prints the measurements as a table and as one JSON line with the command that made them.
     Exits with 1 or 2 after an error.
 
     Args:
         name: the module below `attunet.benchmarks.speed`.
-        arguments: of a `program_parser`.
-        measure: returns the results as JSON values.
+        parser: a `program_parser`.
+        measure: the options -> the results.
         table: formats the results for a terminal.
         draw: draws the results into a picture; None where there is no `--plot`.
 
     Example:
-        >>> run_program("operations.gate", parser.parse_args(), lambda: benchmark(settings), table)  # doctest: +SKIP
+        >>> run_program("operations.gate", parser, lambda options: benchmark(settings), table)  # doctest: +SKIP
     """
+    options = parser.parse_args()
     try:
         with forward_log(lambda line: print(line, file=sys.stderr)):
-            measured = measure()
+            measured = measure(options)
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     command = shlex.join(["python", "-m", f"attunet.benchmarks.speed.{name}", *sys.argv[1:]])
-    results = cast(Results, {"schema": 1, "command": command, **measured})
+    results = {"schema": 1, "command": command, **measured}
     print(table(results))
     print(json.dumps(results))
-    keep(results, arguments.json)
-    if draw is not None and arguments.plot:
-        draw(results, arguments.plot)
+    keep(results, options.json)
+    if draw is not None and options.plot:
+        draw(results, options.plot)

@@ -1,27 +1,28 @@
 """The steps of the GPU command in order of worth: tests, operations, training, inference, and a user's cases."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.trainer import PACKAGE
 from attunet.benchmarks.speed.inference import sweep as inference_sweep
 from attunet.benchmarks.speed.operations import gate, norm_relu
 from attunet.benchmarks.speed.training import comparison_rows
 from attunet.benchmarks.speed.training import sweep as training_sweep
 
-TESTS = Path(__file__).resolve().parents[3] / "tests"
-PROGRAMS: dict[str, tuple[str, Callable[[Any], str]]] = {  # step: module, formatter of its JSON
-    "gate": ("operations.gate", gate.table),
-    "norm_relu": ("operations.norm_relu", norm_relu.table),
-    "training_sweep": ("training.sweep", training_sweep.table),
-    "training_sweep_all": ("training.sweep", training_sweep.table),
-    "inference": ("inference.sweep", inference_sweep.table),
-    "training": ("training.comparison", comparison_rows.table),
+TESTS = Path(__file__).resolve().parents[3] / "tests/toolkit"
+FORMATTERS: dict[str, Callable[[Json], str]] = {  # of a program's JSON
+    "operations.gate": gate.table,
+    "operations.norm_relu": norm_relu.table,
+    "training.sweep": training_sweep.table,
+    "training.comparison": comparison_rows.table,
+    "inference.sweep": inference_sweep.table,
 }
 NNUNET_S = 120  # more for the comparison of trainings where nnU-Net, which begins slowly, is in it
+SMALL = "--width 4 --size 32"  # of the rehearsal, on the CPU
 
 
 @dataclass(frozen=True)
@@ -38,58 +39,45 @@ class Step:
     name: str
     limit_s: float
     command: Sequence[str]
-    table: Callable[[Any], str] | None = None
+    table: Callable[[Json], str] | None = None
 
 
 def steps_of(out: Path, *, rehearse: bool, source: Path | None) -> list[Step]:
-    """The steps in order of worth."""
-    steps = _tiny_steps(out) if rehearse else _full_steps(out)
-    if source is not None:
-        steps += _data_steps(out, source, rehearse=rehearse)
-    return steps
+    """The steps in order of worth; a rehearsal has each program once, in miniature."""
 
+    def program(name: str, module: str, limit_s: float, options: str, miniature: str) -> Step:
+        words = shlex.split(miniature if rehearse else options)
+        command = ["-m", f"attunet.benchmarks.speed.{module}", *words, "--json", str(out / f"{name}.json")]
+        return Step(name, max(limit_s, 120) if rehearse else limit_s, command, FORMATTERS[module])
 
-def _full_steps(out: Path) -> list[Step]:
-    tests = f"-m pytest -q -m gpu -p no:cacheprovider {'-n 12' if find_spec('xdist') else ''}".split()
-    on_gpu = [str(TESTS / "toolkit/ops"), str(TESTS / "toolkit/training/test_step_graph.py")]
+    with_nnunet = find_spec(PACKAGE) is not None
     profiled = "--profile --model attention_unet --widths 64 --batch-sizes 16,64 --minutes 1.2 --seconds 2"
     beside = "--batch-size 16 --steps 20 --warm-up-steps 6 --rounds 1 --limit 120"
-    return [
-        Step("tests", 150, [*tests, *on_gpu]),
-        _program(out, "gate", 80, "--seconds 0.3 --no-network"),
-        _program(out, "norm_relu", 60, "--seconds 0.2 --no-compile"),
-        _program(out, "training_sweep", 110, profiled),
-        _program(out, "inference", 140, "--device cuda --runs 200 --seconds 0.6"),
-        _program(out, "training", 90 + _nnunet_s(), beside),
-        _program(out, "training_sweep_all", 150, "--minutes 2 --seconds 1.5"),
+    on_cpu = f"--device cpu {SMALL} --batch-size 1 --seconds 0.01 --no-compile"
+    few = "--profile --model unet --widths 4 --batch-sizes 2 --device cpu --size 32 --seconds 0.1"
+    one_form = f"{SMALL} --batch-sizes 1 --runs 3 --threads 1 --only 'PyTorch eager fp32'"
+    others = "--only attunet --only plain" + " --only nnunet" * with_nnunet
+    short = f"{SMALL} --batch-size 2 --steps 1 --warm-up-steps 0 --rounds 1 --workers 0 --limit 120 {others}"
+    steps = [
+        _tests(rehearse),
+        program("gate", "operations.gate", 80, "--seconds 0.3 --no-network", f"{on_cpu} --no-network"),
+        program("norm_relu", "operations.norm_relu", 60, "--seconds 0.2 --no-compile", on_cpu),
+        program("training_sweep", "training.sweep", 110, profiled, few),
+        program("inference", "inference.sweep", 140, "--device cuda --runs 200 --seconds 0.6", one_form),
+        program("training", "training.comparison", 90 + NNUNET_S * with_nnunet, beside, short),
     ]
+    if not rehearse:
+        steps.append(program("training_sweep_all", "training.sweep", 150, "--minutes 2 --seconds 1.5", ""))
+    return steps + (_data_steps(out, source, rehearse=rehearse) if source is not None else [])
 
 
-def _tiny_steps(out: Path) -> list[Step]:
-    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "wrong_input"]
-    small = "--device cpu --width 4 --size 32 --batch-size 1 --seconds 0.01 --no-compile"
-    few = "--device cpu --model unet --widths 4 --batch-sizes 2 --size 32 --seconds 0.1 --profile"
-    forms = "--width 4 --size 32 --batch-sizes 1 --runs 3 --threads 1 --only"
-    beside = "--width 4 --size 32 --batch-size 2 --steps 1 --warm-up-steps 0 --rounds 1 --workers 0 --limit 120"
-    programs = "--only attunet --only plain" + " --only nnunet" * bool(_nnunet_s())
-    return [
-        Step("tests", 120, [*tests, str(TESTS / "toolkit/ops/test_norm_relu.py")]),
-        _program(out, "gate", 120, f"{small} --no-network"),
-        _program(out, "norm_relu", 120, small),
-        _program(out, "training_sweep", 120, few),
-        _program(out, "inference", 120, forms, "PyTorch eager fp32"),
-        _program(out, "training", 120 + _nnunet_s(), f"{beside} {programs}"),
-    ]
-
-
-def _nnunet_s() -> float:
-    return NNUNET_S if find_spec(PACKAGE) else 0
-
-
-def _program(out: Path, name: str, limit_s: float, options: str, *more: str) -> Step:
-    module, table = PROGRAMS[name]
-    program = f"attunet.benchmarks.speed.{module}"
-    return Step(name, limit_s, ["-m", program, *options.split(), *more, "--json", str(out / f"{name}.json")], table)
+def _tests(rehearse: bool) -> Step:
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    if rehearse:
+        return Step("tests", 120, [*command, "-k", "wrong_input", str(TESTS / "ops/test_norm_relu.py")])
+    parallel = ["-n", "12"] if find_spec("xdist") else []
+    on_gpu = [str(TESTS / "ops"), str(TESTS / "training/test_step_graph.py")]
+    return Step("tests", 150, [*command, "-m", "gpu", *parallel, *on_gpu])
 
 
 def _data_steps(out: Path, source: Path, *, rehearse: bool) -> list[Step]:

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.program import (
     format_table,
     numbers,
@@ -96,7 +97,7 @@ def native(segmenter: Segmenter, scan: Path, out: Path) -> float:
     return time.perf_counter() - start
 
 
-def benchmark(model: Path, threads: list[int], rounds: int) -> dict[str, Any]:
+def benchmark(model: Path, threads: list[int], rounds: int) -> Json:
     """Rows as JSON values, and the bytes of the page."""
     try:
         from playwright.sync_api import sync_playwright
@@ -142,7 +143,7 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> dict[str, Any]:
     }
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Json) -> str:
     return format_table(results["rows"], COLUMNS)
 
 
@@ -151,9 +152,9 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="an artefact, fp32 or int8")
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,...")
     parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    model, threads, rounds = arguments.model, arguments.threads, arguments.rounds
-    run_program("inference.browser", arguments, lambda: benchmark(model, threads, rounds), table)
+    run_program(
+        "inference.browser", parser, lambda chosen: benchmark(chosen.model, chosen.threads, chosen.rounds), table
+    )
 
 
 if __name__ == "__main__":

@@ -11,23 +11,20 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
-
-import numpy as np
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
-    LatencyRow,
+    Json,
+    add_runs,
     format_table,
-    latency_row,
     numbers,
     program_parser,
+    rows_in_turns,
     run_program,
 )
-from attunet.fields import JsonObject
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
@@ -42,23 +39,6 @@ COLUMNS = {
 }
 
 
-class Row(LatencyRow):
-    """A model at one batch size; `times_the_first_model`: as fast as."""
-
-    model: str
-    provider_options: JsonObject
-    threads: int | None
-    shape: list[int]
-    first_ms: float
-    times_the_first_model: float
-
-
-class Results(TypedDict):
-    environment: Environment
-    settings: JsonObject
-    rows: list[Row]
-
-
 def sweep(
     models: Sequence[Path],
     *,
@@ -68,14 +48,14 @@ def sweep(
     threads: Sequence[int | None] = (None,),
     runs: int = 200,
     seconds: float = math.inf,
-) -> Results:
+) -> Json:
     """Times every model at every batch size and number of threads:
     `runs` times each, or as often as `seconds` allow (3 at least).
 
     Example:
         >>> sweep([Path("model.onnx")], batch_sizes=(1, 8), threads=(1, 2), seconds=5)  # doctest: +SKIP
     """
-    rows: list[Row] = []
+    rows: list[Json] = []
     load_ms = {}
     for count in threads:
         began = time.perf_counter()
@@ -88,10 +68,9 @@ def sweep(
                 f"{count or 'auto'} threads, batch {batch_size}: {slowest['p50_ms']:.1f} ms at most "
                 f"({slowest['model']})"
             )
-    limit = seconds if math.isfinite(seconds) else None
-    settings: JsonObject = {
+    settings = {
         "runs": runs,
-        "seconds": limit,
+        "seconds": seconds if math.isfinite(seconds) else None,
         "warm_up_runs": WARM_UP_RUNS,
         "load_all_ms_by_threads": load_ms,
         "dtype": "float32",
@@ -101,36 +80,32 @@ def sweep(
 
 def _time_batch(
     loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float
-) -> list[Row]:
+) -> list[Json]:
     calls, first_ms = [], []
     for one in loaded:
         began = time.perf_counter()
         calls.append(one.timed_call(one.random_slices(batch_size)))
         calls[-1]()
         first_ms.append(1000 * (time.perf_counter() - began))
-    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
-    baseline = float(np.median(timed[0]))
-    rows: list[Row] = []
-    for one, times, first in zip(loaded, timed, first_ms, strict=True):
-        rows.append(
-            {
-                "model": one.label,
-                "provider_options": one.options,
-                "threads": threads,
-                "shape": [batch_size, one.model.spec.in_channels, *one.model.spec.size],
-                "first_ms": first,
-                **latency_row(times, batch_size),
-                "times_the_first_model": baseline / float(np.median(times)),
-            }
-        )
-    return rows
+    timed = rows_in_turns(calls, batch_size, "times_the_first_model", runs=runs, seconds=seconds)
+    return [
+        {
+            "model": one.label,
+            "provider_options": one.options,
+            "threads": threads,
+            "shape": [batch_size, one.model.spec.in_channels, *one.model.spec.size],
+            "first_ms": first,
+            **row,
+        }
+        for one, row, first in zip(loaded, timed, first_ms, strict=True)
+    ]
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     return format_table(({**row, "threads": row["threads"] or "auto"} for row in results["rows"]), COLUMNS)
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> None:
     cores = usable_cores()
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores] + [cores]
     parser = program_parser("Latency of runs and artefacts over batch sizes and thread counts.")
@@ -145,17 +120,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=numbers, default=counts, help="comma-separated, powers of two up to the cores by default"
     )
-    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
-    )
-    return parser.parse_args()
+    add_runs(parser)
 
-
-def main() -> None:
-    arguments = _arguments()
-
-    def measured() -> Results:
+    def measured(arguments: argparse.Namespace) -> Json:
         return sweep(
             arguments.models,
             providers=arguments.provider or ["cpu"],
@@ -166,7 +133,7 @@ def main() -> None:
             seconds=arguments.seconds,
         )
 
-    run_program("inference.latency", arguments, measured, table)
+    run_program("inference.latency", parser, measured, table)
 
 
 if __name__ == "__main__":

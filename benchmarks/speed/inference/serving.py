@@ -6,6 +6,7 @@ at once. Every answer is compared with the file that `attunet predict` writes fo
 `attunet predict FOLDER` on the same scans and cores, before and after. Server and clients share the cores.
 """
 
+import argparse
 import logging
 import re
 import statistics
@@ -13,8 +14,8 @@ import subprocess
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.load import ATTUNET, running_server, send, write_scan
 from attunet.benchmarks.speed.program import format_table, program_parser, run_program
 from attunet.errors import RunError
@@ -36,7 +37,7 @@ def measure(
     slices: int,
     options: list[str],
     provider: str,
-) -> dict[str, Any]:
+) -> Json:
     """Rates, latencies and memory as JSON values; RunError where an answer is wrong.
 
     Args:
@@ -84,16 +85,6 @@ def measure(
     }
 
 
-def _made_artefact(folder: Path, width: int, precision: str) -> Path:
-    """An attention U-Net with random weights for slices of 192 × 192 pixels; needs torch."""
-    from attunet.benchmarks.speed.inference.forms import fresh_network
-    from attunet.benchmarks.speed.inference.whole_forms import balance_head, generated_scan, spec_of, write_pair
-
-    network, scan = fresh_network("attention_unet", width=width), generated_scan(192, 3)
-    balance_head(network, scan, spec_of(scan, 192))
-    return write_pair(network, precision, 192, scan, folder)[0].rename(folder / "made.onnx")
-
-
 def _predict_folder(model: Path, folder: Path, name: str, provider: str) -> float:
     """Scans per second of `attunet predict FOLDER`, from its first read to its last write."""
     done = subprocess.run(
@@ -107,7 +98,7 @@ def _predict_folder(model: Path, folder: Path, name: str, provider: str) -> floa
     return float(rate[1]) / 60
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Json) -> str:
     """The figures as a plain table."""
     memory, clients = results["memory_mb"], results["clients"]
     predicted = statistics.mean(results["predict_folder_per_s"])
@@ -127,11 +118,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = program_parser(__doc__)
-    parser.add_argument("model", type=Path, nargs="?", help="an artefact; by default one with random weights is made")
-    parser.add_argument("--width", type=int, default=16, help="of the network that is made, 16 by default")
-    parser.add_argument(
-        "--precision", choices=["fp32", "fp16", "int8"], default="fp32", help="of the artefact that is made"
-    )
+    parser.add_argument("model", type=Path, help="an artefact")
     parser.add_argument("--provider", default="cpu", help="of the server and of predict, cpu by default")
     parser.add_argument("--scans", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
@@ -139,19 +126,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--slices", type=int, default=30)
     parser.add_argument("--serve", default="", metavar="OPTIONS", help="options of attunet serve, in one text")
-    chosen = parser.parse_args()
 
-    def measured() -> dict[str, Any]:
-        with TemporaryDirectory(prefix="attunet-served-") as made:
-            return measure(
-                chosen.model or _made_artefact(Path(made), chosen.width, chosen.precision),
-                **{
-                    name: getattr(chosen, name) for name in ("scans", "clients", "broken", "side", "slices", "provider")
-                },
-                options=chosen.serve.split(),
-            )
+    def measured(chosen: argparse.Namespace) -> Json:
+        names = ("scans", "clients", "broken", "side", "slices", "provider")
+        load = {name: getattr(chosen, name) for name in names}
+        return measure(chosen.model, **load, options=chosen.serve.split())
 
-    run_program("inference.serving", chosen, measured, table)
+    run_program("inference.serving", parser, measured, table)
 
 
 if __name__ == "__main__":

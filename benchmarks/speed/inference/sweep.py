@@ -14,25 +14,24 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS
 from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
-    LatencyRow,
+    Json,
+    add_runs,
     format_table,
     keep,
-    latency_row,
     program_parser,
+    rows_in_turns,
     run_program,
 )
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
-from attunet.fields import JsonObject
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
@@ -46,28 +45,6 @@ COLUMNS = {
 }
 
 
-class Row(LatencyRow):
-    """A form at one batch size. `logits_differ_by`: from the first form's, over their size."""
-
-    name: str
-    options: JsonObject
-    shape: list[int]
-    first_ms: float
-    times_the_first: float
-    logits_differ_by: float
-
-
-class Results(TypedDict):
-    """`skipped`: form -> the reason; `load_ms`: by form; `ratios`: by name and batch size."""
-
-    environment: Environment
-    settings: JsonObject
-    skipped: dict[str, str]
-    load_ms: dict[str, float]
-    rows: list[Row]
-    ratios: dict[str, dict[str, float]]
-
-
 def measure(
     subject: Subject,
     *,
@@ -78,7 +55,7 @@ def measure(
     runs: int = 200,
     seconds: float = math.inf,
     file: Path | None = None,
-) -> Results:
+) -> Json:
     """Rows and ratios.
 
     Args:
@@ -97,7 +74,7 @@ def measure(
     forms, skipped, load_ms = _load({name: makers[name] for name in only or makers})
     if not forms:
         raise RunError("inference: nothing could be loaded")
-    settings: JsonObject = {
+    settings: Json = {
         "runs": runs,
         "seconds": seconds if math.isfinite(seconds) else None,
         "warm_up_runs": WARM_UP_RUNS,
@@ -106,8 +83,8 @@ def measure(
         "size": list(subject.size),
         "device": device,
     }
-    rows: list[Row] = []
-    results: Results = {
+    rows: list[Json] = []
+    results: Json = {
         "environment": environment(),
         "settings": settings,
         "skipped": skipped,
@@ -138,7 +115,7 @@ def _load(makers: Mapping[str, Make]) -> tuple[dict[str, Form], dict[str, str], 
     return forms, skipped, load_ms
 
 
-def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[Row]:
+def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[Json]:
     expected = next(iter(forms.values())).logits(slices)
     size = float(np.sqrt(np.mean(np.square(expected))))
     calls, first_ms, differences = [], [], []
@@ -148,23 +125,21 @@ def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: flo
         first_ms.append(1000 * (time.perf_counter() - began))
         differences.append(float(np.sqrt(np.mean(np.square(got - expected)))) / size)
         calls.append(form.timed_call(slices))
-    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
-    baseline = float(np.median(timed[0]))
+    timed = rows_in_turns(calls, len(slices), "times_the_first", runs=runs, seconds=seconds)
     return [
         {
             "name": name,
             "options": {**form.options},
             "shape": list(slices.shape),
             "first_ms": first,
-            **latency_row(times, len(slices)),
-            "times_the_first": baseline / float(np.median(times)),
+            **row,
             "logits_differ_by": difference,
         }
-        for (name, form), times, first, difference in zip(forms.items(), timed, first_ms, differences, strict=True)
+        for (name, form), row, first, difference in zip(forms.items(), timed, first_ms, differences, strict=True)
     ]
 
 
-def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def _ratios(rows: Sequence[Json]) -> dict[str, dict[str, float]]:
     """Speed of the second of a pair over the first, by p50, at each batch size."""
     p50 = {(row["name"], row["shape"][0]): row["p50_ms"] for row in rows}
     ratios: dict[str, dict[str, float]] = {}
@@ -175,7 +150,7 @@ def _ratios(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return ratios
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     ratios = [
         "  ".join([name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())])
         for name, by in results["ratios"].items()
@@ -183,7 +158,7 @@ def table(results: Results) -> str:
     return "\n".join([format_table(results["rows"], COLUMNS), *([""] if ratios else []), *ratios])
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> None:
     cores = usable_cores()
     parser = program_parser("One network in every form, timed in turns.")
     parser.add_argument("--run", type=Path, help="a trained run's network instead of random weights")
@@ -196,29 +171,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="one row of the table; may be repeated"
     )
-    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
-    )
-    return parser.parse_args()
+    add_runs(parser)
 
-
-def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
-    if arguments.run is None:
-        width, size = arguments.width, arguments.size
-        if width < 1 or size < 16 or size % 16:
-            raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {width} and {size}")
-        return Subject(fresh_network(arguments.model, width=width), 1, 5, (size, size), folder)
-    from attunet.runs.ensemble import load_runs
-
-    run = load_runs(arguments.run)
-    return Subject(run.network.eval(), run.spec.in_channels, len(run.classes), run.spec.size, folder)
-
-
-def main() -> None:
-    arguments = _arguments()
-
-    def measured() -> Results:
+    def measured(arguments: argparse.Namespace) -> Json:
         with tempfile.TemporaryDirectory(prefix="attunet-inference-") as folder:
             return measure(
                 _subject(arguments, Path(folder)),
@@ -231,7 +186,19 @@ def main() -> None:
                 file=arguments.json,
             )
 
-    run_program("inference.sweep", arguments, measured, table)
+    run_program("inference.sweep", parser, measured, table)
+
+
+def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
+    if arguments.run is None:
+        width, size = arguments.width, arguments.size
+        if width < 1 or size < 16 or size % 16:
+            raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {width} and {size}")
+        return Subject(fresh_network(arguments.model, width=width), 1, 5, (size, size), folder)
+    from attunet.runs.ensemble import load_runs
+
+    run = load_runs(arguments.run)
+    return Subject(run.network.eval(), run.spec.in_channels, len(run.classes), run.spec.size, folder)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ thread hardly depends on what else the machine does. `--nodes` also counts the n
 on the GPU waits for it.
 """
 
+import argparse
 import logging
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.forms import fresh_network
 from attunet.benchmarks.speed.inference.whole_forms import (
     PROVIDERS,
@@ -68,7 +69,7 @@ def measure(
     enlarged: float = 1.5,
     num_threads: int | None = None,
     nodes: bool = False,
-) -> dict[str, Any]:
+) -> Json:
     """Times and agreement of every precision and size, as JSON values.
 
     Args:
@@ -115,7 +116,7 @@ def measure(
     return {"environment": environment(), "settings": settings, "skipped": skipped, "rows": rows}
 
 
-def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:
+def _row(pair: Pair, scan: Volume, runs: int) -> Json:
     ready = VolumeSlices(scan, pair.ordinary.spec).load()
     batches = [ready.batch(start, min(start + BATCH_SIZE, len(ready))) for start in range(0, len(ready), BATCH_SIZE)]
 
@@ -125,7 +126,7 @@ def _row(pair: Pair, scan: Volume, runs: int) -> dict[str, Any]:
 
     calls = (lambda: pair.ordinary.predict_volume(scan), lambda: pair.whole.predict_volume(scan), network_alone)
     wall, user = _in_turns(calls, runs)
-    row: dict[str, Any] = {"precision": pair.precision, "size": pair.size, "scan": list(scan.shape), "runs": runs}
+    row: Json = {"precision": pair.precision, "size": pair.size, "scan": list(scan.shape), "runs": runs}
     for form, seconds, cpu in zip(FORMS, wall.T, user.T, strict=True):
         row[form] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}
     row["ratio_wall"] = row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"]
@@ -150,7 +151,7 @@ def _user_seconds() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-def _agreement(pair: Pair, scan: Volume) -> dict[str, Any]:
+def _agreement(pair: Pair, scan: Volume) -> Json:
     """Voxels whose labels differ, Dice, and the largest difference of the two logits at such a voxel in deviations of
     all logits.
     """
@@ -169,7 +170,7 @@ def _agreement(pair: Pair, scan: Volume) -> dict[str, Any]:
     }
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Json) -> str:
     extra = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
     for row in results["rows"]:
         for provider, by in row.get("nodes", {}).items():
@@ -200,10 +201,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each form, 10 by default")
     parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
-    chosen = parser.parse_args()
-    on_gpu = chosen.provider == "cuda"
 
-    def measured() -> dict[str, Any]:
+    def measured(chosen: argparse.Namespace) -> Json:
+        on_gpu = chosen.provider == "cuda"
         shared = ("provider", "model", "sizes", "slices", "runs", "enlarged", "nodes")
         return measure(
             **{name: getattr(chosen, name) for name in shared},
@@ -212,7 +212,7 @@ def main() -> None:
             num_threads=chosen.threads,
         )
 
-    run_program("inference.whole", chosen, measured, table)
+    run_program("inference.whole", parser, measured, table)
 
 
 if __name__ == "__main__":

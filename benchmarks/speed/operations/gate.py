@@ -8,12 +8,13 @@ result once. On a GPU times are the device's own, with an empty cache. On the CP
 network, where it would compile for minutes.
 """
 
+import argparse
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.benchmarks.speed.operations.gate_runs import (
     DEPTH,
     fused_backend,
@@ -22,13 +23,13 @@ from attunet.benchmarks.speed.operations.gate_runs import (
     measure_network,
 )
 from attunet.benchmarks.speed.operations.levels import HEAD, MODES, Settings, level_cells, settings_of, settings_parser
-from attunet.benchmarks.speed.operations.measures import JsonRow, call_cells
+from attunet.benchmarks.speed.operations.measures import call_cells
 from attunet.benchmarks.speed.program import keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.system.environment import environment
 
 
-def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path | None = None) -> JsonRow:
+def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path | None = None) -> Json:
     """All measurements as JSON values: rows of single gates, rows of the whole network,
     and the memory of a training step.
 
@@ -43,7 +44,7 @@ def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path |
         keep_freed_memory()  # as training does
     torch.backends.cudnn.benchmark = True
     about = {**asdict(settings), "fused_backend": fused_backend(settings)}
-    results: JsonRow = {"environment": environment(), "settings": about, "gates": [], "network": [], "memory": None}
+    results: Json = {"environment": environment(), "settings": about, "gates": [], "network": [], "memory": None}
     for level in range(DEPTH):
         results["gates"] += measure_gate(settings, level, compiled)
         keep(results, file)
@@ -53,7 +54,7 @@ def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path |
     return results
 
 
-def table(results: JsonRow) -> str:
+def table(results: Json) -> str:
     network = [["whole network", *call_cells(row), "", ""] for row in results["network"]]
     text = aligned([["gate", *HEAD], *level_cells(results["gates"]), *network])
     if memory := results["memory"]:
@@ -66,7 +67,7 @@ def table(results: JsonRow) -> str:
     return text
 
 
-def draw(results: JsonRow, path: Path) -> None:
+def draw(results: Json, path: Path) -> None:
     """Bars of the time of each gate in eager time, a panel per mode, with the bandwidth reached, as a share of a copy,
     above.
     """
@@ -91,13 +92,12 @@ def draw(results: JsonRow, path: Path) -> None:
 def main() -> None:
     parser = settings_parser(__doc__, plot=True)
     parser.add_argument("--no-network", action="store_true", help="the gates alone")
-    chosen = parser.parse_args()
 
-    def measured() -> JsonRow:
+    def measured(chosen: argparse.Namespace) -> Json:
         compiled, network = not chosen.no_compile, not chosen.no_network
         return benchmark(settings_of(chosen), compiled=compiled, network=network, file=chosen.json)
 
-    run_program("operations.gate", chosen, measured, table, draw)
+    run_program("operations.gate", parser, measured, table, draw)
 
 
 if __name__ == "__main__":

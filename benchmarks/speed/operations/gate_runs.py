@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.operations.levels import DTYPES, MODES, Settings, measure_level
-from attunet.benchmarks.speed.operations.measures import Call, JsonRow, held_bytes, measure_calls, peak_bytes
+from attunet.benchmarks.speed.operations.measures import Call, held_bytes, measure_calls, peak_bytes
 from attunet.models import AttentionGate, AttentionUNet
 from attunet.ops.attention_gate import choose_backend
 
@@ -20,7 +21,7 @@ def fused_backend(settings: Settings) -> str:
     return choose_backend(torch.empty(0, device=settings.device, dtype=DTYPES[settings.dtype]))
 
 
-def measure_gate(settings: Settings, level: int, compiled: bool) -> list[JsonRow]:
+def measure_gate(settings: Settings, level: int, compiled: bool) -> list[Json]:
     """Rows of one level: inference and training, each for eager, compiled, fused and the copy.
 
     The copy moves the bytes that the gate must: inference reads x and g and writes the output, two tensors as large as
@@ -42,7 +43,7 @@ def measure_gate(settings: Settings, level: int, compiled: bool) -> list[JsonRow
     return rows
 
 
-def measure_network(settings: Settings, compiled: bool) -> list[JsonRow]:
+def measure_network(settings: Settings, compiled: bool) -> list[Json]:
     """Rows of inference and of a training step (forward, cross entropy, backward) of the whole network."""
     variants = {"eager": ("reference", False), "fused": (fused_backend(settings), False)}
     if compiled:

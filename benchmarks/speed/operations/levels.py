@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attunet.benchmarks.speed.operations.measures import Call, JsonRow, call_cells, measure_calls
-from attunet.benchmarks.speed.program import program_parser
+from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.speed.operations.measures import Call, call_cells, measure_calls
+from attunet.benchmarks.speed.program import add_device, program_parser
 from attunet.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -41,7 +42,7 @@ class Settings:
 def settings_parser(description: str | None, *, plot: bool = False) -> argparse.ArgumentParser:
     """The options of `Settings`, and --no-compile."""
     parser = program_parser(description, plot=plot)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--width", type=int, default=64, help="channels of the first level")
     parser.add_argument("--size", type=int, default=256, help="height and width of a slice, a multiple of 16")
     parser.add_argument("--batch-size", type=int, help="slices; 16 on a GPU, 2 on the CPU")
@@ -68,7 +69,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def measure_level(calls: Mapping[str, Call], settings: Settings, level: int, mode: str, moved: int) -> list[JsonRow]:
+def measure_level(calls: Mapping[str, Call], settings: Settings, level: int, mode: str, moved: int) -> list[Json]:
     """Rows of the calls and of a copy that reads and writes `moved` bytes, as the operation must.
 
     Example:
@@ -85,7 +86,7 @@ def measure_level(calls: Mapping[str, Call], settings: Settings, level: int, mod
     ]
 
 
-def level_cells(rows: Iterable[JsonRow]) -> list[list[str]]:
+def level_cells(rows: Iterable[Json]) -> list[list[str]]:
     """Cells of the rows of `measure_level`, below a header that begins with a name and goes on with `HEAD`."""
     return [
         [

@@ -4,18 +4,17 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.evaluation.timing import time_interleaved
 from attunet.benchmarks.speed.program import percentile_fields
 
 Call = Callable[[], object]
-JsonRow = dict[str, Any]
 FLUSH_BYTES = 512 * 2**20  # more than the second-level cache of any GPU
 MIN_GPU_RUNS, MAX_GPU_RUNS = 20, 500
 SLEEP_CYCLES = 4_000_000  # about two milliseconds: longer than it takes to queue a gate
@@ -54,7 +53,7 @@ def _gpu_runs(calls: Sequence[Call], flush: Tensor, runs: int) -> list[np.ndarra
     return [np.array([start.elapsed_time(end) / 1000 for start, end in of_call]) for of_call in events]
 
 
-def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> list[JsonRow]:
+def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> list[Json]:
     """One row for each call: time, speed-up over the call named `eager`, peak memory.
     The first run, which may compile, is timed apart.
     """
@@ -73,7 +72,7 @@ def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> lis
     return rows
 
 
-def call_cells(row: JsonRow) -> list[str]:
+def call_cells(row: Json) -> list[str]:
     """Cells of a row of `measure_calls`."""
     times = [f"{row[key]:.3f}" for key in ("ms_p20", "ms_p50", "ms_p80")]
     peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.1f}"

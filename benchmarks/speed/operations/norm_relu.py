@@ -7,6 +7,7 @@ baseline, from the same run, is a copy of as many bytes as the operation must mo
 that needs it, each result written once.
 """
 
+import argparse
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.benchmarks.speed.operations.levels import (
     HEAD,
     Settings,
@@ -24,7 +25,7 @@ from attunet.benchmarks.speed.operations.levels import (
     settings_of,
     settings_parser,
 )
-from attunet.benchmarks.speed.operations.measures import Call, JsonRow
+from attunet.benchmarks.speed.operations.measures import Call
 from attunet.benchmarks.speed.program import keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.ops import batch_norm_relu
@@ -36,13 +37,13 @@ LEVELS = 5
 TENSORS_MOVED = {"inference": 2, "training": 8}
 
 
-def benchmark(settings: Settings, *, compiled: bool, file: Path | None = None) -> JsonRow:
+def benchmark(settings: Settings, *, compiled: bool, file: Path | None = None) -> Json:
     """Rows of every level, mode and implementation as JSON values; `file` is written again after every level."""
     torch.manual_seed(0)
     if settings.device == "cpu":
         keep_freed_memory()  # as training does
     fused = choose_backend(settings.noise(LEVELS - 1))
-    rows: list[JsonRow] = []
+    rows: list[Json] = []
     results = {"environment": environment(), "settings": {**asdict(settings), "fused_backend": fused}, "norms": rows}
     for level in range(LEVELS):
         for mode, moved in TENSORS_MOVED.items():
@@ -71,17 +72,15 @@ def _call(x: Tensor, grad_out: Tensor, mode: str, backend: str, *, compiled: boo
     return lambda: torch.autograd.grad(norm(*inputs), inputs, grad_out)
 
 
-def table(results: JsonRow) -> str:
+def table(results: Json) -> str:
     return aligned([["norm", *HEAD], *level_cells(results["norms"])])
 
 
 def main() -> None:
-    chosen = settings_parser(__doc__).parse_args()
-
-    def measured() -> JsonRow:
+    def measured(chosen: argparse.Namespace) -> Json:
         return benchmark(settings_of(chosen), compiled=not chosen.no_compile, file=chosen.json)
 
-    run_program("operations.norm_relu", chosen, measured, table)
+    run_program("operations.norm_relu", settings_parser(__doc__), measured, table)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.trainer import PACKAGE
 from attunet.benchmarks.speed.program import keep, last_line, program_parser, run_program
-from attunet.benchmarks.speed.training.comparison_rows import Results, draw, results_of, table
+from attunet.benchmarks.speed.training.comparison_rows import draw, results_of, table
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.nnunet import write_slices
 from attunet.benchmarks.speed.training.others import Task
-from attunet.benchmarks.speed.training.programs import Measured
 from attunet.benchmarks.speed.training.progress import read_progress
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -41,7 +41,7 @@ PACKAGES = {"monai": "monai", "nnunet": PACKAGE}  # that are not installed with 
 GRACE_S = 10  # beyond the limit, in which no timed step begins; then the training is ended
 
 
-def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, file: Path | None = None) -> Results:
+def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, file: Path | None = None) -> Json:
     """Trains every program `rounds` times, in turns. `task` is what they have in common; `file` is written after each.
 
     Raises RunError when a training fails.
@@ -49,7 +49,7 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
     Example:
         >>> compare(store, task, programs=["attunet", "plain"], rounds=3)  # doctest: +SKIP
     """
-    measured: dict[str, list[Measured]] = {name: [] for name in programs}
+    measured: dict[str, list[Json]] = {name: [] for name in programs}
     results = results_of(store, task, measured, rounds)
     with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
         if {"plain", "monai"} & set(programs):
@@ -74,7 +74,7 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
                 nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{case}-{index:04d}-{kind}.nii.gz")
 
 
-def _in_own_process(task: Task, folder: Path) -> Measured:
+def _in_own_process(task: Task, folder: Path) -> Json:
     """Runs one training, which is ended with all its processes `GRACE_S` after its limit."""
     written = folder / "task.json"
     written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
@@ -92,13 +92,13 @@ def _in_own_process(task: Task, folder: Path) -> Measured:
                 os.killpg(child.pid, signal.SIGKILL)
     if child.returncode:
         raise RunError(f"{task.program}: the training failed: {last_line(errors)}")
-    answer: Measured = json.loads(printed.splitlines()[-1])
+    answer: Json = json.loads(printed.splitlines()[-1])
     if answer["steps"] < task.steps:
         answer["note"] += f"{'; ' * bool(answer['note'])}{answer['steps']} of {task.steps} steps in {task.limit_s:g} s"
     return answer
 
 
-def _unfinished(task: Task, parts: dict[str, float]) -> Measured:
+def _unfinished(task: Task, parts: dict[str, float]) -> Json:
     reached = f"after {list(parts)[-1]}" if parts else "in its imports"
     return {
         "steps": 0,
@@ -113,8 +113,8 @@ def _unfinished(task: Task, parts: dict[str, float]) -> Measured:
     }
 
 
-def _arguments() -> argparse.Namespace:
-    cores = usable_cores()
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a training ends with this program
     parser = program_parser(
         "Training speed of attunet, a plain script, MONAI and nnU-Net on the same store.", plot=True
     )
@@ -127,7 +127,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up-steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="each is measured so often, in turns")
     parser.add_argument(
-        "--workers", type=int, default=max(0, min(8, cores - 2)), help="worker processes of the others' loaders"
+        "--workers",
+        type=int,
+        default=max(0, min(8, usable_cores() - 2)),
+        help="worker processes of the others' loaders",
     )
     parser.add_argument(
         "--only", action="append", choices=PROGRAMS, help="may be repeated; all that are installed by default"
@@ -139,10 +142,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet"
     )
-    arguments = parser.parse_args()
-    if min(arguments.steps, arguments.rounds, arguments.batch_size) < 1:
-        parser.error("--steps, --rounds and --batch-size must be at least 1")
-    return arguments
+    run_program("training.comparison", parser, _compare_installed, table, draw)
+
+
+def _compare_installed(options: argparse.Namespace) -> Json:
+    if min(options.steps, options.rounds, options.batch_size) < 1:
+        raise InputError("--steps, --rounds and --batch-size must be at least 1")
+    programs = installed(options.only or PROGRAMS)
+    if not programs:
+        raise InputError("none of the programs of --only is installed: there is nothing to compare")
+    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes", "limit_s")
+    chosen = {name: getattr(options, name) for name in shared}
+    task = Task(program="", store="", slices="", settings=tuple(options.settings), **chosen)
+    with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
+        store = open_store(options.store) if options.store else generated_store(Path(folder), options.size)
+        return compare(store, task, programs=programs, rounds=options.rounds, file=options.json)
 
 
 def installed(programs: Sequence[str]) -> list[str]:
@@ -155,24 +169,6 @@ def installed(programs: Sequence[str]) -> list[str]:
         else:
             print(f"{package} is not installed, so {name} is left out (pip install {package})", file=sys.stderr)
     return kept
-
-
-def main() -> None:
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a training ends with this program
-    programs = installed(arguments.only or PROGRAMS)
-    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes", "limit_s")
-    chosen = {name: getattr(arguments, name) for name in shared}
-    task = Task(program="", store="", slices="", settings=tuple(arguments.settings), **chosen)
-
-    def measured() -> Results:
-        if not programs:
-            raise InputError("none of the programs of --only is installed: there is nothing to compare")
-        with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
-            store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), arguments.size)
-            return compare(store, task, programs=programs, rounds=arguments.rounds, file=arguments.json)
-
-    run_program("training.comparison", arguments, measured, table, draw)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.program import format_table, percentile_fields
 from attunet.benchmarks.speed.training.others import Task
-from attunet.benchmarks.speed.training.programs import Measured, ToDice
 from attunet.store import Store
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 
 COLUMNS = {
     "training": "{name}",
@@ -27,73 +26,36 @@ COLUMNS = {
 }
 
 
-class Row(TypedDict):
-    """One program, besides `step_ms_p20`, p50 and p80. `times_plain`, `times_monai`, `times_nnunet`: its rate over
-    theirs. None: not measured. `start_s`: seconds of each part of the start, in the round where it took longest.
-    """
-
-    name: str
-    device: str | None
-    num_parameters: int | None
-    slices_per_s: float | None
-    steps_per_s: float | None
-    waiting_share: float | None
-    peak_memory_mb: float | None
-    start_s: dict[str, float]
-    note: str
-    to_dice: ToDice | None
-    times_plain: float | None
-    times_monai: float | None
-    times_nnunet: float | None
-
-
-class Settings(TypedDict):
-    """The task without names of programs and folders. `shape`: of a batch."""
-
-    model: str
-    width: int
-    rounds: int
-    shape: list[int]
-
-
-class Results(TypedDict):
-    environment: Environment
-    settings: Settings
-    results: list[Row]
-
-
-def results_of(store: Store, task: Task, measured: Mapping[str, Sequence[Measured]], rounds: int) -> Results:
+def results_of(store: Store, task: Task, measured: Mapping[str, Sequence[Json]], rounds: int) -> Json:
     rates = {name: _rate(rows, task) for name, rows in measured.items()}
     settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
     shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
     return {
         "environment": environment(),
-        "settings": cast(Settings, settings | {"rounds": rounds, "shape": shape}),
+        "settings": settings | {"rounds": rounds, "shape": shape},
         "results": [_row(name, rows, rates) for name, rows in measured.items() if rows],
     }
 
 
-def _step_seconds(rows: Sequence[Measured]) -> list[float]:
+def _step_seconds(rows: Sequence[Json]) -> list[float]:
     return [row["seconds"] / row["steps"] for row in rows if row["steps"]]
 
 
-def _rate(rows: Sequence[Measured], task: Task) -> float | None:
+def _rate(rows: Sequence[Json], task: Task) -> float | None:
     steps = _step_seconds(rows)
     return task.batch_size / float(np.median(steps)) if steps else None
 
 
-def _row(name: str, rows: Sequence[Measured], rates: Mapping[str, float | None]) -> Row:
+def _row(name: str, rows: Sequence[Json], rates: Mapping[str, float | None]) -> Json:
+    """One program; None where nothing was measured. `start_s`: seconds of each part of the start, in the round where it
+    took longest.
+    """
     timed = [row for row in rows if row["steps"]]
     memory = [row["peak_memory_mb"] for row in timed if row["peak_memory_mb"] is not None]
-    steps, rate = _step_seconds(rows), rates[name]
     seconds = sum(row["seconds"] for row in timed)
-    last: Measured = (timed or list(rows))[-1]
-
-    def times(other: str) -> float | None:
-        theirs = rates.get(other)
-        return rate / theirs if rate and theirs else None
-
-    row: Row = {
+    steps, rate, last = _step_seconds(rows), rates[name], (timed or list(rows))[-1]
+    spread = percentile_fields([1000 * step for step in steps or [np.nan]], "step_ms_p{}")
+    return {
         "name": name,
         "device": last["device"],
         "num_parameters": last["num_parameters"],
@@ -104,15 +66,15 @@ def _row(name: str, rows: Sequence[Measured], rates: Mapping[str, float | None])
         "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),
         "note": rows[-1]["note"],
         "to_dice": last["to_dice"],
-        "times_plain": times("plain"),
-        "times_monai": times("monai"),
-        "times_nnunet": times("nnunet"),
+        **{
+            f"times_{other}": rate / theirs if rate and (theirs := rates.get(other)) else None
+            for other in ("plain", "monai", "nnunet")
+        },
+        **(spread if steps else dict.fromkeys(spread)),
     }
-    spread = percentile_fields([1000 * step for step in steps or [np.nan]], "step_ms_p{}")
-    return cast(Row, {**row, **(spread if steps else dict.fromkeys(spread))})
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     """The rows, and below them the start and the note of each."""
     rows = results["results"]
     text = format_table(({**row, "reached": _reached(row["to_dice"])} for row in rows), COLUMNS)
@@ -123,7 +85,7 @@ def table(results: Results) -> str:
     return text
 
 
-def _reached(to_dice: ToDice | None) -> str:
+def _reached(to_dice: Json | None) -> str:
     if to_dice is None:
         return "-"
     if to_dice["minutes"] is None:
@@ -131,7 +93,7 @@ def _reached(to_dice: ToDice | None) -> str:
     return f"{to_dice['dice']:.2f} in {to_dice['minutes']:.1f} min"
 
 
-def draw(results: Results, path: Path) -> None:
+def draw(results: Json, path: Path) -> None:
     """Slices per second as bars, with the share of waiting for data."""
     from attunet.plots.figure import model_color, new_figure, save
 

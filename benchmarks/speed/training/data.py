@@ -1,5 +1,5 @@
 """Throughput of the loader alone:
-`python -m attunet.benchmarks.speed.training.data [--slices 1000,10000] [--side 128] [--json FILE] [--plot FILE]`.
+`python -m attunet.benchmarks.speed.training.data [--slices 1000,10000] [--side 128] [--json FILE]`.
 
 Slices per second of the resident and of the streamed tier against the size of the store, without a network, in a
 process each, the tiers in turns. Files are in the system's cache as far as memory goes; a store larger than that is
@@ -15,24 +15,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
 
-from attunet.benchmarks.speed.program import format_table, numbers, percentile_fields, program_parser, run_program
+from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.speed.program import (
+    add_device,
+    format_table,
+    numbers,
+    percentile_fields,
+    program_parser,
+    run_program,
+)
 from attunet.benchmarks.speed.training.generated_store import generated_store, repeated_store
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize
-from attunet.fields import JsonObject
 from attunet.loading.loader import Loader
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.loading.streamed import StreamedLoader
 from attunet.store import open_store
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 
-TIERS: tuple[tuple[str, Callable[..., Loader]], ...] = (("resident", ResidentLoader), ("streamed", StreamedLoader))
+TIERS: dict[str, Callable[..., Loader]] = {"resident": ResidentLoader, "streamed": StreamedLoader}
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,6 @@ class Settings:
     seconds: float
     rounds: int
     device: str
-
-
-class Measured(TypedDict):
-    """One tier of one store, once. Memory: of the process, in the middle and at the end of the measurement."""
-
-    slices_per_s: float
-    first_batch_s: float
-    resident_mb_middle: float
-    resident_mb_end: float
-
-
-class Results(TypedDict):
-    environment: Environment
-    settings: JsonObject
-    results: list[JsonObject]
 
 
 COLUMNS = {
@@ -73,16 +64,16 @@ COLUMNS = {
 }
 
 
-def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Results:
+def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Json:
     """Rows of every store size and tier as JSON values; the stores are made in `folder`, one at a time."""
     small = generated_store(folder, settings.side)
-    rows: list[JsonObject] = []
+    rows: list[Json] = []
     for size in sizes:
         large = folder / f"store-{size}"
         store = repeated_store(small, large, size)
-        measured: dict[str, list[Measured]] = {name: [] for name, _ in TIERS}
+        measured: dict[str, list[dict[str, float]]] = {name: [] for name in TIERS}
         for _ in range(settings.rounds):
-            for name, _ in TIERS:
+            for name in TIERS:
                 with get_context("spawn").Pool(1) as pool:
                     measured[name].append(pool.apply(measure, (large, name, settings)))
         bytes_on_disk = sum(case.num_slices for case in store.cases) * settings.side**2 * 3
@@ -91,7 +82,7 @@ def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Results
     return {"environment": environment(), "settings": vars(settings), "results": rows}
 
 
-def measure(path: Path, tier: str, settings: Settings) -> Measured:
+def measure(path: Path, tier: str, settings: Settings) -> dict[str, float]:
     """Rate of one tier, how long it took to the first batch, and the resident memory in the middle and at the end of
     the measurement.
     """
@@ -100,7 +91,7 @@ def measure(path: Path, tier: str, settings: Settings) -> Measured:
         keep_freed_memory()  # as training does
     store = open_store(path)
     began = time.perf_counter()
-    loader = dict(TIERS)[tier](store, store.split(0)[0], device, Sampling(batch_size=settings.batch_size))
+    loader = TIERS[tier](store, store.split(0)[0], device, Sampling(batch_size=settings.batch_size))
     loader.take(0)
     synchronize(device)
     first_batch_s, step, megabytes = time.perf_counter() - began, 1, []
@@ -128,8 +119,8 @@ def _resident_mb() -> float:
 
 
 def _row(
-    name: str, size: int, bytes_on_disk: int, measured: Sequence[Measured], resident: Sequence[Measured]
-) -> JsonObject:
+    name: str, size: int, bytes_on_disk: int, measured: Sequence[dict[str, float]], resident: Sequence[dict[str, float]]
+) -> Json:
     rates = [m["slices_per_s"] for m in measured]
     return {
         "name": f"{name}, {size} slices",
@@ -144,32 +135,12 @@ def _row(
     }
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     return format_table(results["results"], COLUMNS)
 
 
-def draw(results: Results, path: Path) -> None:
-    """Slices per second and memory against the size of the store, a line per tier."""
-    from attunet.plots.figure import model_color, new_figure, save
-
-    figure = new_figure(9.5, 3.6)
-    rate, memory = figure.subplots(1, 2)
-    for index, (tier, _) in enumerate(TIERS):
-        rows = [row for row in results["results"] if row["tier"] == tier]
-        sizes = [row["num_slices"] for row in rows]
-        rate.plot(sizes, [row["slices_per_s_p50"] for row in rows], "o-", color=model_color(index), label=tier)
-        memory.plot(sizes, [row["resident_mb_end"] for row in rows], "o-", color=model_color(index), label=tier)
-    for axes, label in ((rate, "slices/s of the loader alone"), (memory, "resident memory, MB")):
-        axes.set_xscale("log")
-        axes.set_xlabel(f"slices of {results['settings']['side']}² in the store")
-        axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
-        axes.legend()
-    save(figure, path)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = program_parser("Slices per second of the loader alone, against the size of the store.", plot=True)
+def main() -> None:
+    parser = program_parser("Slices per second of the loader alone, against the size of the store.")
     parser.add_argument(
         "--slices", type=numbers, default="1000,10000,50000,200000", help="sizes of the stores, comma-separated"
     )
@@ -179,20 +150,15 @@ def _arguments() -> argparse.Namespace:
         "--seconds", type=float, default=3.0, help="of each measurement, after as many that are not counted"
     )
     parser.add_argument("--rounds", type=int, default=3, help="each tier is measured so often, in turns")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--folder", type=Path, help="folder of the stores, the system's temporary folder by default")
-    return parser.parse_args()
 
+    def measured(chosen: argparse.Namespace) -> Json:
+        settings = Settings(chosen.side, chosen.batch_size, chosen.seconds, chosen.rounds, chosen.device)
+        with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=chosen.folder) as folder:
+            return benchmark(chosen.slices, settings, Path(folder))
 
-def main() -> None:
-    arguments = _arguments()
-    settings = Settings(arguments.side, arguments.batch_size, arguments.seconds, arguments.rounds, arguments.device)
-
-    def measured() -> Results:
-        with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=arguments.folder) as folder:
-            return benchmark(arguments.slices, settings, Path(folder))
-
-    run_program("training.data", arguments, measured, table, draw)
+    run_program("training.data", parser, measured, table)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import nn
 
 from attunet.benchmarks.nnunet.raw_data import RawCase, write_raw
 from attunet.benchmarks.nnunet.trainer import make_trainer, set_environment, set_workers
-from attunet.benchmarks.speed.training.others import Task, Training
+from attunet.benchmarks.speed.training.others import Task, Timed, Training
 from attunet.benchmarks.speed.training.progress import Progress
 from attunet.store import Store
 
@@ -45,18 +44,15 @@ def nnunet(task: Task, folder: Path, accelerator: Accelerator, progress: Progres
         trainer.on_train_start()
         trainer.on_train_epoch_start()
     finish("network, loaders")
-    waited = [0.0]
+    take = Timed(lambda: next(trainer.dataloader_train))
 
     def step() -> None:
-        began = time.perf_counter()
-        batch = next(trainer.dataloader_train)
-        waited[0] += time.perf_counter() - began
-        trainer.train_step(batch)
+        trainer.train_step(take())
 
     patch = trainer.configuration_manager.patch_size
     compiled = "compiled" if trainer._do_i_compile() else "not compiled"
     note = f"{compiled}, patches of {' × '.join(map(str, patch))}, its plan's batch {planned}"
-    return Training(step, lambda: None, lambda: waited[0], _Slices(trainer.network, patch), accelerator, note)
+    return Training(step, lambda: None, take, _Slices(trainer.network, patch), accelerator, note)
 
 
 class _Slices(nn.Module):

@@ -40,16 +40,34 @@ class Task:
     limit_s: float | None = None  # seconds of the process after which no timed step begins
 
 
+class Timed:
+    """A function, and the seconds of all its calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self, *arguments: object) -> Any:
+        began = time.perf_counter()
+        result = self.function(*arguments)
+        self.seconds += time.perf_counter() - began
+        return result
+
+
 @dataclass
 class Training:
-    """A training that goes on step by step. `wait` is finished when the device is;
-    `waited_s` sums what its data took. note: what else a reader of its figures should know.
+    """A training that goes on step by step.
+
+    Args:
+        wait: is finished when the device is.
+        take: gets the next batch.
+        network: is validated.
+        note: what else a reader of its figures should know.
     """
 
     step: Callable[[], None]
     wait: Callable[[], object]
-    waited_s: Callable[[], float]
-    network: nn.Module  # what is validated
+    take: Timed
+    network: nn.Module
     accelerator: Accelerator
     note: str = ""
 
@@ -77,19 +95,18 @@ def plain(task: Task, store: Store, config: ResolvedConfig, accelerator: Acceler
     criterion = nn.CrossEntropyLoss(ignore_index=255)
     files = SliceFiles(Path(task.slices))
     loader = DataLoader(files, task.batch_size, shuffle=True, drop_last=True, num_workers=task.workers)
-    batches, waited = _endless(loader), [0.0]
+    batches = _endless(loader)
+    take = Timed(lambda: [one.to(device) for one in next(batches)])
 
     def step() -> None:
-        began = time.perf_counter()
-        image, label = (one.to(device) for one in next(batches))
-        waited[0] += time.perf_counter() - began
+        image, label = take()
         optimizer.zero_grad()
         loss = criterion(network(image), label)
         loss.backward()
         optimizer.step()
         loss.item()
 
-    return Training(step, lambda: None, lambda: waited[0], network, accelerator)
+    return Training(step, lambda: None, take, network, accelerator)
 
 
 def monai(task: Task, store: Store, config: ResolvedConfig, accelerator: Accelerator) -> Training:
@@ -124,20 +141,23 @@ def monai(task: Task, store: Store, config: ResolvedConfig, accelerator: Acceler
     network: nn.Module = AttentionUnet(2, in_channels, len(store.classes), widths, [2] * depth).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     criterion = losses.DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
-    batches, waited = _endless(loader), [0.0]
+    batches = _endless(loader)
+
+    def transfer() -> list[torch.Tensor]:
+        batch = next(batches)
+        return [batch[name].as_tensor().to(device) for name in both]
+
+    take = Timed(transfer)
 
     def step() -> None:
-        began = time.perf_counter()
-        batch = next(batches)
-        image, label = batch["image"].as_tensor().to(device), batch["label"].as_tensor().to(device)
-        waited[0] += time.perf_counter() - began
+        image, label = take()
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16):
             loss = criterion(network(image), label)
         loss.backward()
         optimizer.step()
 
-    return Training(step, lambda: next(network.parameters()).sum().item(), lambda: waited[0], network, accelerator)
+    return Training(step, lambda: next(network.parameters()).sum().item(), take, network, accelerator)
 
 
 def _label_of(image: Path) -> Path:

@@ -19,18 +19,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from accelerate import Accelerator
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.training.nnunet import nnunet
-from attunet.benchmarks.speed.training.others import Task, Training, monai, plain
+from attunet.benchmarks.speed.training.others import Task, Timed, Training, monai, plain
 from attunet.benchmarks.speed.training.progress import Progress
 from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.loading.choose import make_loader
-from attunet.loading.loader import Batch
 from attunet.models import build_model
 from attunet.store import Store, open_store
 from attunet.system.peak_memory import peak_resident_mb
@@ -42,54 +41,25 @@ def _attunet(task: Task, store: Store, config: ResolvedConfig, accelerator: Acce
     tier = "streamed" if task.program == "attunet-streamed" else "resident"
     cases, batch_size = store.split(task.fold)[0], config.optim.batch_size
     loader = make_loader(store, cases, accelerator, seed=config.run.seed, batch_size=batch_size, tier=tier)
-    waited, take = [0.0], loader.take
-
-    def timed(step: int) -> Batch:
-        began = time.perf_counter()
-        batch = take(step)
-        waited[0] += time.perf_counter() - began
-        return batch
-
-    loader.take = timed  # type: ignore[method-assign]
+    take = Timed(loader.take)
+    loader.take = take  # type: ignore[method-assign]
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     trainer, numbers = Trainer(network, loader, len(store.classes), config, accelerator), itertools.count()
 
     def step() -> None:
         trainer.step(next(numbers))
 
-    return Training(step, trainer.read_losses, lambda: waited[0], trainer.average.network, accelerator)
+    return Training(step, trainer.read_losses, take, trainer.average.network, accelerator)
 
 
 MAKERS = {"attunet": _attunet, "attunet-streamed": _attunet, "plain": plain, "monai": monai}
 
 
-class ToDice(TypedDict):
-    """`minutes`: until the validation Dice was `dice`, None if it was not; all minutes are of training alone."""
+def run(task: Task) -> Json:
+    """Times a training, and trains on to a Dice where the task has one.
 
-    dice: float
-    minutes: float | None
-    best_dice: float
-    trained_minutes: float
-
-
-class Measured(TypedDict):
-    """One training: seconds of the timed steps, which may be fewer than wanted, and of waiting for data, both in all;
-    of each part of the start.
+    `steps` may be fewer than wanted; `seconds` and `waiting_s`, for data, are of all of them.
     """
-
-    steps: int
-    seconds: float
-    waiting_s: float
-    start_s: dict[str, float]
-    note: str
-    num_parameters: int | None
-    device: str | None
-    peak_memory_mb: float | None
-    to_dice: ToDice | None
-
-
-def run(task: Task) -> Measured:
-    """Times a training, and trains on to a Dice where the task has one."""
     progress = Progress(Path(task.slices))
     progress.finish("imports")
     store = open_store(task.store)
@@ -109,7 +79,7 @@ def run(task: Task) -> Measured:
         if number in (0, task.warm_up_steps - 1):
             program.wait()
             progress.finish("warm-up" if number else "first step")
-    waited, began, steps = program.waited_s(), time.monotonic(), 0
+    waited, began, steps = program.take.seconds, time.monotonic(), 0
     while steps < task.steps and (task.limit_s is None or time.monotonic() - progress.began < task.limit_s):
         program.step()
         steps += 1
@@ -119,7 +89,7 @@ def run(task: Task) -> Measured:
     return {
         "steps": steps,
         "seconds": seconds,
-        "waiting_s": program.waited_s() - waited,
+        "waiting_s": program.take.seconds - waited,
         "start_s": progress.parts_s,
         "note": program.note,
         "num_parameters": sum(p.numel() for p in program.network.parameters()),
@@ -129,9 +99,9 @@ def run(task: Task) -> Measured:
     }
 
 
-def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training) -> ToDice:
+def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training) -> Json:
     """Trains on, validating now and then on the store's grid; the clock stands still meanwhile.
-    Warm-up and timed steps are not counted.
+    Warm-up and timed steps are not counted. `minutes` is None where the Dice was not reached.
     """
     assert task.dice is not None
     validator = Validator(store, store.split(task.fold)[1], program.accelerator, config.optim)

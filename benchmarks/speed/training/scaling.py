@@ -16,11 +16,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from attunet.benchmarks.evaluation.commands import repeated
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.program import (
     format_table,
     last_line,
@@ -55,7 +55,7 @@ TIMEOUT_S = 3600
 
 def measure(
     store: Path, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int
-) -> dict[str, Any]:
+) -> Json:
     """Seconds a step for each number of processes, as one training and as independent ones, `rounds` times in turns.
 
     Args:
@@ -69,11 +69,10 @@ def measure(
     Example:
         >>> measure(store, processes=[1, 2], settings=[], batch_size=8, steps=40, rounds=2)["results"]  # doctest: +SKIP
     """
-    for count in processes:
-        if batch_size % count:
-            raise InputError(
-                f"--batch-size: must be a multiple of every number of processes, got {batch_size} for {count}"
-            )
+    if odd := [count for count in processes if batch_size % count]:
+        raise InputError(
+            f"--batch-size: must be a multiple of every number of processes, got {batch_size} for {odd[0]}"
+        )
     seconds: dict[tuple[int, bool], list[float]] = {}
     saves: list[MetricsRow] = []
     for _ in range(rounds):
@@ -102,7 +101,7 @@ def _num_slices(store: Path) -> int:
     return sum(len(opened.image(case.name)) for case in opened.cases)
 
 
-def _row(count: int, together: list[float], apart: list[float], batch_size: int) -> dict[str, Any]:
+def _row(count: int, together: list[float], apart: list[float], batch_size: int) -> Json:
     step, compute = float(np.median(together)), float(np.median(apart))
     return {
         "processes": count,
@@ -164,13 +163,13 @@ def _train(
     return [share / line["slices_per_s"] for line in timed], saves
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Json) -> str:
     save = results["checkpoint"]
     waits = f"checkpoint: training waits {save['stall_ms_p50']:.0f} ms for {save['megabytes']:.1f} MB"
     return f"{format_table(results['results'], COLUMNS)}\n{waits}"
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> None:
     parser = program_parser("Scaling of one training over processes of this machine, and a checkpoint's cost.")
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument(
@@ -183,16 +182,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
     parser.add_argument("--rounds", type=int, default=2, help="each is measured so often, in turns")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
-    arguments = parser.parse_args()
-    if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
-        parser.error(f"--rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
-    return arguments
 
-
-def main() -> None:
-    arguments = _arguments()
-
-    def measured() -> dict[str, Any]:
+    def measured(arguments: argparse.Namespace) -> Json:
+        if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
+            raise InputError(f"--rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
         with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
             return measure(
                 arguments.store or generated_store(Path(folder), 192).path,
@@ -203,7 +196,7 @@ def main() -> None:
                 rounds=arguments.rounds,
             )
 
-    run_program("training.scaling", arguments, measured, table)
+    run_program("training.scaling", parser, measured, table)
 
 
 if __name__ == "__main__":

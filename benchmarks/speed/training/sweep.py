@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from attunet.benchmarks.evaluation.results_table import aligned
-from attunet.benchmarks.speed.program import keep, numbers, program_parser, run_program
+from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.speed.program import add_device, keep, numbers, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.kernels import profile_step
 from attunet.config import MODELS, load_config
@@ -75,7 +74,7 @@ def rows_of(models: Sequence[str], widths: Sequence[int], batch_sizes: Sequence[
         yield Row(model, width, batch_size, graph, compiled)
 
 
-def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | None = None) -> dict[str, Any]:
+def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | None = None) -> Json:
     """Measures the rows; one that fails has the reason in `error`.
 
     Args:
@@ -84,7 +83,7 @@ def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | No
         settings: of all rows.
         file: is written again after every row.
     """
-    results: dict[str, Any] = {"environment": environment(), "settings": asdict(settings), "rows": []}
+    results: Json = {"environment": environment(), "settings": asdict(settings), "rows": []}
     began = time.monotonic()
     for number, row in enumerate(rows):
         if number and time.monotonic() - began > 60 * settings.minutes:
@@ -103,7 +102,7 @@ def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | No
     return results
 
 
-def measure(store: Store, row: Row, settings: Settings) -> dict[str, Any]:
+def measure(store: Store, row: Row, settings: Settings) -> Json:
     """Slices per second of a training, the time that the host needs to queue a step, and memory;
     with a profile where wanted.
     """
@@ -124,7 +123,7 @@ def measure(store: Store, row: Row, settings: Settings) -> dict[str, Any]:
         loader.close()
 
 
-def _time_steps(trainer: Trainer, settings: Settings) -> dict[str, Any]:
+def _time_steps(trainer: Trainer, settings: Settings) -> Json:
     device, batch_size = trainer.accelerator.device, trainer.batch_size
     began = time.perf_counter()
     for number in range(trainer.warm_up_steps):
@@ -156,7 +155,7 @@ def _time_steps(trainer: Trainer, settings: Settings) -> dict[str, Any]:
     }
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Json) -> str:
     cells = [
         ["network", "wide", "batch", "graph", "compiled", "slices/s", "ms/step", "host ms", "of matmul", "memory MB"]
     ]
@@ -179,9 +178,9 @@ def table(results: dict[str, Any]) -> str:
     return text
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> None:
     parser = program_parser(__doc__)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument(
         "--model", dest="models", choices=list(MODELS), action="append", help="may be repeated; all by default"
     )
@@ -193,20 +192,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of timed steps in each row")
     parser.add_argument("--minutes", type=float, default=10.0, help="no row begins after so long")
     parser.add_argument("--profile", action="store_true", help="one more step of each row, summed by kind of kernel")
-    return parser.parse_args()
 
-
-def main() -> None:
-    arguments = _arguments()
-
-    def measured() -> dict[str, Any]:
+    def measured(arguments: argparse.Namespace) -> Json:
         settings = Settings(arguments.device, arguments.size, arguments.seconds, arguments.minutes, arguments.profile)
         models = arguments.models or list(MODELS)
         rows = list(rows_of(models, arguments.widths, arguments.batch_sizes, arguments.device))
         with tempfile.TemporaryDirectory(prefix="attunet-sweep-") as folder:
             return sweep(generated_store(Path(folder), arguments.size), rows, settings, arguments.json)
 
-    run_program("training.sweep", arguments, measured, table)
+    run_program("training.sweep", parser, measured, table)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import pytest
 from attunet.benchmarks.crossvalidation.partial_labels import (
     ARMS,
     ORGANS,
-    ArmRow,
-    Results,
     case_means,
     drawn_organs,
     table,
@@ -43,9 +41,9 @@ def test_hidden_organs_are_background_in_training_scans_alone(tmp_path: Path) ->
     assert len(list((tmp_path / "complete").glob("*-mask.nii.gz"))) == 2
 
 
-def results_of(dice: dict[str, list[float]]) -> Results:
+def results_of(dice: dict[str, list[float]]) -> dict:
     """Arms with one Dice per seed; each case is one thousandth better than the one before."""
-    rows: list[ArmRow] = [
+    rows = [
         {
             "arm": arm,
             "seed": seed,
@@ -60,7 +58,7 @@ def results_of(dice: dict[str, list[float]]) -> Results:
         for arm, values in dice.items()
         for seed, value in enumerate(values)
     ]
-    return {"schema": 1, "environment": {}, "config": {}, "steps": 100, "drawn": {}, "results": rows}  # type: ignore[typeddict-item]
+    return {"schema": 1, "environment": {}, "config": {}, "steps": 100, "drawn": {}, "results": rows}
 
 
 def test_differences_are_paired_over_scans_after_the_mean_of_seeds() -> None:
