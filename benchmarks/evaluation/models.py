@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedM
             provider=provider,
             precision=model.metadata.precision + (" whole" if model.metadata.whole else ""),
             file_mb=path.stat().st_size / 1e6,
-            timed_call=lambda slices: _timed_call(model, slices),
+            timed_call=partial(segmenter_call, model),
             options=dict(model.backend.options),
         )
     from attunet.models.torch_network import TorchNetwork
@@ -135,7 +136,8 @@ def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedM
     )
 
 
-def _timed_call(segmenter: Segmenter, slices: np.ndarray) -> Callable[[], object]:
+def segmenter_call(segmenter: Segmenter, slices: np.ndarray) -> Callable[[], object]:
+    """A call that segments prepared slices once, with input and output on the backend's device."""
     if segmenter.metadata.whole:
         volume = slices[:, : segmenter.spec.num_channels].swapaxes(0, 1)
         spacing = np.full(3, segmenter.spec.spacing_mm or 1.0)

@@ -96,6 +96,11 @@ def program_parser(description: str | None, *, plot: bool = False) -> argparse.A
     return parser
 
 
+def choices(options: argparse.Namespace) -> Json:
+    """The benchmark's own options, for the function that measures."""
+    return {name: value for name, value in vars(options).items() if name not in ("json", "plot")}
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device`, a GPU's where there is one."""
     import torch

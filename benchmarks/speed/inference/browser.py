@@ -21,6 +21,7 @@ import nibabel as nib
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.program import (
+    choices,
     format_table,
     numbers,
     percentile_fields,
@@ -152,9 +153,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="an artefact, fp32 or int8")
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,...")
     parser.add_argument("--rounds", type=int, default=3)
-    run_program(
-        "inference.browser", parser, lambda chosen: benchmark(chosen.model, chosen.threads, chosen.rounds), table
-    )
+    run_program("inference.browser", parser, lambda options: benchmark(**choices(options)), table)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from attunet.benchmarks.evaluation.models import segmenter_call
 from attunet.classes import Classes
 from attunet.config import ModelConfig
 from attunet.export.artefact.artefact import Artefact
@@ -22,7 +23,6 @@ from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.graph import export_graph
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
-from attunet.export.runtime.backends.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork, build_model
 from attunet.models.torch_network import TorchNetwork
@@ -42,9 +42,7 @@ RATIOS = {  # name: the form expected to be slower, the one expected to be faste
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """logits: slices float32 (N, C, H, W) to logits, from and to the host. timed_call:
-    a call that is one finished pass.
-    """
+    """logits: of slices float32 (N, C, H, W), from and to the host; timed_call: a call that is one finished pass."""
 
     logits: Callable[[np.ndarray], np.ndarray]
     timed_call: Callable[[np.ndarray], Callable[[], object]]
@@ -64,9 +62,9 @@ class Subject:
     size: tuple[int, int]
     folder: Path
 
-    def slices(self, batch_size: int, seed: int = 0) -> np.ndarray:
+    def slices(self, batch_size: int) -> np.ndarray:
         """Noise float32 (N, C, H, W)."""
-        return np.random.default_rng(seed).standard_normal((batch_size, self.in_channels, *self.size), dtype=np.float32)
+        return np.random.default_rng(0).standard_normal((batch_size, self.in_channels, *self.size), dtype=np.float32)
 
     def artefact(self, precision: str, *, pixel_shuffle: bool) -> Path:
         """The file, written at the first call."""
@@ -183,11 +181,4 @@ def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: in
 def _segmenter(subject: Subject, precision: str, provider: str, **settings: Any) -> Form:
     """The up-sampling is the one that `attunet export` chooses for the precision."""
     segmenter = Segmenter(subject.artefact(precision, pixel_shuffle=precision == "int8"), provider=provider, **settings)
-    backend = segmenter.backend
-
-    def timed_call(slices: np.ndarray) -> Callable[[], object]:
-        if isinstance(backend, DeviceBackend):
-            return backend.bound_call(("logits",), slices)
-        return lambda: segmenter.logits(slices)
-
-    return Form(segmenter.logits, timed_call, backend.options)
+    return Form(segmenter.logits, partial(segmenter_call, segmenter), segmenter.backend.options)

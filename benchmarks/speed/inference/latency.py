@@ -5,7 +5,6 @@ Prints a table and one JSON line. All models are measured in one process, in tur
 compared with. Loading and the first pass, in which libraries choose their algorithms, are timed apart.
 """
 
-import argparse
 import logging
 import math
 import time
@@ -13,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
-    Json,
     add_runs,
+    choices,
     format_table,
     numbers,
     program_parser,
@@ -42,7 +42,7 @@ COLUMNS = {
 def sweep(
     models: Sequence[Path],
     *,
-    providers: Sequence[str] = ("cpu",),
+    providers: Sequence[str] | None = None,
     device: str = "cpu",
     batch_sizes: Sequence[int] = BATCH_SIZES,
     threads: Sequence[int | None] = (None,),
@@ -59,7 +59,7 @@ def sweep(
     load_ms = {}
     for count in threads:
         began = time.perf_counter()
-        loaded = load_models(models, providers=providers, device=device, num_threads=count)
+        loaded = load_models(models, providers=providers or ["cpu"], device=device, num_threads=count)
         load_ms[str(count or "auto")] = 1000 * (time.perf_counter() - began)
         for batch_size in batch_sizes:
             rows += _time_batch(loaded, batch_size, count, runs, seconds)
@@ -111,7 +111,10 @@ def main() -> None:
     parser = program_parser("Latency of runs and artefacts over batch sizes and thread counts.")
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="a run or an .onnx")
     parser.add_argument(
-        "--provider", action="append", help="for artefacts: cpu, cuda, tensorrt, openvino; may be repeated"
+        "--provider",
+        dest="providers",
+        action="append",
+        help="for artefacts, cpu by default; may be repeated",
     )
     parser.add_argument("--device", default="cpu", help="for runs: cpu or cuda")
     parser.add_argument(
@@ -121,19 +124,7 @@ def main() -> None:
         "--threads", type=numbers, default=counts, help="comma-separated, powers of two up to the cores by default"
     )
     add_runs(parser)
-
-    def measured(arguments: argparse.Namespace) -> Json:
-        return sweep(
-            arguments.models,
-            providers=arguments.provider or ["cpu"],
-            device=arguments.device,
-            batch_sizes=arguments.batch_sizes,
-            threads=arguments.threads,
-            runs=arguments.runs,
-            seconds=arguments.seconds,
-        )
-
-    run_program("inference.latency", parser, measured, table)
+    run_program("inference.latency", parser, lambda options: sweep(**choices(options)), table)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ at once. Every answer is compared with the file that `attunet predict` writes fo
 `attunet predict FOLDER` on the same scans and cores, before and after. Server and clients share the cores.
 """
 
-import argparse
 import logging
 import re
 import statistics
@@ -17,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.load import ATTUNET, running_server, send, write_scan
-from attunet.benchmarks.speed.program import format_table, program_parser, run_program
+from attunet.benchmarks.speed.program import choices, format_table, program_parser, run_program
 from attunet.errors import RunError
 from attunet.system.environment import environment
 
@@ -125,14 +124,15 @@ def main() -> None:
     parser.add_argument("--broken", type=float, default=0.1, help="share of broken scans")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--slices", type=int, default=30)
-    parser.add_argument("--serve", default="", metavar="OPTIONS", help="options of attunet serve, in one text")
-
-    def measured(chosen: argparse.Namespace) -> Json:
-        names = ("scans", "clients", "broken", "side", "slices", "provider")
-        load = {name: getattr(chosen, name) for name in names}
-        return measure(chosen.model, **load, options=chosen.serve.split())
-
-    run_program("inference.serving", parser, measured, table)
+    parser.add_argument(
+        "--serve",
+        dest="options",
+        type=str.split,
+        default=[],
+        metavar="OPTIONS",
+        help="options of attunet serve, in one text",
+    )
+    run_program("inference.serving", parser, lambda options: measure(**choices(options)), table)
 
 
 if __name__ == "__main__":

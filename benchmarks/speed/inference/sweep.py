@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS
 from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
-    Json,
     add_runs,
     format_table,
     keep,

@@ -9,7 +9,6 @@ thread hardly depends on what else the machine does. `--nodes` also counts the n
 on the GPU waits for it.
 """
 
-import argparse
 import logging
 import resource
 import tempfile
@@ -30,7 +29,7 @@ from attunet.benchmarks.speed.inference.whole_forms import (
     spec_of,
     write_pair,
 )
-from attunet.benchmarks.speed.program import format_table, percentile_fields, program_parser, run_program
+from attunet.benchmarks.speed.program import choices, format_table, percentile_fields, program_parser, run_program
 from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -61,9 +60,9 @@ def measure(
     *,
     provider: str,
     model: str = "attention_unet",
-    width: int,
+    width: int | None = None,
     sizes: Sequence[int],
-    precisions: Sequence[str],
+    precisions: Sequence[str] | None = None,
     slices: int,
     runs: int,
     enlarged: float = 1.5,
@@ -74,8 +73,9 @@ def measure(
 
     Args:
         provider: `cpu` or `cuda`; a precision that it does not run is in `skipped`, with the reason.
-        model: name of the network. width: its channels at the finest level.
+        model: name of the network. width: its channels at the finest level, 16 by default, on a GPU 64.
         sizes: sides of the slices at the network's spacing, multiples of 16.
+        precisions: all by default, on a GPU fp32 and fp16.
         slices: of the scan. runs: of each form, timed in turns.
         enlarged: pixels along a side of the scan's slices for one of the network's, at least 1.
         num_threads: CPU threads of the network.
@@ -91,13 +91,15 @@ def measure(
             "--slices, --runs, --enlarged and --sizes: must be at least 1, 1, 1, and multiples of 16 from 32, "
             f"got {slices}, {runs}, {enlarged:g} and {', '.join(map(str, sizes))}"
         )
+    on_gpu = provider == "cuda"
+    width = width or (64 if on_gpu else 16)
     network = fresh_network(model, width=width)
     rows, skipped = [], {}
     with tempfile.TemporaryDirectory(prefix="attunet-whole-") as folder:
         for size in sizes:
             scan = generated_scan(round(size * enlarged), slices)
             balance_head(network, scan, spec_of(scan, size))
-            for precision in precisions:
+            for precision in precisions or (("fp32", "fp16") if on_gpu else ("fp32", "fp16", "int8")):
                 name = f"{precision}, {size}"
                 logger.info(f"{name}: exporting")
                 paths = write_pair(network, precision, size, scan, Path(folder))
@@ -198,21 +200,11 @@ def main() -> None:
         default=1.5,
         help="pixels of the scan along a side for one of the network's, 1.5 by default",
     )
-    parser.add_argument("--threads", type=int, help="of the CPU, the runtime's choice by default")
+    parser.add_argument("--threads", dest="num_threads", type=int, help="of the CPU, the runtime's choice by default")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each form, 10 by default")
     parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
 
-    def measured(chosen: argparse.Namespace) -> Json:
-        on_gpu = chosen.provider == "cuda"
-        shared = ("provider", "model", "sizes", "slices", "runs", "enlarged", "nodes")
-        return measure(
-            **{name: getattr(chosen, name) for name in shared},
-            width=chosen.width or (64 if on_gpu else 16),
-            precisions=chosen.precisions or (["fp32", "fp16"] if on_gpu else ["fp32", "fp16", "int8"]),
-            num_threads=chosen.threads,
-        )
-
-    run_program("inference.whole", parser, measured, table)
+    run_program("inference.whole", parser, lambda options: measure(**choices(options)), table)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from attunet.store import Store, open_store
 FIELD_OF_VIEW_MM = 410.0  # of the generated cases, so that any size shows the whole body
 
 
-def generated_store(folder: Path, size: int, *, cases: int = 4) -> Store:
+def generated_store(folder: Path, size: int) -> Store:
     """A store of generated abdominal cases whose whole body is in slices of `size` × `size` pixels;
     fold 0 leaves out half of them.
     """
-    write_phantom(folder / "source", cases=cases)
+    write_phantom(folder / "source", cases=4)
     config = DataConfig(spacing_mm=FIELD_OF_VIEW_MM / size, size=size)
     return prepare(folder / "source", folder / "store", config, folds=2)
 

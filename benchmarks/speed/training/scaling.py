@@ -22,6 +22,7 @@ import numpy as np
 from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.program import (
+    choices,
     format_table,
     last_line,
     numbers,
@@ -35,7 +36,7 @@ from attunet.errors import InputError, RunError
 from attunet.metrics.results import MetricsRow
 from attunet.models import build_model
 from attunet.runs.run_folder import read_metrics
-from attunet.store import open_store
+from attunet.store import Store, open_store
 from attunet.system.environment import environment
 from attunet.system.workers import usable_cores
 
@@ -54,7 +55,7 @@ TIMEOUT_S = 3600
 
 
 def measure(
-    store: Path, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int
+    store: Store, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int
 ) -> Json:
     """Seconds a step for each number of processes, as one training and as independent ones, `rounds` times in turns.
 
@@ -88,7 +89,7 @@ def measure(
     fastest_alone = rows[0]["slices_per_s"] / rows[0]["processes"]
     for row in rows:
         row["efficiency"] = row["slices_per_s"] / row["processes"] / fastest_alone
-        row |= _bytes_per_step(store, settings, row["processes"])
+        row["sent_mb_per_step"] = _sent_mb_per_step(store, settings, row["processes"])
     stall_ms = 1000 * float(np.median([save["stall_s"] for save in saves]))
     checkpoint = {"saves": len(saves), "stall_ms_p50": stall_ms, "megabytes": saves[0]["megabytes"]}
     about = {"store_slices": _num_slices(store), "settings": list(settings)}
@@ -96,9 +97,8 @@ def measure(
     return {"environment": environment(), "settings": about, "results": rows, "checkpoint": checkpoint}
 
 
-def _num_slices(store: Path) -> int:
-    opened = open_store(store)
-    return sum(len(opened.image(case.name)) for case in opened.cases)
+def _num_slices(store: Store) -> int:
+    return sum(case.num_slices for case in store.cases)
 
 
 def _row(count: int, together: list[float], apart: list[float], batch_size: int) -> Json:
@@ -113,19 +113,16 @@ def _row(count: int, together: list[float], apart: list[float], batch_size: int)
     }
 
 
-def _bytes_per_step(store_path: Path, settings: Sequence[str], count: int) -> dict[str, float]:
-    """Bytes that a ring all-reduce sends from each process: twice (n - 1) / n of the gradients and batch-norm
-    statistics.
-    """
-    store, model = open_store(store_path), load_config(None, settings).model
-    network = build_model(model, store.spec.in_channels, len(store.classes))
+def _sent_mb_per_step(store: Store, settings: Sequence[str], count: int) -> float:
+    """A ring all-reduce sends from each process twice (n - 1) / n of the gradients and batch-norm statistics."""
+    network = build_model(load_config(None, settings).model, store.spec.in_channels, len(store.classes))
     gradients = sum(p.nbytes for p in network.parameters())
     statistics = sum(b.nbytes for b in network.buffers() if b.is_floating_point())
-    return {"sent_mb_per_step": 2 * (count - 1) / count * (gradients + statistics) / 1e6}
+    return 2 * (count - 1) / count * (gradients + statistics) / 1e6
 
 
 def _train(
-    store: Path, count: int, together: bool, settings: Sequence[str], batch_size: int, steps: int
+    store: Store, count: int, together: bool, settings: Sequence[str], batch_size: int, steps: int
 ) -> tuple[list[float], list[MetricsRow]]:
     """Seconds a step of each line of the log after the first ones, and the checkpoints' lines."""
     trainings = 1 if together else count
@@ -138,15 +135,15 @@ def _train(
     ]
     options = repeated("--set", [*settings, *every])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    program = [*(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store)]
+    program = [*(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store.path)]
     start = [sys.executable, "-P", *program]
-    threads = max(1, usable_cores() // count)
+    variables = os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cores() // count))}
     with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
         runs = [Path(folder) / str(number) for number in range(trainings)]
         children = [
             subprocess.Popen(
                 [*start, str(run), "--fold", "all", *options],
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env=variables,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -187,14 +184,9 @@ def main() -> None:
         if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
             raise InputError(f"--rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
         with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
-            return measure(
-                arguments.store or generated_store(Path(folder), 192).path,
-                processes=arguments.processes,
-                settings=["model.base_width=16", *arguments.settings],
-                batch_size=arguments.batch_size,
-                steps=arguments.steps,
-                rounds=arguments.rounds,
-            )
+            store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), 192)
+            settings = ["model.base_width=16", *arguments.settings]
+            return measure(**choices(arguments) | {"store": store, "settings": settings})
 
     run_program("training.scaling", parser, measured, table)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attunet.benchmarks.speed import program
 from attunet.benchmarks.speed.inference import latency
 
 
@@ -41,7 +42,7 @@ def test_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
         return [np.full(max_runs, t) for t in (0.004, 0.001)]
 
     monkeypatch.setattr(latency, "load_models", load)
-    monkeypatch.setattr(latency, "time_interleaved", timed)
+    monkeypatch.setattr(program, "time_interleaved", timed)
     results = latency.sweep([], batch_sizes=(1, 2), threads=(1, 2), runs=4, seconds=5)
     assert asked == [1, 2]
     rows = results["rows"]

@@ -13,7 +13,7 @@ TINY = ["model.base_width=4", "model.depth=2", "run.mixed_precision=no", "run.de
 
 @pytest.mark.slow
 def test_one_and_two_processes(small_store: Store) -> None:
-    results = scaling.measure(small_store.path, processes=[1, 2], settings=TINY, batch_size=4, steps=10, rounds=1)
+    results = scaling.measure(small_store, processes=[1, 2], settings=TINY, batch_size=4, steps=10, rounds=1)
     one, two = results["results"]
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["efficiency"] == 1
@@ -29,4 +29,4 @@ def test_one_and_two_processes(small_store: Store) -> None:
 
 def test_a_batch_that_the_processes_do_not_divide(small_store: Store) -> None:
     with pytest.raises(InputError, match=r"--batch-size: must be a multiple.*got 3 for 2"):
-        scaling.measure(small_store.path, processes=[1, 2], settings=TINY, batch_size=3, steps=10, rounds=1)
+        scaling.measure(small_store, processes=[1, 2], settings=TINY, batch_size=3, steps=10, rounds=1)
