@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -79,16 +78,13 @@ class ObservedEvaluation(CaseEvaluation):
         return LearnedCase(patient, self.features, defined, self.calibration)
 
 
-def read_labelled_case(store: Store, name: str, source: Path | None = None) -> LabelledCase:
+def read_labelled_case(store: Store, name: str) -> LabelledCase:
     """A case's volume and reference labels, read from the source files and checked against the store's hashes.
-
-    Args:
-        source: where the source files are now, if they moved.
 
     Raises:
         InputError: for an unknown case, one without labels, and source files that are missing or changed.
     """
-    volume, truth = store.read_source(name, source)
+    volume, truth = store.read_source(name)
     if truth is None:
         raise InputError(f"{store.path}: the case {name!r} has no labels to compare a prediction with")
     return LabelledCase(name, volume, truth, store.drawn_classes(name))

@@ -36,6 +36,7 @@ class Store:
         grey_levels: the greys that are classes in masks with smoothed edges.
         findings: of the preparation.
         channels: names of the images' channels; empty where the source does not say them.
+        moved_source: folder of the source's files now, if they moved.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Store:
     grey_levels: tuple[int, ...]
     findings: tuple[Finding, ...]
     channels: tuple[str, ...] = ()
+    moved_source: Path | None = None
 
     @property
     def sha256(self) -> str:
@@ -75,8 +77,10 @@ class Store:
 
     @property
     def source_root(self) -> Path:
-        """Source folder at preparation time; relative paths are inside the store."""
-        return self.path / str(self.manifest["source"])
+        """Folder of the source's files; if they did not move, that of the preparation, where relative paths are inside
+        the store.
+        """
+        return self.moved_source or self.path / str(self.manifest["source"])
 
     def spacing(self, name: str) -> tuple[float, float, float]:
         """Voxel size of `image` and `label` along `(Z, H, W)`, in mm, or in pixels without physical spacing."""
@@ -168,21 +172,20 @@ class Store:
         train = [c.name for c in labelled if c.patient not in held_out | set(self.splits.test)]
         return train, [c.name for c in labelled if c.patient in held_out]
 
-    def files_of(self, name: str, source_root: Path | None = None) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    def files_of(self, name: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The image files and the mask files of a case; a pseudonymised store finds them by their SHA-256.
 
         Raises InputError where a file is missing or is not the one that the store was made of.
         """
         case = self.case(name)
         if self.is_pseudonymised:
-            if source_root is None:
+            if self.moved_source is None:
                 raise InputError(
                     f"{self.path}: is pseudonymised and does not say where its source is; name the folder with --source"
                 )
-            paths = find_by_hash(source_root, case.source_sha256)
+            paths = find_by_hash(self.moved_source, case.source_sha256)
         else:
-            root = Path(source_root or self.source_root)
-            paths = {file: root / file for file in case.source_sha256}
+            paths = {file: self.source_root / file for file in case.source_sha256}
             for file, path in paths.items():
                 if not path.exists():
                     raise InputError(f"{path}: no such file; where the source has moved, name its folder with --source")
@@ -190,12 +193,12 @@ class Store:
                     raise InputError(f"{path}: is not the file that {self.path} was made of (its SHA-256 differs)")
         return tuple(paths[file] for file in case.image_files), tuple(paths[file] for file in case.label_files)
 
-    def read_source(self, name: str, source_root: Path | None = None) -> tuple[Volume, np.ndarray | None]:
+    def read_source(self, name: str) -> tuple[Volume, np.ndarray | None]:
         """The user's own volume, and its class indices uint8 `(X, Y, Z)` on the native grid (None where unlabelled).
 
         Raises InputError where a file is missing or is not the one that the store was made of.
         """
-        images, masks = self.files_of(name, source_root)
+        images, masks = self.files_of(name)
         case = self.case(name)
         options = MaskOptions(case.label_values, self.grey_levels, self.choices)
         with without_names(f"{self.path}: {name}", self.is_pseudonymised):
@@ -206,12 +209,13 @@ class Store:
             return volume, to_indices(mask.values, case.label_mapping, masks[0])
 
 
-def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
+def open_store(path: str | Path, names: Pseudonyms | None = None, *, source: str | Path | None = None) -> Store:
     """Open a prepared data set.
 
     Args:
         path: the folder that `attunet prepare` wrote.
         names: gives its cases and patients numbers, see `Store.pseudonymised`.
+        source: folder of the source's files now, if they moved.
 
     Returns:
         The cases, classes, folds and pre-processing; arrays are read when they are used.
@@ -239,5 +243,6 @@ def open_store(path: str | Path, names: Pseudonyms | None = None) -> Store:
         choices=at.texts("choices"),
         grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),
         findings=tuple(map(finding_of, at.rows("findings"))),
+        moved_source=Path(source) if source is not None else None,
     )
     return store.pseudonymised(names) if names else store

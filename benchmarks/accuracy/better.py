@@ -50,14 +50,13 @@ def main() -> None:
         parser.error(f"--arms: there is no arm {unknown[0]!r}")
     with forward_log(lambda line: print(line, flush=True)):
         try:
-            store = open_store(arguments.store)
+            store = open_store(arguments.store, source=arguments.source)
         except InputError as error:
             parser.error(str(error))
         results = better(
             store,
             arguments.out,
             arms=[arm for arm in ARMS if arm.name in names],
-            source=arguments.source,
             minutes=arguments.minutes,
             processes=arguments.processes,
             device=arguments.device,

@@ -27,13 +27,13 @@ from typing import TypedDict
 import numpy as np
 import torch
 
-from attunet.benchmarks.accuracy.judge import About, Row, judge
+from attunet.benchmarks.accuracy.judge import About, Row, confusion_of, judge
 from attunet.benchmarks.evaluation.results_table import aligned
 from attunet.benchmarks.nnunet.raw_data import RawCase, image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
 from attunet.benchmarks.nnunet.training import train_for
 from attunet.errors import InputError
-from attunet.evaluate_case import LabelledCase, evaluate_case, read_labelled_case
+from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.export.load_model import load_model
 from attunet.fields import JsonObject
 from attunet.presets import read_config
@@ -52,7 +52,6 @@ class Call:
     """One fold, for so many minutes of training each."""
 
     store: Store
-    source: Path | None
     fold: int
     minutes: float
     device: str
@@ -78,8 +77,7 @@ def compare(call: Call, out: Path) -> Results:
     settings = (*call.settings, f"run.device={call.device}", f"run.minutes={call.minutes}")
     run = out / f"attunet-fold{call.fold}"
     train(call.store.path, run, read_config(call.config, settings), fold=call.fold, resume="auto")
-    model = load_model(run, device=call.device)
-    rows = _judge(call, "attunet", lambda case: evaluate_case(model, case).confusion)
+    rows = _judge(call, "attunet", confusion_of(load_model(run, device=call.device)))
     log = (out / f"nnunet-fold{call.fold}.log").open("w", encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="attunet-nnunet-") as folder, log, contextlib.redirect_stdout(log):
         facts, confusion = _nnunet(call, Path(folder))
@@ -89,7 +87,7 @@ def compare(call: Call, out: Path) -> Results:
 
 def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Row]:
     about: About = {"arm": arm, "kind": "single", "network": arm, "seed": 0, "fold": call.fold}
-    return judge(about, call.store, call.fold, call.source, confusion)
+    return judge(about, call.store, call.fold, confusion)
 
 
 def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCase], np.ndarray]]:
@@ -99,7 +97,7 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
 
     def cases() -> Iterator[RawCase]:
         for case, name in names.items():
-            labelled = read_labelled_case(call.store, case, call.source)
+            labelled = read_labelled_case(call.store, case)
             if not labelled.drawn.all():
                 raise InputError(f"{case}: not every class was drawn, which nnU-Net has no labels for")
             yield RawCase(name, labelled.volume.data, labelled.truth, labelled.volume.affine)
@@ -149,7 +147,7 @@ def main() -> None:
     stdout = sys.stdout
     with forward_log(lambda line: print(line, flush=True, file=stdout)):
         try:
-            store = open_store(options.pop("store"))
+            store = open_store(options.pop("store"), source=options.pop("source"))
             results = compare(Call(store, **options | {"settings": tuple(options["settings"])}), out)
         except InputError as error:
             parser.error(str(error))

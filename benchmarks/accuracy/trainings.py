@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import ARMS, Arm, Training, plan, pretraining
-from attunet.benchmarks.accuracy.judge import About, Row, judge
+from attunet.benchmarks.accuracy.judge import About, Row, confusion_of, judge
 from attunet.benchmarks.accuracy.results import merged, summary, table
 from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.errors import InputError, RunError
-from attunet.evaluate_case import evaluate_case
 from attunet.export.load_model import load_model
 from attunet.runs.run_folder import SNAPSHOTS, read_metrics
 from attunet.store import Store, open_store
@@ -32,7 +31,6 @@ def better(
     out: Path,
     *,
     arms: Sequence[Arm] = ARMS,
-    source: Path | None = None,
     minutes: float = 4,
     processes: int = 8,
     device: str = "cuda",
@@ -44,7 +42,6 @@ def better(
     Args:
         out: folder of the runs and results; results that are there are kept.
         arms: in the order of their worth.
-        source: where the source files of the store are now, if they moved.
         minutes: for everything.
         processes: trainings at once.
         seeds: trainings of each network on each fold.
@@ -78,7 +75,7 @@ def better(
         return results
 
     for training, seconds, failure in _ended(left, store, out, processes, device, deadline, chosen):
-        new, error = ([], failure) if failure else _judge(training, trainings, source or store.source_root, device)
+        new, error = ([], failure) if failure else _judge(training, trainings, store, device)
         rows = merged(rows, new)
         speed = next((row["slices_per_s"] for row in read_metrics(training.run) if row["event"] == "speed"), None)
         timings.append({"task": training.name, "seconds": seconds, "slices_per_s": speed, "error": error})
@@ -141,7 +138,7 @@ def _run(trainings: Sequence[Training], processes: int, gpus: Sequence[str], dea
             yield jobs[outcome.job], time.monotonic() - began[outcome.job], error
 
 
-def _judge(training: Training, trainings: Sequence[Training], source: Path, device: str) -> tuple[list[Row], str]:
+def _judge(training: Training, trainings: Sequence[Training], whole: Store, device: str) -> tuple[list[Row], str]:
     """Rows of a training, of its snapshots, and of the fold's ensemble if its last member is finished with it;
     or the error.
     """
@@ -152,13 +149,13 @@ def _judge(training: Training, trainings: Sequence[Training], source: Path, devi
     members = [one.run for one in trainings if one.run.parent == folder]
     if arm.has_ensembles and all(progress_of(run)[1] for run in members):
         paths["all", -1, "ensemble"] = folder
-    store, rows = open_store(training.store), []
+    store, rows = open_store(training.store, source=whole.source_root), []
     try:
         for (network, seed, kind), path in paths.items():
             model = load_model(path, device=device)
             assert not set(store.split(0)[1]) & set(model.training_cases), f"{path}: was trained on what is judged"
             about: About = {"arm": arm.name, "kind": kind, "network": network, "seed": seed, "fold": training.fold}
-            rows += judge(about, store, 0, source, lambda case, model=model: evaluate_case(model, case).confusion)
+            rows += judge(about, store, 0, confusion_of(model))
     except (InputError, RunError, RuntimeError) as error:
         return [], f"{type(error).__name__}: {error}"
     return rows, ""

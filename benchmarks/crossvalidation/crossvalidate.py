@@ -86,21 +86,21 @@ def crossvalidate(
         >>> crossvalidate("store", "out", models=["unet", "attention_unet"], config_names=["chaos"])  # doctest: +SKIP
     """
     began = time.monotonic() if began is None else began
-    store_path, out, source = Path(store_path), Path(out), Path(source) if source is not None else None
+    store_path, out = Path(store_path), Path(out)
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation"):
-        store = open_store(store_path, names)
+        store = open_store(store_path, names, source=source)
         _check_folder(out, train)
         plan = grid.plan(store, out)
         if minutes is not None:
-            scoring = scoring_seconds(store, [run.fold for run in plan], 3 if every_postprocessing else 1, source) / 60
+            scoring = scoring_seconds(store, [run.fold for run in plan], 3 if every_postprocessing else 1) / 60
             spent, at_a_time = (time.monotonic() - began) / 60, jobs or max(1, len(visible_gpus()))
             grid = grid.in_minutes(minutes_per_run(minutes, len(plan), at_a_time, scoring=scoring, spent=spent))
             plan = grid.plan(store, out)
         _check_runs(plan, store, grid.parent)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
-        results = _score(store, out, grid, plan, every_postprocessing, source, failed)
+        results = _score(store, out, grid, plan, every_postprocessing, failed)
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
@@ -156,27 +156,21 @@ def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) 
 
 
 def _score(
-    store: Store,
-    out: Path,
-    grid: Grid,
-    plan: Sequence[PlannedRun],
-    every_postprocessing: bool,
-    source: Path | None,
-    failed: str,
+    store: Store, out: Path, grid: Grid, plan: Sequence[PlannedRun], every_postprocessing: bool, failed: str
 ) -> CrossvalidationResults:
     """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
     device, own = "cuda" if visible_gpus() else "cpu", store.preprocessing.postprocessing
     postprocessings = [own, *(other for other in (LARGEST, UNTOUCHED) if every_postprocessing and other != own)]
-    score = partial(score_run, store=store, postprocessings=postprocessings, device=device, source=source)
+    score = partial(score_run, store=store, postprocessings=postprocessings, device=device)
     scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
     if not any(scored.values()):
         if failed:
             raise RunError(f"{out}: {failed}")
         raise InputError(f"{out}: none of {len(plan)} trainings is finished")
     make_folder(out)
-    keep_cases(out, store, scored, device=device, source=source)
+    keep_cases(out, store, scored, device=device)
     methods = methods_of(scored, postprocessings)
     commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
     results = results_of(store, plan, scored, methods, commands)
-    write_results(out, results, methods, store, device=device, source=source)
+    write_results(out, results, methods, store, device=device)
     return results

@@ -57,7 +57,6 @@ def score_run(
     *,
     postprocessings: Sequence[Postprocessing],
     device: str = "cpu",
-    source: Path | None = None,
 ) -> HeldOut | None:
     """Scores the run at `path`, or reads its scores from an earlier call, which are saved in the run's folder.
 
@@ -65,7 +64,6 @@ def score_run(
         config: configuration that the run must have been trained with, with `auto` values resolved or not.
         postprocessings: that the predictions are scored with.
         device: on which PyTorch predicts, `cpu` or `cuda`.
-        source: where the store's source files are now, if they moved.
 
     Returns:
         None if no training has finished at `path`.
@@ -88,7 +86,7 @@ def score_run(
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
     origin = Origin.of(run, store.preprocessing.postprocessing)
     if missing or not is_learned(path, origin):
-        new, learned = _score(run_model(run, device), run, store, missing, source)
+        new, learned = _score(run_model(run, device), run, store, missing)
         scores |= new
         write_learned_cases(path, origin, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
@@ -127,13 +125,12 @@ def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> N
                 )
 
 
-def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int, source: Path | None) -> float:
+def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int) -> float:
     """Estimates how long the scores and pictures of trainings take, from one case that is read and judged.
 
     Args:
         folds: of each training.
         num_postprocessings: how often each label map is judged.
-        source: where the store's source files are now, if they moved.
 
     Returns:
         Seconds; 0 where no source file is there.
@@ -141,7 +138,7 @@ def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int
     held_out = [name for fold in folds for name in store.split(fold)[1]]
     try:
         began = time.monotonic()
-        case = read_labelled_case(store, held_out[0], source)
+        case = read_labelled_case(store, held_out[0])
         read = time.monotonic()
         case.metrics(np.roll(case.truth, 1, axis=0))
         judged = time.monotonic() - read
@@ -152,13 +149,13 @@ def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int
 
 
 def _score(
-    model: Model, run: TrainedRun, store: Store, postprocessings: Sequence[Postprocessing], source: Path | None
+    model: Model, run: TrainedRun, store: Store, postprocessings: Sequence[Postprocessing]
 ) -> tuple[dict[str, Scores], dict[str, LearnedCase]]:
     """Scores by post-processing, and by case what the estimator of Dice learns from."""
     learned = {}
     scores: dict[str, Scores] = {how.words: {} for how in postprocessings}
     for name in run.held_out:
-        case = read_labelled_case(store, name, source)
+        case = read_labelled_case(store, name)
         evaluation = observe_case(model, case)
         learned[name] = evaluation.learned(store.case(name).patient, store.preprocessing.postprocessing)
         for how in postprocessings:

@@ -25,16 +25,11 @@ from attunet.store import Store
 logger = logging.getLogger(__name__)
 
 
-def keep_cases(
-    out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *, device: str, source: Path | None
-) -> None:
+def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *, device: str) -> None:
     """Writes `out/cases/` and, for the worst cases, `CASE.attention.npz` in the folders of the runs with the lowest
     seed.
 
     Without the source files there are none, which is logged: the scores do not need them.
-
-    Example:
-        >>> keep_cases(Path("results"), store, scored, device="cpu", source=None)  # doctest: +SKIP
     """
     held = {key: run for key, run in scored.items() if run is not None}
     dice: dict[str, list[list[float]]] = {}
@@ -45,22 +40,22 @@ def keep_cases(
     first_seed = min(seed for _, _, seed, _ in held)
     try:
         for name in dice:
-            labelled = read_labelled_case(store, name, source)
+            labelled = read_labelled_case(store, name)
             save_case(out / FOLDER / name, labelled.volume, labelled.truth, store.spec, labelled.drawn)
         limit_images(out / FOLDER, ordered)
         for (_, _, seed, fold), run in held.items():
             if seed == first_seed:
                 held_out = store.split(fold)[1]
                 worst = [name for name in ordered[:ATTENTION_CASES] if name in held_out]
-                _keep_attention(run.run, store, worst, device, source)
+                _keep_attention(run.run, store, worst, device)
     except InputError as error:
         logger.warning(f"no images for the report: {error}")
 
 
-def _keep_attention(path: Path, store: Store, cases: list[str], device: str, source: Path | None) -> None:
+def _keep_attention(path: Path, store: Store, cases: list[str], device: str) -> None:
     if not cases:
         return
     model = open_run(path, device)
     for case in cases if model.num_gates else ():
-        volume, _ = store.read_source(case, source)
+        volume, _ = store.read_source(case)
         save_attention(path / HELD_OUT / f"{case}.attention.npz", model, volume)

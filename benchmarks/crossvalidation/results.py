@@ -74,25 +74,16 @@ def results_of(
 
 
 def write_results(
-    out: Path,
-    results: CrossvalidationResults,
-    methods: Sequence[Method],
-    store: Store,
-    *,
-    device: str,
-    source: Path | None,
+    out: Path, results: CrossvalidationResults, methods: Sequence[Method], store: Store, *, device: str
 ) -> None:
     """Draws the worst organs, notes where their pictures are, and writes everything.
 
     Args:
-        out: folder of the results.
-        results: of `results_of`.
         methods: in the order of the results.
         device: on which PyTorch predicts the worst organs, `cpu` or `cuda`.
-        source: where the store's source files are now, if they moved.
 
     Example:
-        >>> write_results(out, results, methods, store, device="cpu", source=None)  # doctest: +SKIP
+        >>> write_results(out, results, methods, store, device="cpu")  # doctest: +SKIP
     """
     files = file_names(f"{method.recipe}={method.model}" for method in methods)
     for method, row in zip(methods, results["methods"], strict=True):
@@ -100,7 +91,7 @@ def write_results(
         if row["configured"] and worst:
             place = f"plots/worst_{files[f'{method.recipe}={method.model}']}.png"
             try:
-                is_drawn = _draw_worst_organ(out / place, method, worst, store, device, source)
+                is_drawn = _draw_worst_organ(out / place, method, worst, store, device)
             except (InputError, RunError) as error:  # the table does not need the source files
                 logger.warning(f"no picture of the worst organ: {error}")
                 is_drawn = False
@@ -111,16 +102,14 @@ def write_results(
     logger.info(f"written to {out}: results.json, results.md, plots/")
 
 
-def _draw_worst_organ(
-    path: Path, method: Method, worst: WorstOrgan, store: Store, device: str, source: Path | None
-) -> bool:
+def _draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store, device: str) -> bool:
     """Draws the organ with the lowest Dice, which a mean hides, slice by slice, from a new prediction of the same run.
 
     False if neither the prediction nor the reference has it: a device may round differently from the one that was
     scored.
     """
     run = load_run(method.runs[worst["seed"], worst["fold"]].run)
-    case = read_labelled_case(store, worst["case"], source)
+    case = read_labelled_case(store, worst["case"])
     prediction = evaluate_case(run_model(run, device), case).finished(method.postprocessing).copy()
     prediction[case.truth == IGNORE_LABEL] = 0
     view = view_of(case.volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)

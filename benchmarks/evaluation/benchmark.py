@@ -112,7 +112,7 @@ def benchmark(
     Example:
         >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
     """
-    model, out, source = Path(model), Path(out), Path(source) if source is not None else None
+    model, out = Path(model), Path(out)
     require_own_folder(out, "an evaluation")
     not_loaded: dict[str, str] = {}
     loaded: list[EvaluatedModel] = []
@@ -127,10 +127,9 @@ def benchmark(
     with pseudonyms(pseudonymise, [out]) as names:
         evaluated = evaluate_loaded(
             loaded,
-            open_store(store, names),
+            open_store(store, names, source=source),
             out,
             fold=fold,
-            source=source,
             seconds=latency_seconds,
             batch_sizes=sorted({*BATCH_SIZES, *batch_sizes}),
             is_hidden=names is not None,
@@ -148,7 +147,7 @@ def _export(
     store: str | Path,
     folder: Path,
     precisions: Sequence[str],
-    source: Path | None,
+    source: str | Path | None,
     pseudonymise: str | Path | None,
     not_loaded: dict[str, str],
 ) -> tuple[list[Path], int | None]:

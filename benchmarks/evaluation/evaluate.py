@@ -91,10 +91,9 @@ def evaluate(
     with pseudonyms(pseudonymise, [out]) as names, writing(Path(out), "evaluation"):
         return evaluate_loaded(
             loaded,
-            open_store(store, names),
+            open_store(store, names, source=source),
             Path(out),
             fold=fold,
-            source=Path(source) if source else None,
             seconds=latency_seconds,
             options=repeated("--provider", providers),
             is_hidden=names is not None,
@@ -107,7 +106,6 @@ def evaluate_loaded(
     out: Path,
     *,
     fold: int | None,
-    source: Path | None,
     seconds: float,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
@@ -123,15 +121,15 @@ def evaluate_loaded(
 
     Example:
         >>> models, store = load_models([run]), open_store("store")  # doctest: +SKIP
-        >>> evaluate_loaded(models, store, out, fold=0, source=None, seconds=5)  # doctest: +SKIP
+        >>> evaluate_loaded(models, store, out, fold=0, seconds=5)  # doctest: +SKIP
     """
     cases = _cases(opened, fold)
     for one in loaded:
         _check_fit(one.model, one.path, opened)
     require_own_folder(out, "an evaluation")
     with new_cases(out) as kept:
-        by_model, predictions = _evaluate_cases(loaded, opened, cases, source, kept)
-        _keep_worst(loaded, by_model, opened, source, kept)
+        by_model, predictions = _evaluate_cases(loaded, opened, cases, kept)
+        _keep_worst(loaded, by_model, opened, kept)
     make_folder(out)
     timings = time_networks(loaded, seconds, batch_sizes)
     names, classes = [case.name for case in cases], opened.classes
@@ -154,7 +152,7 @@ def evaluate_loaded(
     arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
     details = evaluation_details(opened, cases, loaded, arguments, is_hidden=is_hidden)
     write_text(out / DETAILS, json.dumps(nan_to_null(details), indent=1) + "\n")
-    draw_evaluation(out / "plots", results, loaded, predictions, opened, source=source)
+    draw_evaluation(out / "plots", results, loaded, predictions, opened)
     return results
 
 
@@ -181,7 +179,7 @@ def _check_fit(model: Model, path: Path, store: Store) -> None:
 
 
 def _evaluate_cases(
-    models: Sequence[EvaluatedModel], store: Store, cases: Sequence[Case], source: Path | None, kept: Path
+    models: Sequence[EvaluatedModel], store: Store, cases: Sequence[Case], kept: Path
 ) -> tuple[list[list[CaseResult]], Predictions]:
     """Segments every case with every model, the models in turn; one list of case results per model, and the label maps.
 
@@ -192,13 +190,13 @@ def _evaluate_cases(
     seen = [{c.patient for c in store.cases if c.image_sha256 in one.training_hashes} for one in models]
     predictions = Predictions()
     for number, case in enumerate(cases, start=1):
-        labelled = read_labelled_case(store, case.name, source)
+        labelled = read_labelled_case(store, case.name)
         save_case(kept / case.name, labelled.volume, labelled.truth, store.spec, labelled.drawn)
         first: np.ndarray | None = None
         for index, one in enumerate(models):
             if number == 1:
-                predict_from_file(one.model, store, case, source)  # warm-up, not timed
-            indices, milliseconds = predict_from_file(one.model, store, case, source)
+                predict_from_file(one.model, store, case)  # warm-up, not timed
+            indices, milliseconds = predict_from_file(one.model, store, case)
             predictions.add(one.label, case.name, indices)
             save_prediction(kept / case.name / f"prediction-{index}.npz", indices, labelled.volume, store.spec)
             first = indices if first is None else first
@@ -213,14 +211,13 @@ def _keep_worst(
     models: Sequence[EvaluatedModel],
     by_model: Sequence[Sequence[CaseResult]],
     store: Store,
-    source: Path | None,
     kept: Path,
 ) -> None:
     """Saves the attention maps of the worst cases, which a report shows first, and limits the size of the images."""
     worst = worst_first({rows[0].case: [row.metrics.dice for row in rows] for rows in zip(*by_model, strict=True)})
     limit_images(kept, worst)
     for name in worst[:ATTENTION_CASES]:
-        volume, _ = store.read_source(name, source)
+        volume, _ = store.read_source(name)
         for index, one in enumerate(models):
             if one.model.num_gates:
                 save_attention(kept / name / f"attention-{index}.npz", one.model, volume)

@@ -57,8 +57,6 @@ def draw_evaluation(
     models: Sequence[EvaluatedModel],
     predictions: Predictions,
     store: Store,
-    *,
-    source: Path | None,
 ) -> None:
     """Draws speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases,
     training curves.
@@ -66,10 +64,9 @@ def draw_evaluation(
     Args:
         results: content of results.json.
         predictions: label maps of every model and case.
-        source: where the store's source files are now, if they moved.
 
     Example:
-        >>> draw_evaluation(out / "plots", results, models, predictions, store, source=None)  # doctest: +SKIP
+        >>> draw_evaluation(out / "plots", results, models, predictions, store)  # doctest: +SKIP
     """
     if importlib.util.find_spec("matplotlib") is None:
         logger.info("no plots: matplotlib is not installed (it is in the extra 'train')")
@@ -77,7 +74,7 @@ def draw_evaluation(
     _draw_figures(folder, {model_label(row): row for row in results["models"]}, store)
     _draw_curves(folder, models)
     for number, (case, name) in enumerate(file_names(_cases_to_show(results)).items()):
-        labelled = read_labelled_case(store, case, source)
+        labelled = read_labelled_case(store, case)
         _draw_outlines(folder / f"outlines_{name}.png", labelled, models, predictions, store)
         if number == 0:
             _draw_attention(folder, labelled, models, predictions)

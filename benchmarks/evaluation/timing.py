@@ -102,19 +102,14 @@ def _turn(call: Callable[[], object], seconds: float, max_runs: float) -> list[f
     return runs
 
 
-def predict_from_file(
-    model: Model, store: Store, case: Case, source: Path | None
-) -> tuple[np.ndarray, dict[str, float]]:
+def predict_from_file(model: Model, store: Store, case: Case) -> tuple[np.ndarray, dict[str, float]]:
     """Reads a case's image files, segments the volume and writes the label map to a temporary file.
-
-    Args:
-        source: where the store's source files are now, if they moved.
 
     Returns:
         Class indices uint8 `(X, Y, Z)` on the native grid, and the milliseconds of each step: `read`, `prepare`,
         `network`, `finish` (resampling to the native grid and post-processing) and `write`.
     """
-    files, _ = store.files_of(case.name, source)
+    files, _ = store.files_of(case.name)
     network_s = 0.0
 
     def network(slices: np.ndarray) -> np.ndarray:

@@ -82,19 +82,19 @@ def export_run(
     Example:
         >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
     """
-    out, source = Path(out), Path(source) if source is not None else None
+    out = Path(out)
     _check_call(out, precision, size, outputs if whole else None, triton, confidence, parity_cases)
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
         run = load_runs(Path(run_path))
-        opened, numbers = _store_of(run, run_path, store, names)
+        opened, numbers = _store_of(run, run_path, open_store(store or run.store, source=source), names)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)
         about = replace(about, precision=precision, license=license, whole=whole)
         if confidence is not None:
-            estimator = learn_confidence(Path(confidence), run, opened, about.postprocessing, source=source)
+            estimator = learn_confidence(Path(confidence), run, opened, about.postprocessing)
             about = _with_confidence(about, estimator)
         unfinished = "" if run.finished else ", the training is not finished"
         logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
-        compare = partial(judge, run, opened, source=source, provider=provider, parity_cases=parity_cases)
+        compare = partial(judge, run, opened, provider=provider, parity_cases=parity_cases)
         about, data = _checked(graph_of_run(run, opened, about).SerializeToString(), about, compare, numbers)
         _write(data, about, out, triton)
         return about
@@ -128,13 +128,12 @@ def _write(data: bytes, about: Artefact, out: Path, triton: str | None) -> None:
 
 
 def _store_of(
-    run: TrainedRun, run_path: str | Path, store: str | Path | None, names: Pseudonyms | None
+    run: TrainedRun, run_path: str | Path, opened: Store, names: Pseudonyms | None
 ) -> tuple[Store, dict[str, str]]:
     """The store with cases as the run calls them, and the numbers that stand for these names in the artefact.
 
     With `names` a run may have numbers already, or still the names of the store.
     """
-    opened = open_store(store or run.store)
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(
             f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ"

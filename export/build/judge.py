@@ -25,7 +25,6 @@ def judge(
     store: Store,
     draft: Path,
     *,
-    source: Path | None = None,
     provider: str | None = None,
     parity_cases: int | Literal["all"] | None = None,
 ) -> Parity:
@@ -34,7 +33,6 @@ def judge(
     Args:
         run: the checkpoint.
         draft: the artefact.
-        source: new path of the store's source files, if they were moved.
         provider: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a GPU can run it, else cpu.
         parity_cases: number of cases, or "all"; None for as many as take `MAX_SECONDS`, and one at least.
 
@@ -57,7 +55,7 @@ def judge(
         run_model(run, segmenter.provider), spec=segmenter.spec, postprocessing=segmenter.postprocessing
     )
     limit = MAX_SECONDS if parity_cases is None else None
-    return measure_parity(checkpoint, segmenter, store, cases, seen=seen, source=source, max_seconds=limit)
+    return measure_parity(checkpoint, segmenter, store, cases, seen=seen, max_seconds=limit)
 
 
 def open_artefact(draft: Path, provider: str | None) -> Segmenter:

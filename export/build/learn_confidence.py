@@ -18,9 +18,7 @@ from attunet.volumes.spec import Postprocessing
 logger = logging.getLogger(__name__)
 
 
-def learn_confidence(
-    folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing, *, source: Path | None = None
-) -> Estimator:
+def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing) -> Estimator:
     """Learn from the runs of a cross-validation.
 
     A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's
@@ -32,7 +30,6 @@ def learn_confidence(
         run: the run to export.
         store: of the cross-validation.
         postprocessing: of the artefact.
-        source: new path of the store's source files, if they were moved.
 
     Raises:
         InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
@@ -45,7 +42,7 @@ def learn_confidence(
     if snapshots:
         logger.warning("confidence of the snapshots is learned on single networks")
     ensembles = run.num_members > 1 and not snapshots
-    estimator = learn(_cases_of_ensembles(runs, store, source) if ensembles else _cases_of_runs(runs))
+    estimator = learn(_cases_of_ensembles(runs, store) if ensembles else _cases_of_runs(runs))
     logger.info(f"confidence {estimator.describe()}")
     return estimator
 
@@ -80,7 +77,7 @@ def _cases_of_runs(runs: Sequence[Path]) -> list[LearnedCase]:
     return [case for path in runs for case in read_learned_cases(path)[1].values()]
 
 
-def _cases_of_ensembles(runs: Sequence[Path], store: Store, source: Path | None) -> list[LearnedCase]:
+def _cases_of_ensembles(runs: Sequence[Path], store: Store) -> list[LearnedCase]:
     """Predictions of the ensembles of each fold's runs, one for each network and seed."""
     folds: dict[str, list[Path]] = {}
     for path in runs:
@@ -93,7 +90,7 @@ def _cases_of_ensembles(runs: Sequence[Path], store: Store, source: Path | None)
         ensemble = ensemble_of(members[0].parent.parent / name, [load_run(path) for path in members])
         model = run_model(ensemble, "cpu")
         for case in ensemble.held_out:
-            evaluation = observe_case(model, read_labelled_case(store, case, source))
+            evaluation = observe_case(model, read_labelled_case(store, case))
             cases.append(evaluation.learned(store.case(case).patient, store.preprocessing.postprocessing))
         logger.info(f"confidence: {name}, {len(members)} networks on {len(ensemble.held_out)} held-out cases")
     return cases

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -124,7 +123,6 @@ def measure_parity(
     cases: Sequence[str],
     *,
     seen: Literal["held out", "training"],
-    source: Path | None = None,
     max_seconds: float | None = None,
 ) -> Parity:
     """Segment cases with a checkpoint and with its artefact.
@@ -133,7 +131,6 @@ def measure_parity(
         checkpoint: with the pre- and post-processing of the artefact.
         cases: labelled cases of the store.
         seen: "held out" if the training left these cases out, else "training".
-        source: new path of the source files, if they were moved.
         max_seconds: duration above which fewer cases are compared, at least one; None compares all.
 
     Raises:
@@ -149,7 +146,7 @@ def measure_parity(
             cases = _cases_in_time(cases, time.monotonic() - began, max_seconds)
         if number > len(cases):
             break
-        case = read_labelled_case(store, name, source)
+        case = read_labelled_case(store, name)
         reference, candidate = (evaluate_case(model, case) for model in (checkpoint, artefact))
         for result, raw, finished in (
             (reference, parity.checkpoint_raw, parity.checkpoint_finished),

@@ -42,7 +42,7 @@ def _attunet(task: Task, store: Store, config: ResolvedConfig, accelerator: Acce
     cases, batch_size = store.split(task.fold)[0], config.optim.batch_size
     loader = make_loader(store, cases, accelerator, seed=config.run.seed, batch_size=batch_size, tier=tier)
     take = Timed(loader.take)
-    loader.take = take  # type: ignore[method-assign]
+    loader.take = take  # type: ignore[assignment, method-assign]
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     trainer, numbers = Trainer(network, loader, len(store.classes), config, accelerator), itertools.count()
 

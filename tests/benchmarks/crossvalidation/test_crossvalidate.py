@@ -449,9 +449,9 @@ def test_long_scores_and_the_start_leave_less_time_to_the_trainings() -> None:
 
 
 def test_scores_are_estimated_from_one_case(small_store: Store, tmp_path: Path) -> None:
-    few, many = (scoring_seconds(small_store, folds, 1, None) for folds in ([0], [0] * 50))
+    few, many = (scoring_seconds(small_store, folds, 1) for folds in ([0], [0] * 50))
     assert FIXED_SECONDS < few < many
-    assert scoring_seconds(small_store, [0], 1, tmp_path) == 0
+    assert scoring_seconds(open_store(small_store.path, source=tmp_path), [0], 1) == 0
 
 
 @pytest.mark.slow
