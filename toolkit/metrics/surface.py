@@ -9,59 +9,44 @@ from scipy import ndimage
 from attunet.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SurfaceDistances:
-    """Distances from every surface voxel of one mask to the nearest surface voxel of the other.
+    """Figures of the distances from every surface voxel of one mask to the nearest surface voxel of the other, in mm.
 
     A surface voxel belongs to the mask and has one of its 6 neighbours inside the image and outside the mask. The edge
     of the image is no surface, as in the evaluation of the CHAOS challenge: an organ that the image cuts has its
     surface elsewhere. Only a mask that fills the image, and has no surface voxel then, is given the image's edge.
 
     Args:
-        prediction_to_truth: float64 `(n,)` in mm; the image's diagonal alone if one mask is empty, NaN if both are.
-        truth_to_prediction: the same in the other direction.
+        hd95: 95th-percentile Hausdorff distance: the larger directed 95th percentile, interpolated linearly.
+        assd: average symmetric surface distance: the mean over the voxels of both surfaces together.
+        mssd: maximum symmetric surface distance, which is the Hausdorff distance.
     """
 
-    prediction_to_truth: np.ndarray
-    truth_to_prediction: np.ndarray
-
-    @property
-    def hd95(self) -> float:
-        """95th-percentile Hausdorff distance: the larger directed 95th percentile, interpolated linearly."""
-        return float(max(np.percentile(self.prediction_to_truth, 95), np.percentile(self.truth_to_prediction, 95)))
-
-    @property
-    def assd(self) -> float:
-        """Average symmetric surface distance: the mean over the voxels of both surfaces together."""
-        return float(self._both.mean())
-
-    @property
-    def mssd(self) -> float:
-        """Maximum symmetric surface distance, which is the Hausdorff distance."""
-        return float(self._both.max())
-
-    @property
-    def _both(self) -> np.ndarray:
-        return np.concatenate([self.prediction_to_truth, self.truth_to_prediction])
+    hd95: float
+    assd: float
+    mssd: float
 
 
 def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
     """Distances between the surfaces of two masks of one shape, 2D or 3D; the spacing along their axes is in mm.
 
-    An axis of length 1 is left out: an image stored as a volume of one slice is measured as an image. Raises InputError
-    where masks and spacing do not fit together.
+    They are the diagonal of the image where one mask is empty, NaN where both are. An axis of length 1 is left out: an
+    image stored as a volume of one slice is measured as an image. Raises InputError where masks and spacing do not fit
+    together.
     """
     prediction, truth, sampling = check_masks(prediction, truth, spacing)
     if not (prediction.any() and truth.any()):
-        diagonal = np.linalg.norm([n * s for n, s in zip(truth.shape, sampling, strict=True)])
-        missing = np.array([diagonal if prediction.any() or truth.any() else np.nan])
-        return SurfaceDistances(missing, missing)
+        diagonal = float(np.linalg.norm([n * s for n, s in zip(truth.shape, sampling, strict=True)]))
+        missing = diagonal if prediction.any() or truth.any() else float("nan")
+        return SurfaceDistances(missing, missing, missing)
     box = _box_with_margin(prediction | truth)
     of_prediction, of_truth = _surface(prediction[box]), _surface(truth[box])
-    return SurfaceDistances(
-        prediction_to_truth=ndimage.distance_transform_edt(~of_truth, sampling=sampling)[of_prediction],
-        truth_to_prediction=ndimage.distance_transform_edt(~of_prediction, sampling=sampling)[of_truth],
-    )
+    to_truth = ndimage.distance_transform_edt(~of_truth, sampling=sampling)[of_prediction]
+    to_prediction = ndimage.distance_transform_edt(~of_prediction, sampling=sampling)[of_truth]
+    both = np.concatenate([to_truth, to_prediction])
+    hd95 = max(np.percentile(to_truth, 95), np.percentile(to_prediction, 95))
+    return SurfaceDistances(float(hd95), float(both.mean()), float(both.max()))
 
 
 def check_masks(
