@@ -144,7 +144,7 @@ class Artefact:
             ),
             classes=classes,
             num_parameters=at.whole("num_parameters"),
-            ranges=TrainingRanges.from_json(at.inner("ranges")) if has(at, "ranges") else None,
+            ranges=at.optional("ranges", TrainingRanges.from_json),
             outputs=_outputs(at, "labels" if whole else "logits"),
             height=side.get("height", length),
             width=side.get("width", length),
@@ -161,7 +161,7 @@ class Artefact:
             tools=at.texts("tools"),
             self_test=SelfTest.from_json(golden) if golden.data else None,
             whole=whole,
-            confidence=Estimator.from_json(at.inner("confidence"), len(classes) - 1) if has(at, "confidence") else None,
+            confidence=at.optional("confidence", lambda inner: Estimator.from_json(inner, len(classes) - 1)),
         )
 
 

@@ -144,7 +144,7 @@ class RunState:
             scaler=at.require("scaler", lambda v: v is None or _are_numbers(v), "an object of numbers or null"),
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
             channels=at.text_list("channels") if "channels" in at else [],
-            lineage=None if at.data.get("lineage") is None else Lineage.from_json(at.inner("lineage")),
+            lineage=at.optional("lineage", Lineage.from_json),
             attunet=at.text("attunet"),
         )
 
