@@ -168,6 +168,14 @@ def test_conventions_for_empty_masks() -> None:
             np.testing.assert_array_equal(values, [0, np.nan])
 
 
+def test_an_image_of_one_voxel_has_an_extent() -> None:
+    voxel = np.ones((1, 1, 1), dtype=bool)
+    for metric in (hd95, assd, mssd):
+        assert metric(voxel, voxel, SPACING) == 0
+        assert metric(voxel, ~voxel, SPACING) == metric(~voxel, voxel, SPACING) == SPACING[0]
+    assert surface_dice(voxel, voxel, SPACING, 0) == 1
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 8), (1, 1, 1)])
 def test_a_class_in_one_map_only_gets_no_points_in_a_small_image_either(shape: tuple[int, int, int]) -> None:
     some, nothing = np.zeros(shape, int), np.zeros(shape, int)
