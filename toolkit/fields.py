@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from attunet.errors import InputError
 
@@ -85,10 +84,10 @@ class Rule:
                 is_falling = (self.rising and checked[0] >= checked[1]) or (self.ordered and checked[0] > checked[1])
                 if not is_falling:
                     return checked
-        elif self.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            if self._is_inside(value):
+        elif self.kind is float:
+            if is_number(value, *self._bounds):
                 return float(value)
-        elif isinstance(value, self.kind) and type(value) is self.kind and self._is_allowed(value):
+        elif type(value) is self.kind and self._is_allowed(value):
             return value
         raise InputError(f"{name}: must be {self.words}, got {shown(value)}")
 
@@ -96,16 +95,17 @@ class Rule:
     def _element(self) -> "Rule":
         return dataclasses.replace(self, length=None, single=False, rising=False, auto=False, null=False)
 
-    def _is_allowed(self, value: int | float | str) -> bool:
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        return (-MAX_NUMBER if self.low is None else self.low), (MAX_NUMBER if self.high is None else self.high)
+
+    def _is_allowed(self, value: object) -> bool:
+        """True for a text, a truth value or an integer that the rule accepts."""
         if isinstance(value, str):
             return value in self.choices if self.choices else len(value) <= MAX_PATH
-        if isinstance(value, int) and not isinstance(value, bool):
-            return self._is_inside(value) and value % self.multiple_of == 0 and (not self.odd or value % 2 == 1)
-        return True
-
-    def _is_inside(self, value: float) -> bool:
-        low, high = (-MAX_NUMBER if self.low is None else self.low), (MAX_NUMBER if self.high is None else self.high)
-        return low <= value <= high
+        if not is_number(value, *self._bounds):
+            return isinstance(value, bool)
+        return value % self.multiple_of == 0 and (not self.odd or value % 2 == 1)
 
 
 class Fields:
@@ -258,11 +258,9 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_WHOLE
 
 
-def is_number(value: object, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
+def is_number(value: object, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> TypeGuard[float]:
     """True for a finite number from `low` to `high`."""
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def shown(value: object) -> str:
