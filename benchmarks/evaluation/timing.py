@@ -130,7 +130,7 @@ def predict_from_file(model: Model, store: Store, case: Case) -> tuple[np.ndarra
             network_s = time.perf_counter() - marks[-1]
             indices = postprocess(raw, len(model.classes), volume.spacing, model.postprocessing)
         else:
-            indices = predict_prepared(network, prepared, model.spec, postprocessing=model.postprocessing)
+            indices = predict_prepared(network, prepared, postprocessing=model.postprocessing)
         marks.append(time.perf_counter())
         write_labels(Path(folder) / "prediction.nii.gz", indices, model.classes, volume)
         marks.append(time.perf_counter())

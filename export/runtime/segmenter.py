@@ -250,7 +250,6 @@ class Segmenter:
         return predict_prepared(
             self.observed if observers else self.logits,
             prepared,
-            self.spec,
             batch_size=batch_size,
             postprocessing=finish,
             observers=observers,

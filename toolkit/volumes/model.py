@@ -134,7 +134,6 @@ class NetworkModel:
         return predict_prepared(
             self.observed if observers else self.logits,
             prepared,
-            self.spec,
             batch_size=batch_size,
             postprocessing=finish,
             observers=observers,

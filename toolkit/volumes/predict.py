@@ -24,62 +24,39 @@ MAX_GROWTH = 4  # ratio of pixels after and before resampling, as of a scan of 1
 SLICES_AT_ONCE = 32  # one slice may have 1/32 of MAX_MEGAPIXELS, because memory holds the features of a whole slice
 
 
-def predict_volume(
-    network: Network,
-    volume: Volume,
-    spec: PreprocessSpec,
-    *,
-    batch_size: int = 8,
-    postprocessing: Postprocessing = UNTOUCHED,
-) -> np.ndarray:
-    """Segment a volume. Besides the volume and its label map, memory holds one batch of slices at a time.
-
-    Args:
-        network: any function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`; H and W are
-            multiples of 16.
-        volume: the scan.
-        spec: the preprocessing.
-        batch_size: number of slices per batch; smaller if slices are large.
-        postprocessing: post-processing of the label map.
-
-    Returns:
-        Class indices uint8 `(X, Y, Z)` on the volume's own grid.
-
-    Raises:
-        InputError: as `VolumeSlices` does.
-        RunError: logits that are not finite.
-
-    Example:
-        >>> spec = PreprocessSpec("LPS", 2, spacing_mm=None, size=(32, 32), normalization="none")
-        >>> volume = Volume(np.ones((1, 20, 20, 5), np.float32), np.diag([-1.0, -1.0, 4.0, 1.0]))
-        >>> predict_volume(lambda slices: np.concatenate([0.5 - slices, slices - 0.5], axis=1), volume, spec).mean()
-        np.float64(1.0)
-    """
-    prepared = VolumeSlices(volume, spec)
-    return predict_prepared(network, prepared, spec, batch_size=batch_size, postprocessing=postprocessing)
-
-
 def predict_prepared(
     network: Network,
     prepared: VolumeSlices,
-    spec: PreprocessSpec,
     *,
     batch_size: int = 8,
     postprocessing: Postprocessing = UNTOUCHED,
     observers: Sequence[Observer] = (),
     num_classes: int | None = None,
 ) -> np.ndarray:
-    """Segment prepared slices; other arguments, result and errors are as for `predict_volume`.
-
-    Batches are smaller where slices are large, and slices of more than `MAX_PIXELS` are run in tiles.
+    """Segment prepared slices. Beside these and the label map, memory holds one batch of slices at a time.
 
     Args:
-        network: as for `predict_volume`; its output may have more channels after the logits, for observers.
+        network: any function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`; H and W are
+            multiples of 16, and slices of more than `MAX_PIXELS` are run in tiles. The output may have more channels
+            after the logits, for observers.
+        prepared: the scan as slices.
+        batch_size: number of slices per batch; smaller if slices are large.
+        postprocessing: post-processing of the label map.
         observers: functions that receive the network's output of every batch.
         num_classes: K, the number of channels that are logits; all channels by default.
 
+    Returns:
+        Class indices uint8 `(X, Y, Z)` on the volume's own grid.
+
+    Raises:
+        RunError: logits that are not finite, or fewer than `num_classes`.
+
     Example:
-        >>> predict_prepared(model.logits, model.prepare(volume), model.spec, observers=[observer])  # doctest: +SKIP
+        >>> spec = PreprocessSpec("LPS", 2, spacing_mm=None, size=(32, 32), normalization="none")
+        >>> volume = Volume(np.ones((1, 20, 20, 5), np.float32), np.diag([-1.0, -1.0, 4.0, 1.0]))
+        >>> network = lambda slices: np.concatenate([0.5 - slices, slices - 0.5], axis=1)
+        >>> predict_prepared(network, VolumeSlices(volume, spec)).mean()
+        np.float64(1.0)
     """
     grid = prepared.grid
     run = tiled(network)

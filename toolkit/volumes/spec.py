@@ -112,7 +112,7 @@ RULES = {
     "orientation": Rule(str, choices=ORIENTATIONS, noun="three axis codes such as LPS", null=True),
     "slice_axis": Rule(int, 0, 2),
     "spacing_mm": Rule(float, 1e-3, 1e3, null=True),
-    "size": Rule(int, MULTIPLE, 65536, multiple_of=MULTIPLE, length=2),
+    "size": Rule(int, MULTIPLE, MAX_SIDE, multiple_of=MULTIPLE, length=2),
     "normalization": Rule(str, choices=("zscore", "ct", "none")),
     "clip_percentiles": Rule(float, 0, 100, length=2, rising=True),
     "window": Rule(float, -1e9, 1e9, length=2, rising=True),

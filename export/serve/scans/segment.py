@@ -197,7 +197,6 @@ def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, obser
     return predict_prepared(
         network,
         prepared,
-        segmenter.spec,
         postprocessing=segmenter.postprocessing,
         observers=observers,
         num_classes=len(segmenter.classes),

@@ -14,7 +14,8 @@ import pytest
 from attunet.errors import InputError, RunError
 from attunet.export.runtime.input_checks import UntrainedInputWarning
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.volumes.predict import predict_volume
+from attunet.volumes.predict import predict_prepared
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import LARGEST, Postprocessing, Preprocessing
 from attunet.volumes.training_ranges import TrainingRanges
 from attunet.volumes.volume import Volume
@@ -237,10 +238,10 @@ def test_int8_on_a_gpu_is_an_input_error(save_artefact):
         Segmenter(save_artefact(precision="int8"), provider="cuda")
 
 
-def test_runtime_network_is_what_predict_volume_takes(segmenter):
+def test_runtime_network_is_what_predict_prepared_takes(segmenter):
     volume = _volume()
     np.testing.assert_array_equal(
-        predict_volume(segmenter.logits, volume, segmenter.spec), segmenter.predict_volume(volume)
+        predict_prepared(segmenter.logits, VolumeSlices(volume, segmenter.spec)), segmenter.predict_volume(volume)
     )
 
 

@@ -102,8 +102,8 @@ def test_features_do_not_depend_on_the_batches_and_labels_not_on_observers() -> 
     for batch_size in (1, 3, 7):
         prepared = VolumeSlices(volume, spec)
         observer = FeatureObserver(prepared.grid, 3)
-        labels = predict_prepared(network, prepared, spec, batch_size=batch_size, observers=[observer])
-        assert np.array_equal(labels, predict_prepared(network, prepared, spec))
+        labels = predict_prepared(network, prepared, batch_size=batch_size, observers=[observer])
+        assert np.array_equal(labels, predict_prepared(network, prepared))
         seen.append(observer.features(training_distance(volume, model.ranges, spec.orientation)))
     assert seen[0] == seen[1] == seen[2]
 

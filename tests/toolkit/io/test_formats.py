@@ -14,7 +14,7 @@ from attunet.io.readers import FORMATS, read_mask, read_volume
 from attunet.io.writers import WRITERS, suffixes_for, write_labels
 from attunet.preparation.prepare import prepare
 from attunet.volumes.geometry import orient, orientation_transform
-from attunet.volumes.predict import predict_volume
+from attunet.volumes.predict import predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
@@ -72,7 +72,7 @@ def network(slices: np.ndarray) -> np.ndarray:
 
 
 EXPECTED_SLICES = VolumeSlices(Volume(IMAGE[None], LPS), SPEC)[:]
-EXPECTED_LABELS = predict_volume(network, Volume(IMAGE[None], LPS), SPEC)
+EXPECTED_LABELS = predict_prepared(network, VolumeSlices(Volume(IMAGE[None], LPS), SPEC))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +84,7 @@ def test_slices_and_label_maps_do_not_depend_on_orientation_or_format(
         array, affine = oriented(IMAGE.astype(dtype), codes)
         volume = read_volume(save(tmp_path / codes, array, affine, kind, write_series))
         np.testing.assert_array_equal(VolumeSlices(volume, SPEC)[:], EXPECTED_SLICES, err_msg=codes)
-        labels = predict_volume(network, volume, SPEC)
+        labels = predict_prepared(network, VolumeSlices(volume, SPEC))
         along = orient(labels, orientation_transform(volume.affine, "LPS"))
         np.testing.assert_array_equal(along, EXPECTED_LABELS, err_msg=codes)
         if kind != "dicom":

@@ -9,7 +9,7 @@ import pytest
 from attunet.io.readers import read_mask, read_volume
 from attunet.sources.find_cases import find_cases
 from attunet.volumes.geometry import place
-from attunet.volumes.predict import predict_volume
+from attunet.volumes.predict import predict_prepared
 from attunet.volumes.slices import Grid, VolumeSlices, assemble, make_grid, resample_labels, restore
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
@@ -57,10 +57,11 @@ def test_a_case_stored_rotated_or_flipped_gets_the_same_labels(real_cases: Path,
     spec = PreprocessSpec("LPS", 2, 1.6, (256, 256))
     path = real_cases / "labelled/03-T2SPIR-src.nii.gz"
     image = nib.load(path)
-    expected = predict_volume(network, read_volume(path), spec)
+    expected = predict_prepared(network, VolumeSlices(read_volume(path), spec))
     assert np.bincount(expected.ravel()).min() > 1000  # every class is there
     turned = image.as_reoriented(np.array(change))
-    found = predict_volume(network, Volume(np.asarray(turned.dataobj)[None], turned.affine), spec)
+    volume = Volume(np.asarray(turned.dataobj)[None], turned.affine)
+    found = predict_prepared(network, VolumeSlices(volume, spec))
     np.testing.assert_array_equal(
         found, np.asarray(nib.Nifti1Image(expected, image.affine).as_reoriented(np.array(change)).dataobj)
     )

@@ -13,7 +13,8 @@ from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import suffixes_for, write_labels
 from attunet.launch.commands.inspect import describe
 from attunet.sources.case_files import SourceOptions
-from attunet.volumes.predict import predict_volume
+from attunet.volumes.predict import predict_prepared
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import PreprocessSpec
 
 pydicom = pytest.importorskip("pydicom")
@@ -61,7 +62,8 @@ def test_shipped_files_are_read_as_their_libraries_read_them_or_refused_in_one_l
         if affine is not None:
             np.testing.assert_allclose(volume.affine, affine, atol=1e-4, err_msg=path.name)
         spec = PreprocessSpec("LPS", 2, None, (32, 32), num_channels=len(volume.data))
-        labels = predict_volume(lambda slices: np.stack([0 * slices[:, 0], slices[:, 0]], axis=1), volume, spec)
+        slices = VolumeSlices(volume, spec)
+        labels = predict_prepared(lambda batch: np.stack([0 * batch[:, 0], batch[:, 0]], axis=1), slices)
         out = tmp_path / f"{read}{suffixes_for([path])[0]}"
         write_labels(out, labels, CLASSES, volume)
         mask = read_mask(out)

@@ -9,7 +9,8 @@ import scipy.ndimage
 
 from attunet.errors import InputError, RunError
 from attunet.volumes.postprocess import keep_largest_components
-from attunet.volumes.predict import check_megapixels, predict_volume, tiled
+from attunet.volumes.predict import check_megapixels, predict_prepared, tiled
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import LARGEST, PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -40,29 +41,30 @@ def volume_of(image: nib.Nifti1Image) -> Volume:
 
 def test_the_same_scan_stored_in_any_of_48_ways_gets_the_same_labels() -> None:
     image = scan()
-    labels = predict_volume(network, volume_of(image), SPEC)
+    labels = predict_prepared(network, VolumeSlices(volume_of(image), SPEC))
     assert labels.shape == image.shape
     assert labels.dtype == np.uint8
     assert set(np.unique(labels)) == {0, 1, 2}
     as_image = nib.Nifti1Image(labels, image.affine)
     for other in OTHERS:
-        found = predict_volume(network, volume_of(image.as_reoriented(other)), SPEC)
+        found = predict_prepared(network, VolumeSlices(volume_of(image.as_reoriented(other)), SPEC))
         np.testing.assert_array_equal(found, np.asarray(as_image.as_reoriented(other).dataobj))
 
 
 def test_the_largest_part_of_every_class_alone_where_that_is_asked_for() -> None:
-    volume = volume_of(scan())
-    every = predict_volume(network, volume, SPEC)
-    kept = predict_volume(network, volume, SPEC, postprocessing=LARGEST)
+    slices = VolumeSlices(volume_of(scan()), SPEC)
+    every = predict_prepared(network, slices)
+    kept = predict_prepared(network, slices, postprocessing=LARGEST)
     np.testing.assert_array_equal(kept, keep_largest_components(every, 3))
     assert (kept != every).any()
 
 
 def test_batches_do_not_change_the_result() -> None:
     spec = PreprocessSpec("LPS", 2, spacing_mm=1.7, size=(32, 32), context_slices=3)
-    expected = predict_volume(network, volume_of(scan()), spec, batch_size=5)
+    slices = VolumeSlices(volume_of(scan()), spec)
+    expected = predict_prepared(network, slices, batch_size=5)
     for batch_size in (1, 2, 64):
-        np.testing.assert_array_equal(predict_volume(network, volume_of(scan()), spec, batch_size=batch_size), expected)
+        np.testing.assert_array_equal(predict_prepared(network, slices, batch_size=batch_size), expected)
 
 
 def test_the_network_sees_whole_slices_in_multiples_of_16() -> None:
@@ -73,13 +75,15 @@ def test_the_network_sees_whole_slices_in_multiples_of_16() -> None:
         assert slices.dtype == np.float32
         return network(slices)
 
-    predict_volume(spy, Volume(np.zeros((1, 90, 70, 5), np.int16), np.diag([1.7, 1.7, 5, 1])), SPEC, batch_size=4)
+    volume = Volume(np.zeros((1, 90, 70, 5), np.int16), np.diag([1.7, 1.7, 5, 1]))
+    predict_prepared(spy, VolumeSlices(volume, SPEC), batch_size=4)
     assert shapes == [(4, 1, 80, 96), (1, 1, 80, 96)]
 
 
 def test_logits_that_are_not_finite_are_an_error() -> None:
+    slices = VolumeSlices(volume_of(scan()), SPEC)
     with pytest.raises(RunError, match="logits must be finite, those of slices 0 to 4"):
-        predict_volume(lambda slices: np.full((len(slices), 2, *slices.shape[2:]), np.nan), volume_of(scan()), SPEC)
+        predict_prepared(lambda slices: np.full((len(slices), 2, *slices.shape[2:]), np.nan), slices)
 
 
 def test_large_slices_run_in_tiles_without_seams() -> None:
@@ -107,7 +111,7 @@ def test_memory_does_not_grow_with_the_slices_but_for_scan_and_labels() -> None:
     def peak(num_slices: int) -> int:
         volume = Volume(np.ones((1, 64, 64, num_slices), np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
         tracemalloc.start()
-        predict_volume(network, volume, spec)
+        predict_prepared(network, VolumeSlices(volume, spec))
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return highest
