@@ -52,13 +52,13 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
 
 
 def _frame_voxels(path: Path, num_files: int = 1) -> int:
-    def voxels(header: "FileDataset", _syntax: str) -> int:
+    def voxels(header: "FileDataset") -> int:
         sides = (header.get("Rows", 0), header.get("Columns", 0), header.get("NumberOfFrames") or 1)
         return math.prod(max(0, int(side)) for side in sides)
 
     try:
         return with_dataset(path, voxels, num_files)
-    except InputError as error:
-        if isinstance(error, TooManyElements):
-            raise
+    except TooManyElements:
+        raise
+    except InputError:
         return 0  # this file alone: others of its series may hold gigabytes

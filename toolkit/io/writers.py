@@ -71,9 +71,11 @@ def write_labels(
 def check_labels(path: Path, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> None:
     """Raise InputError, before there is a label map, for a DICOM series that makes no DICOM SEG at this path."""
     if path.name.lower().endswith(".dcm"):
-        from attunet.io.dicom.segmentation import check_segmentation
+        from attunet.io.dicom.segmentation import segmentation_of
 
-        check_segmentation(path, classes, like, codes)
+        indices = np.zeros(like.shape, np.uint8)
+        indices[0, 0, 0] = 1
+        segmentation_of(path, indices, classes, like, codes)
 
 
 def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:

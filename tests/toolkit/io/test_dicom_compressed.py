@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,8 @@ def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_
     peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text() if status.exists() else "")
     assert peak is None or int(peak[1]) < 2**20  # a gigabyte; it may have died of its limit
     dataset = pydicom.dcmread(pydicom.data.get_testdata_file("JPEG2000.dcm", download=False))
-    request |= {"rows": dataset.Rows, "columns": dataset.Columns, "syntax": dataset.file_meta.TransferSyntaxUID}
+    syntax = dataset.file_meta.TransferSyntaxUID
+    request = replace(request, rows=dataset.Rows, columns=dataset.Columns, syntax=syntax)
     assert DECODER.decode(request, dataset.PixelData).size == dataset.Rows * dataset.Columns
 
 

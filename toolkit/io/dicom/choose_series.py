@@ -1,11 +1,10 @@
 """Several DICOM series in one folder: a list without the patient's data, and the choice of one (`--series`)."""
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import TooManyElements
@@ -23,7 +22,7 @@ IDENTIFYING = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Series:
     """One series of a folder.
 
@@ -35,11 +34,11 @@ class Series:
         files: its files.
     """
 
-    number: int
+    number: int | None
     description: str
     modality: str
     size: str
-    files: tuple[Path, ...]
+    files: list[Path] = field(default_factory=list)
 
     def line(self) -> str:
         """The series for a person: `2 't2 axial' (MR, 30 slices of 256 × 256)`."""
@@ -56,44 +55,33 @@ def list_series(files: Sequence[Path], *, whole: bool = False) -> list[Series]:
     A file that cannot be read is left out: reading it gives the reason. With `whole` it raises InputError, since the
     file may be a slice of any of the series. Raises TooManyElements for a file that takes time.
     """
-    groups: defaultdict[str, list[Path]] = defaultdict(list)
-    firsts: dict[str, _FirstFile] = {}
+    groups: dict[str, Series] = {}  # by their UIDs
     for file in files:
         try:
-            uid, first = with_dataset(file, _first_file, len(files))
-        except InputError as error:
-            if whole or isinstance(error, TooManyElements):
+            uid, described = with_dataset(file, _described, len(files))
+        except TooManyElements:
+            raise
+        except InputError:
+            if whole:
                 raise
             continue
-        groups[uid].append(file)
-        firsts.setdefault(uid, first)
+        groups.setdefault(uid, described).files.append(file)
     if whole and "" in groups and len(groups) > 1:
-        raise InputError(f"{groups[''][0]}: lacks the element SeriesInstanceUID, and may be a slice: take it away")
-    numbers = {uid: first.number for uid, first in firsts.items()}
-    distinct = [number for number in numbers.values() if number is not None]
-    in_order = sorted(groups, key=lambda uid: (numbers[uid] is None, numbers[uid] or 0, groups[uid][0]))
-    if len(set(distinct)) < len(groups):
-        numbers = {uid: place for place, uid in enumerate(in_order, 1)}
-    return [
-        Series(numbers[uid] or 0, firsts[uid].description, firsts[uid].modality, firsts[uid].size, tuple(groups[uid]))
-        for uid in in_order
-    ]
+        first = groups[""].files[0]
+        raise InputError(f"{first}: lacks the element SeriesInstanceUID, and may be a slice: take it away")
+    in_order = sorted(groups.values(), key=lambda one: (one.number is None, one.number or 0, one.files[0]))
+    if len({one.number for one in in_order} - {None}) < len(in_order):
+        for place, one in enumerate(in_order, 1):
+            one.number = place
+    return in_order
 
 
-class _FirstFile(NamedTuple):
-    number: int | None
-    description: str
-    modality: str
-    size: str
-
-
-def _first_file(header: "FileDataset", _syntax: str) -> tuple[str, _FirstFile]:
-    """The series' UID, and the series as this file describes it."""
+def _described(header: "FileDataset") -> tuple[str, Series]:
+    """The series' UID, and the series as this file describes it, still without files."""
     modality = str(header.get("Modality", ""))
     has_pixels = modality not in DERIVED and "Rows" in header
     size = f"{header.Rows} × {header.Columns}" if has_pixels else ""
-    uid = str(header.get("SeriesInstanceUID", ""))
-    return uid, _FirstFile(_number(header), _description(header), modality, size)
+    return str(header.get("SeriesInstanceUID", "")), Series(_number(header), _description(header), modality, size)
 
 
 def _number(header: "FileDataset") -> int | None:
@@ -139,4 +127,4 @@ def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path
     if len(fitting) != 1:
         which = "none of its series is" if not fitting else f"{len(fitting)} of its series are"
         raise InputError(f"{folder}: --series {wanted!r}: {which} called so; it {several_series(files)}")
-    return list(fitting[0].files)
+    return fitting[0].files

@@ -13,8 +13,9 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ BYTES_PER_S = 2e6
 MEMORY, MEMORY_RATIO = 2**29, 16  # bytes that decoding may take, and for each byte of pixels; codecs compute in int32
 
 
-class Request(TypedDict):
+@dataclass(frozen=True)
+class Request:
     """The pixels that are wanted, by the names of pydicom's decoders."""
 
     syntax: str
@@ -35,14 +37,10 @@ class Request(TypedDict):
     pixel_representation: int
     photometric_interpretation: str
 
-
-class Reply(TypedDict):
-    """The head of an answer: the exception's name, empty if there are pixels, and the size of the bytes that follow."""
-
-    error: str
-    dtype: str
-    shape: list[int]
-    size: int
+    @property
+    def num_bytes(self) -> int:
+        """Of all pixels."""
+        return self.number_of_frames * self.rows * self.columns * self.bits_allocated // 8
 
 
 class DecodingError(Exception):
@@ -66,10 +64,10 @@ class Decoder:
             process = self._running()
             assert process.stdin is not None
             assert process.stdout is not None
-            late = threading.Timer(TIMEOUT_S + _num_bytes(request) / BYTES_PER_S, process.kill)
+            late = threading.Timer(TIMEOUT_S + request.num_bytes / BYTES_PER_S, process.kill)
             late.start()
             try:
-                _write(process.stdin, {**request, "size": len(pixel_data)}, pixel_data)
+                _write(process.stdin, asdict(request), pixel_data)
                 reply, content = _read(process.stdout)
             except (OSError, ValueError):
                 process.kill()
@@ -95,8 +93,8 @@ class Decoder:
 DECODER = Decoder()
 
 
-def _write(stream: IO[bytes], head: object, content: bytes) -> None:
-    stream.write(json.dumps(head).encode() + b"\n")
+def _write(stream: IO[bytes], head: Mapping[str, object], content: bytes) -> None:
+    stream.write(json.dumps({**head, "size": len(content)}).encode() + b"\n")
     stream.write(content)
     stream.flush()
 
@@ -111,17 +109,12 @@ def _read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     return head, content
 
 
-def _num_bytes(request: Mapping[str, Any]) -> int:
-    return int(request["number_of_frames"] * request["rows"] * request["columns"] * request["bits_allocated"] // 8)
-
-
-def pixels_of(request: Mapping[str, Any], pixel_data: bytes) -> np.ndarray:
+def pixels_of(request: Request, pixel_data: bytes) -> np.ndarray:
     """The stored values, decoded in this process. Raises whatever the library does."""
     from pydicom.pixels import get_decoder
 
-    options = {name: value for name, value in request.items() if name != "syntax"} | {"samples_per_pixel": 1}
-    decoder = get_decoder(str(request["syntax"]))
-    pixels, _ = decoder.as_array(pixel_data, raw=True, pixel_keyword="PixelData", **options)
+    options = asdict(request) | {"samples_per_pixel": 1, "pixel_keyword": "PixelData"}
+    pixels, _ = get_decoder(options.pop("syntax")).as_array(pixel_data, raw=True, **options)
     return np.ascontiguousarray(pixels)
 
 
@@ -145,16 +138,16 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries write lines of their own
     while True:
         try:
-            request, pixel_data = _read(requests)
+            head, pixel_data = _read(requests)
         except ValueError:
             return
         try:
-            _limit_memory(MEMORY + MEMORY_RATIO * _num_bytes(request))
+            request = Request(**head)
+            _limit_memory(MEMORY + MEMORY_RATIO * request.num_bytes)
             pixels = pixels_of(request, pixel_data)
-            head = Reply(error="", dtype=pixels.dtype.str, shape=list(pixels.shape), size=pixels.nbytes)
-            _write(replies, head, pixels.tobytes())
+            _write(replies, {"error": "", "dtype": pixels.dtype.str, "shape": pixels.shape}, pixels.tobytes())
         except Exception as error:  # whatever a library raises; its text may quote the file
-            _write(replies, Reply(error=type(error).__name__, dtype="", shape=[], size=0), b"")
+            _write(replies, {"error": type(error).__name__}, b"")
 
 
 if __name__ == "__main__":

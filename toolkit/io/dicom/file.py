@@ -53,10 +53,10 @@ def lacks_preamble(start: bytes) -> bool:
     return named if start[:2] == FIRST_GROUPS[0] else named or int.from_bytes(start[4:8], "little") <= 64
 
 
-def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_files: int = 1) -> Result:
-    """Calls `use` with a file's data set and transfer syntax. Nothing else opens DICOM, and the data set ends with
-    `use`: pydicom converts an element at its first use, and may fail there. `num_files` are read one after the other,
-    as those of a series are, and share the reads that a file has whatever its size.
+def with_dataset(path: Path, use: Callable[["FileDataset"], Result], num_files: int = 1) -> Result:
+    """Calls `use` with a file's data set. Nothing else opens DICOM, and the data set ends with `use`: pydicom converts
+    an element at its first use, and may fail there. `num_files` are read one after the other, as those of a series
+    are, and share the reads that a file has whatever its size.
 
     Raises:
         InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
@@ -73,7 +73,8 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_fi
         with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():
             dataset = pydicom.dcmread(content, force=True)
             drop_long_elements(dataset)
-            return use(dataset, _transfer_syntax(path, dataset))
+            _check_syntax(path, dataset)
+            return use(dataset)
     except InputError:
         raise
     except AttributeError as error:
@@ -88,7 +89,7 @@ def with_dataset(path: Path, use: Callable[["FileDataset", str], Result], num_fi
 
 def modality_of(path: Path, num_files: int = 1) -> str:
     """MR, CT, SEG, ..., empty where the element is missing. Raises InputError as `with_dataset` does."""
-    return with_dataset(path, lambda dataset, _syntax: str(dataset.get("Modality", "")).strip(), num_files)
+    return with_dataset(path, lambda dataset: str(dataset.get("Modality", "")).strip(), num_files)
 
 
 def pydicom_errors() -> tuple[type[Exception], ...]:
@@ -98,15 +99,16 @@ def pydicom_errors() -> tuple[type[Exception], ...]:
     return (*FILE_ERRORS, StopIteration, InvalidDicomError, BytesLengthException)
 
 
-def _transfer_syntax(path: Path, dataset: "FileDataset") -> str:
-    """The UID by which pydicom has read a file, or the one that fits how it has read a file that names none."""
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID") or "")
-    if not syntax:
-        syntax = {(True, True): IMPLICIT, (False, True): EXPLICIT}.get(dataset.original_encoding, BIG_ENDIAN)
-    if syntax not in (*UNCOMPRESSED, *COMPRESSED):
+def syntax_of(dataset: "FileDataset") -> str:
+    """The transfer syntax that a file names, or the one by which pydicom has read a file that names none."""
+    stated = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    return stated or {(True, True): IMPLICIT, (False, True): EXPLICIT}.get(dataset.original_encoding, BIG_ENDIAN)
+
+
+def _check_syntax(path: Path, dataset: "FileDataset") -> None:
+    if (syntax := syntax_of(dataset)) not in (*UNCOMPRESSED, *COMPRESSED):
         named = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "of a damaged header"
         raise InputError(f"{path}: the transfer syntax {named} is not read; decompress it, e.g. with dcmdjpeg")
-    return syntax
 
 
 def check_kind(path: Path, dataset: "FileDataset") -> None:

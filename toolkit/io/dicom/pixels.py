@@ -9,7 +9,7 @@ import numpy as np
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
 from attunet.io.dicom.decode import DECODER, DecodingError, Request, pixels_of
-from attunet.io.dicom.file import BIG_ENDIAN, RLE, UNCOMPRESSED
+from attunet.io.dicom.file import BIG_ENDIAN, RLE, UNCOMPRESSED, syntax_of
 from attunet.io.pictures.jpeg_2000 import START, lacks_tiles
 from attunet.io.reading import MAX_VOXELS
 from attunet.io.refusal import AGAIN
@@ -33,24 +33,33 @@ def room_of(files: Sequence[Path]) -> int:
 
 
 def frames_of(
-    path: Path, dataset: "FileDataset", syntax: str, choices: Choices, room: int
-) -> tuple[np.ndarray, list[Decision]]:
+    path: Path, dataset: "FileDataset", choices: Choices, room: int
+) -> tuple[np.ndarray, tuple[Decision, ...]]:
     """The stored values `(frames, rows, columns)` of a grey image, and the decisions.
 
     Args:
         path: the file, for errors.
         dataset: its data set.
-        syntax: its transfer syntax.
         choices: the user's readings.
         room: bytes that compressed pixels may unpack to, what `room_of` leaves to this file.
 
     Raises:
         InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header
             says.
-
-    Example:
-        >>> frames_of(path, dataset, syntax, {}, room_of([path]))[0].shape  # doctest: +SKIP
     """
+    request = _request(path, dataset)
+    kind = f"{'i' if request.pixel_representation else 'u'}{request.bits_allocated // 8}"
+    if request.syntax in UNCOMPRESSED:
+        content = _checked_content(path, dataset, request)
+        stored = np.frombuffer(content, f"{'>' if request.syntax == BIG_ENDIAN else '<'}{kind}").astype(kind)
+    else:
+        stored = _decoded(path, dataset, request, room).astype(kind)
+    stored = stored.reshape(request.number_of_frames, request.rows, request.columns)
+    return _meant(path, dataset, request, stored, choices)
+
+
+def _request(path: Path, dataset: "FileDataset") -> Request:
+    """The pixels by the header. Raises InputError for such as are not read."""
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel", 1))
     photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
@@ -74,59 +83,44 @@ def frames_of(
         raise InputError(
             f"{path}: its values mean what a table says (ModalityLUTSequence), which is not read: {advice}"
         )
-    kind = f"{'i' if signed else 'u'}{bits // 8}"
-    if syntax in UNCOMPRESSED:
-        needed = frames * rows * columns * bits // 8
-        content = _checked_content(path, dataset, syntax, needed)
-        stored = np.frombuffer(content[:needed], f"{'>' if syntax == BIG_ENDIAN else '<'}{kind}").astype(kind)
-    else:
-        stored = _decoded(path, dataset, syntax, (frames, rows, columns), room).astype(kind)
-    return _meant(path, dataset, stored.reshape(frames, rows, columns), choices)
+    stored = int(dataset.get("BitsStored") or bits)
+    return Request(syntax_of(dataset), rows, columns, frames, bits, stored, signed, photometric)
 
 
-def _checked_content(path: Path, dataset: "FileDataset", syntax: str, needed: int) -> bytes:
+def _checked_content(path: Path, dataset: "FileDataset", request: Request) -> bytes:
     """Uncompressed pixels. Raises InputError where they are not as many as the header says, or swapped in words."""
     from pydicom.dataelem import RawDataElement
 
     element = dataset.get_item("PixelData")
     announced = element.length if isinstance(element, RawDataElement) else 0
     content: bytes = dataset.PixelData
-    present, row = len(content), int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+    present, needed, row = len(content), request.num_bytes, request.columns * request.bits_allocated // 8
     said = f"its pixels need {needed:,} bytes, the file has {present:,}"
     if present < needed or announced > present:  # as where damage has put a length into the pixels
         raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
     if present - needed >= max(row, 2):  # beyond padding
         raise InputError(f"{path}: has more pixels than its header names: {said}; convert the series again")
-    if syntax == BIG_ENDIAN and dataset.BitsAllocated == 8 and dataset["PixelData"].VR == "OW":
+    if request.syntax == BIG_ENDIAN and request.bits_allocated == 8 and dataset["PixelData"].VR == "OW":
         advice = "convert it to Little Endian, e.g. with dcmconv +te"
         raise InputError(f"{path}: has pixels of 8 bits in words of Big Endian, which are not read: {advice}")
-    return content
+    return content[:needed]
 
 
-def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, int, int], room: int) -> np.ndarray:
+def _decoded(path: Path, dataset: "FileDataset", request: Request, room: int) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
-    frames, rows, columns = shape
-    size, content = frames * rows * columns * int(dataset.BitsAllocated) // 8, len(dataset.PixelData)
-    limit = MAX_RLE_RATIO * content if syntax == RLE else room
+    size, content = request.num_bytes, len(dataset.PixelData)
+    limit = MAX_RLE_RATIO * content if request.syntax == RLE else room
     if size > limit:
         said = f"its header says {size:,} bytes of pixels, and {content:,} compressed bytes are there"
         raise InputError(f"{path}: {said}, which may hold {max(limit, 0):,} of its series: is it cut short? {AGAIN}")
-    if syntax != RLE:  # RLE's decoder takes the size from the header
-        _check_frames(path, dataset, shape)
-    if not get_decoder(syntax).is_available:
-        raise InputError(f"{path}: {syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'")
-    request = Request(
-        syntax=syntax,
-        rows=rows,
-        columns=columns,
-        number_of_frames=frames,
-        bits_allocated=int(dataset.BitsAllocated),
-        bits_stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
-        pixel_representation=int(dataset.get("PixelRepresentation", 0)),
-        photometric_interpretation=str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip(),
-    )
-    if syntax == RLE:  # in Python
+    if request.syntax != RLE:  # RLE's decoder takes the size from the header
+        _check_frames(path, dataset, request)
+    if not get_decoder(request.syntax).is_available:
+        raise InputError(
+            f"{path}: {request.syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'"
+        )
+    if request.syntax == RLE:  # in Python
         return pixels_of(request, dataset.PixelData)
     try:
         return DECODER.decode(request, dataset.PixelData)
@@ -135,16 +129,16 @@ def _decoded(path: Path, dataset: "FileDataset", syntax: str, shape: tuple[int, 
         raise InputError(f"{path}: its compressed pixels {reason}") from None
 
 
-def _check_frames(path: Path, dataset: "FileDataset", shape: tuple[int, int, int]) -> None:
+def _check_frames(path: Path, dataset: "FileDataset", request: Request) -> None:
     """Raise InputError for compressed frames that are not those of the header, or cut short."""
     from pydicom.encaps import generate_frames
 
-    frames, rows, columns = shape
+    frames, rows, columns = request.number_of_frames, request.rows, request.columns
     for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
         form = form_of(frame)
         if form is None or form[:2] != (rows, columns) or number >= frames:
             raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
-        if form.components != 1 or form.bits > int(dataset.BitsAllocated):
+        if form.components != 1 or form.bits > request.bits_allocated:
             got = f"{form.components} components of {form.bits} bits"
             raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
         if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(PADDING).endswith(END_OF_IMAGE):
@@ -180,12 +174,11 @@ def form_of(frame: bytes) -> Form | None:
 
 
 def _meant(
-    path: Path, dataset: "FileDataset", stored: np.ndarray, choices: Choices
-) -> tuple[np.ndarray, list[Decision]]:
+    path: Path, dataset: "FileDataset", request: Request, stored: np.ndarray, choices: Choices
+) -> tuple[np.ndarray, tuple[Decision, ...]]:
     """Values as BitsStored and HighBit say, turned where the lowest value is white; with the decisions."""
     decisions = []
-    allocated = 8 * stored.itemsize
-    bits = int(dataset.get("BitsStored") or allocated)
+    allocated, bits = request.bits_allocated, request.bits_stored
     high = int(dataset.get("HighBit", bits - 1))
     if choice("dicom-bits", choices) == "stored":
         if not (1 <= bits <= allocated and bits - 1 <= high < allocated):
@@ -196,11 +189,11 @@ def _meant(
             text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"
             decisions.append(Decision("dicom-bits", text))
         stored, allocated = values, bits
-    if str(dataset.get("PhotometricInterpretation")).strip() == "MONOCHROME1":
+    if request.photometric_interpretation == "MONOCHROME1":
         reading, modality = choice("monochrome1", choices), str(dataset.get("Modality")).strip()
         inverted = reading == "inverted" or (reading == "auto" and modality not in QUANTITATIVE)
         text = "values are inverted, so that bright is high" if inverted else "values stay as stored"
         decisions.append(Decision("monochrome1", text))
         if inverted:  # within the bits that are values
             stored = ~stored if stored.dtype.kind == "i" else stored ^ stored.dtype.type(2**allocated - 1)
-    return stored, decisions
+    return stored, tuple(decisions)

@@ -32,13 +32,6 @@ MAY_BE_EMPTY = (
 )
 
 
-def check_segmentation(path: Path, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> None:
-    """Raise InputError as `segmentation_of` would for any label map of this volume: nobody waits for it in vain."""
-    indices = np.zeros(like.shape, np.uint8)
-    indices[0, 0, 0] = 1
-    segmentation_of(path, indices, classes, like, codes)
-
-
 def segmentation_of(
     path: Path, indices: np.ndarray, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None
 ) -> bytes:
@@ -98,7 +91,7 @@ def segmentation_of(
 def check_segmentation_file(path: Path) -> None:
     """Raises InputError for a file that is no DICOM Segmentation with all its pixels."""
 
-    def lacks(dataset: "FileDataset", _syntax: str) -> bool:
+    def lacks(dataset: "FileDataset") -> bool:
         bits = math.prod(int(dataset[key].value) for key in ("Rows", "Columns", "NumberOfFrames", "BitsAllocated"))
         return str(dataset.get("Modality")) != "SEG" or 8 * len(dataset.PixelData) < bits
 
@@ -109,7 +102,7 @@ def check_segmentation_file(path: Path) -> None:
 def _header(path: Path, apart_mm: float, num_files: int) -> "FileDataset":
     """The data set of a slice without its pixels, with all elements that a segmentation repeats or needs."""
 
-    def completed(header: "FileDataset", _syntax: str) -> "FileDataset":
+    def completed(header: "FileDataset") -> "FileDataset":
         if "PixelData" in header:
             del header.PixelData
         if missing := [name for name in NEEDED if not header.get(name)]:

@@ -13,15 +13,7 @@ from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
 from attunet.io.dicom.file import DICOM_SUFFIXES, check_kind, is_dicom, lacks_preamble, with_dataset
 from attunet.io.dicom.pixels import frames_of, room_of
-from attunet.io.dicom.slices import (
-    MAX_SLICES,
-    Slice,
-    check_geometry,
-    common_of,
-    geometries,
-    patient_hash_of,
-    slice_of,
-)
+from attunet.io.dicom.slices import MAX_SLICES, Slice, common_of, patient_hash_of, places_of, rescaled
 from attunet.io.dicom.stack import SeveralSeries, in_order
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
@@ -55,8 +47,10 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
     files = _files(path, options)
     try:
         return _read_files(path, files, options)
+    except TooManyElements:
+        raise
     except InputError as error:
-        if isinstance(error, TooManyElements) or RULE in options.choices or not (listed := several_series(files)):
+        if RULE in options.choices or not (listed := several_series(files)):
             raise
         line = f"{path}: {listed}" if isinstance(error, SeveralSeries) else f"{error}; {path} {listed}"
         raise InputError(line) from None
@@ -71,9 +65,9 @@ def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volu
     decisions: dict[Decision, None] = {}
     voxels, room = 0, room_of(files)
     for file in files:
-        for one, made in _read_file(file, options, room, len(files)):
+        for one in _read_file(file, options, room, len(files)):
             slices.append(one)
-            decisions |= dict.fromkeys(made)
+            decisions |= dict.fromkeys(one.decisions)
             voxels += one.pixels.size
             room -= one.pixels.nbytes
         if voxels > MAX_VOXELS:
@@ -120,22 +114,20 @@ def _without_preamble(path: Path) -> bool:
         return lacks_preamble(file.read(132))
 
 
-def _read_file(path: Path, options: ReadOptions, room: int, num_files: int) -> list[tuple[Slice, list[Decision]]]:
-    """The slices of a file of a series, one or one for each frame, with the decisions about each."""
+def _read_file(path: Path, options: ReadOptions, room: int, num_files: int) -> list[Slice]:
+    """The slices of a file of a series, one or one for each frame."""
 
-    def slices(dataset: "FileDataset", syntax: str) -> list[tuple[Slice, list[Decision]]]:
+    def slices(dataset: "FileDataset") -> list[Slice]:
         check_kind(path, dataset)
-        places = list(geometries(path, dataset))
-        for geometry in places:
-            check_geometry(path, geometry)
-        stored, decisions = frames_of(path, dataset, syntax, options.choices, room)
+        places = list(places_of(path, dataset))
+        stored, decisions = frames_of(path, dataset, options.choices, room)
         if len(places) != len(stored):
             known = f"says where {len(places)} of its {len(stored)} frames lie"
             raise InputError(f"{path}: {known}; a volume needs all")
         common, patient = common_of(dataset), patient_hash_of(dataset)
         return [
-            (slice_of(path.name, common, patient, frame, geometry), decisions)
-            for frame, geometry in zip(stored, places, strict=True)
+            Slice(path.name, rescaled(frame, place), place, common, patient, decisions)
+            for frame, place in zip(stored, places, strict=True)
         ]
 
     return with_dataset(path, slices, num_files)

@@ -2,13 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import items_of
 from attunet.io.dicom.file import WITHOUT_A_PLACE
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 STAND_IN = re.compile("anon|unknown|dummy|none|deid|removed", re.IGNORECASE)
 MAX_SLICES = 16384
 MAX_SKEW = 5e-3  # of the directions' lengths from 1, and of their cosine from 0: headers round
-PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+NEEDED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 GROUPS = {  # functional groups of a file of many frames, with the elements that are read
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
@@ -36,40 +37,42 @@ COMMON = (
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
-    name: str
-    pixels: np.ndarray  # (rows, columns)
+class Place:
+    """Where a frame lies in the patient, and the scaling of its values."""
+
     position: np.ndarray
     directions: np.ndarray  # (2, 3): along a row, down a column
     pixel_mm: tuple[float, float]  # between rows, between columns
     thickness: float
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    name: str
+    pixels: np.ndarray  # (rows, columns)
+    place: Place
     common: tuple[str, ...]  # values of `COMMON`
     patient_hash: str | None
+    decisions: tuple[Decision, ...]
 
 
-class FrameGeometry(TypedDict, total=False):
-    """Elements by their keywords; None for one that is empty."""
+def places_of(path: Path, dataset: "FileDataset") -> Iterator[Place]:
+    """The place of each frame of a file.
 
-    ImagePositionPatient: Sequence[float]
-    ImageOrientationPatient: Sequence[float]
-    PixelSpacing: Sequence[float]
-    SliceThickness: float | None
-    SpacingBetweenSlices: float | None
-    RescaleSlope: float | None
-    RescaleIntercept: float | None
-
-
-def geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
-    """The elements that say where a frame lies and how its values are scaled, one dictionary for each frame."""
+    Raises InputError where it is missing, or has numbers that would mirror, scale or shear an image, or make all of its
+    values one.
+    """
     from pydicom import Dataset
 
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
             lacking = "do not say where they lie (no PerFrameFunctionalGroupsSequence)"
             raise InputError(f"{path}: has {frames} frames that {lacking}")
-        for name in PLACE:
+        for name in NEEDED:
             getattr(dataset, name)  # an AttributeError names what is missing
-        yield cast(FrameGeometry, {name: dataset.get(name) for name in GEOMETRY})
+        yield _place(path, {name: dataset.get(name) for name in GEOMETRY})
         return
     shared, *_ = items_of(dataset, dataset, "SharedFunctionalGroupsSequence") or [Dataset()]
     scaling = {name: dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept") if name in dataset}
@@ -79,10 +82,10 @@ def geometries(path: Path, dataset: "FileDataset") -> Iterator[FrameGeometry]:
         raise InputError(f"{path}: at most {MAX_SLICES:,} frames are supported, got {len(per_frame):,}")
     for frame in per_frame:
         values = common | _geometry_of(dataset, frame)
-        if missing := [name for name in PLACE if values.get(name) is None]:
+        if missing := [name for name in NEEDED if values.get(name) is None]:
             lacking = f"a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}"
             raise InputError(f"{path}: is no slice of a volume: {lacking}")
-        yield cast(FrameGeometry, values)
+        yield _place(path, values)
 
 
 def _geometry_of(dataset: "FileDataset", group: "Dataset") -> dict[str, object]:
@@ -111,46 +114,30 @@ def patient_hash_of(dataset: "FileDataset") -> str | None:
     return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
 
 
-def check_geometry(path: Path, geometry: FrameGeometry) -> None:
-    """Raise InputError for numbers that would mirror, scale or shear an image, or make all of its values one."""
-    spacing = _numbers(geometry["PixelSpacing"], 2)
-    if min(spacing) <= 0:
-        raise InputError(f"{path}: PixelSpacing must be above 0 mm, got {spacing[0]:g} and {spacing[1]:g}")
-    directions = np.array(_numbers(geometry["ImageOrientationPatient"], 6)).reshape(2, 3)
+def _place(path: Path, values: Mapping[str, Any]) -> Place:
+    """The place by its elements, of which one may be None where it is empty."""
+    vertical, horizontal = _numbers(values["PixelSpacing"], 2)
+    if min(vertical, horizontal) <= 0:
+        raise InputError(f"{path}: PixelSpacing must be above 0 mm, got {vertical:g} and {horizontal:g}")
+    directions = np.array(_numbers(values["ImageOrientationPatient"], 6)).reshape(2, 3)
     if np.abs(directions @ directions.T - np.eye(2)).max() > MAX_SKEW:
         rule = "must be two directions of length 1 at right angles"
         raise InputError(f"{path}: ImageOrientationPatient {rule}; convert the series again from the scanner's export")
-    slope, intercept = _scaling(geometry)
+    stated, intercept = values.get("RescaleSlope"), float(values.get("RescaleIntercept") or 0)
+    slope = 1.0 if stated is None else float(stated)
     if not abs(slope) >= np.spacing(np.float32(abs(intercept))):  # of float32, in which values are computed
         got = f"got {slope:g} with RescaleIntercept {intercept:g}"
         raise InputError(f"{path}: RescaleSlope must tell values apart, {got}; convert the series again")
+    thickness = abs(float(values.get("SpacingBetweenSlices") or values.get("SliceThickness") or 1))
+    position = np.array(_numbers(values["ImagePositionPatient"], 3))
+    return Place(position, directions, (vertical, horizontal), thickness, slope, intercept)
 
 
-def _scaling(geometry: FrameGeometry) -> tuple[float, float]:
-    slope, intercept = geometry.get("RescaleSlope"), geometry.get("RescaleIntercept")
-    return 1.0 if slope is None else float(slope), float(intercept or 0)
-
-
-def slice_of(
-    name: str, common: tuple[str, ...], patient_hash: str | None, stored: np.ndarray, geometry: FrameGeometry
-) -> Slice:
-    """Place stored pixels of a file in space, with the rescaling that the file names.
-
-    Example:
-        >>> slice_of("IM1", common_of(dataset), None, dataset.pixel_array, geometry).position  # doctest: +SKIP
-    """
-    slope, intercept = _scaling(geometry)
-    vertical, horizontal = _numbers(geometry["PixelSpacing"], 2)
-    return Slice(
-        name=name,
-        pixels=stored if (slope, intercept) == (1, 0) else (stored * slope + intercept).astype(np.float32),
-        position=np.array(_numbers(geometry["ImagePositionPatient"], 3)),
-        directions=np.array(_numbers(geometry["ImageOrientationPatient"], 6)).reshape(2, 3),
-        pixel_mm=(vertical, horizontal),
-        thickness=abs(float(geometry.get("SpacingBetweenSlices") or geometry.get("SliceThickness") or 1)),
-        common=common,
-        patient_hash=patient_hash,
-    )
+def rescaled(stored: np.ndarray, place: Place) -> np.ndarray:
+    """Stored values of a frame with the scaling that the file names."""
+    if (place.slope, place.intercept) == (1, 0):
+        return stored
+    return (stored * place.slope + place.intercept).astype(np.float32)
 
 
 def _numbers(values: Iterable[float], count: int) -> list[float]:

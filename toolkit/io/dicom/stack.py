@@ -23,6 +23,7 @@ class SeveralSeries(InputError):
 def in_order(path: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
     """The slices along their normal, and the affine in RAS+ of `(column, row, slice)`."""
     first = slices[0]
+    directions, pixel_mm = first.place.directions, first.place.pixel_mm
     for other in slices[1:]:
         differing = [name for name, a, b in zip(COMMON, first.common, other.common, strict=True) if a != b]
         if differing[:1] == ["SeriesInstanceUID"]:
@@ -31,28 +32,28 @@ def in_order(path: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarr
         if differing:
             rule = f"slices of a series must agree in {differing[0]}, {other.name} differs from {first.name}"
             raise InputError(f"{path}: {rule}; put each patient's and each scan's into a folder of its own")
-        same_grid = other.pixels.shape == first.pixels.shape and np.allclose(other.pixel_mm, first.pixel_mm, rtol=1e-4)
-        if not same_grid or np.abs(other.directions - first.directions).max() > DIRECTION_TOLERANCE:
+        same_grid = other.pixels.shape == first.pixels.shape and np.allclose(other.place.pixel_mm, pixel_mm, rtol=1e-4)
+        if not same_grid or np.abs(other.place.directions - directions).max() > DIRECTION_TOLERANCE:
             differ = f"{other.name} differs from {first.name}"
             raise InputError(f"{path}: slices must agree in size, spacing and direction, {differ}")
-    normal = np.cross(*first.directions)
-    ordered = sorted(slices, key=lambda s: float(s.position @ normal))
-    step = normal * first.thickness
+    normal = np.cross(*directions)
+    ordered = sorted(slices, key=lambda s: float(s.place.position @ normal))
+    step = normal * first.place.thickness
     if len(ordered) > 1:
         _check_gaps(path, ordered, normal)
-        step = (ordered[-1].position - ordered[0].position) / (len(ordered) - 1)
+        step = (ordered[-1].place.position - ordered[0].place.position) / (len(ordered) - 1)
     affine = np.eye(4)
-    affine[:3, 0] = first.directions[0] * first.pixel_mm[1]
-    affine[:3, 1] = first.directions[1] * first.pixel_mm[0]
+    affine[:3, 0] = directions[0] * pixel_mm[1]
+    affine[:3, 1] = directions[1] * pixel_mm[0]
     affine[:3, 2] = step
-    affine[:3, 3] = ordered[0].position
+    affine[:3, 3] = ordered[0].place.position
     _check_places(path, ordered, affine)
     affine[:2] *= -1  # DICOM's left and posterior to right and anterior
     return ordered, affine
 
 
 def _check_gaps(path: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    gaps = np.diff([s.position @ normal for s in slices])
+    gaps = np.diff([s.place.position @ normal for s in slices])
     typical = float(np.median(gaps))
     if gaps.min() <= 1e-3:
         at = int(gaps.argmin())
@@ -69,7 +70,7 @@ def _check_gaps(path: Path, slices: Sequence[Slice], normal: np.ndarray) -> None
 def _check_places(path: Path, slices: Sequence[Slice], affine: np.ndarray) -> None:
     """Raise InputError for a slice that lies elsewhere than the volume's axis of slices goes, as after a shift."""
     ideal = affine[:3, 3] + np.arange(len(slices))[:, None] * affine[:3, 2]
-    away = np.array([s.position for s in slices]) - ideal
+    away = np.array([s.place.position for s in slices]) - ideal
     voxels = np.abs(np.linalg.solve(affine[:3, :3], away.T)).max(axis=0)
     if voxels.max() > MAX_SHIFT:
         at = int(voxels.argmax())

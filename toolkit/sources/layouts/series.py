@@ -3,16 +3,12 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom.file import DICOM_SUFFIXES, may_be_slice, with_dataset
 from attunet.io.readers import is_readable, is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions, files_in
 from attunet.sources.layouts.matching import match_masks
-
-if TYPE_CHECKING:
-    from pydicom import FileDataset
 
 MAX_LOOKED_INTO_BYTES = 2**24  # of a folder's first file: a slice, not a whole volume
 
@@ -35,17 +31,13 @@ def series_in_parts(root: Path, folders: Sequence[Path]) -> str | None:
         if file is None or file.stat().st_size > MAX_LOOKED_INTO_BYTES:
             continue
         with suppress(InputError):  # reading the series gives the reason
-            uid = with_dataset(file, _series_uid, len(folders))
+            uid = with_dataset(file, lambda dataset: str(dataset.get("SeriesInstanceUID") or ""), len(folders))
             other = first_of.setdefault(uid, folder)
             if uid and other != folder:
                 both = f"{str(other.relative_to(root))!r} and {str(folder.relative_to(root))!r}"
                 advice = "if they are no phases, put all slices into one folder"
                 return f"{both} hold slices of one DICOM series, and become a volume each: {advice}"
     return None
-
-
-def _series_uid(dataset: "FileDataset", _syntax: str) -> str:
-    return str(dataset.get("SeriesInstanceUID") or "")
 
 
 def find_series_with_masks(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
