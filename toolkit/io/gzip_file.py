@@ -24,6 +24,16 @@ def open_gzip(path: Path) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(_GzipFile(path), 2**17))
 
 
+def is_gzipped(path: Path) -> bool:
+    """True for a name of a gzip file."""
+    return path.name.lower().endswith((".gz", ".mgz"))
+
+
+def open_inflated(path: Path) -> BinaryIO:
+    """The contents of a file, inflated where its name is of a gzip file."""
+    return open_gzip(path) if is_gzipped(path) else path.open("rb")
+
+
 class _GzipFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)

@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -12,8 +11,9 @@ from nibabel.freesurfer.mghformat import MGHHeader
 
 from attunet.decisions import Decision
 from attunet.errors import InputError
-from attunet.io.gzip_file import open_gzip
-from attunet.io.nifti import channel_decision, geometry_of, nibabel_reads
+from attunet.io.gzip_file import is_gzipped, open_inflated
+from attunet.io.nifti import channel_decision, nibabel_reads
+from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_real_numbers, check_voxels, checked_affine, native
 from attunet.volumes.volume import Volume
 
@@ -28,7 +28,7 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
     """Reads MGH, plain or gzipped (MGZ). Arguments, result and errors are as for `read_nifti`."""
     with nibabel_reads(path, "MGH"):
         header, start = mgh_header(path)
-        volume = _read(path, header, path, MAX_DEFLATE_RATIO if _is_packed(path) else 1, options)
+        volume = _read(path, header, path, MAX_DEFLATE_RATIO if is_gzipped(path) else 1, options)
     if float(header["delta"].min()) <= 0:
         raise InputError(f"{path}: voxel sizes must be above 0, the header says {header['delta'].tolist()}")
     if start[HAS_DIRECTION] != NO_DIRECTION:
@@ -40,17 +40,9 @@ def read_mgh(path: Path, options: ReadOptions) -> Volume:
 
 def mgh_header(path: Path) -> tuple[MGHHeader, bytes]:
     """The header alone, and its bytes, which nibabel repairs; raises errors of nibabel and gzip."""
-    with _open(path) as file:
+    with open_inflated(path) as file:
         start = file.read(MGH_HEADER_BYTES)
     return nib.freesurfer.MGHImage.header_class(start), start
-
-
-def _open(path: Path) -> BinaryIO:
-    return open_gzip(path) if _is_packed(path) else path.open("rb")
-
-
-def _is_packed(path: Path) -> bool:
-    return path.name.lower().endswith("z")
 
 
 def analyze_header(path: Path) -> tuple[nib.AnalyzeHeader, bytes]:
@@ -82,7 +74,7 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
         is_nifti = isinstance(header, nib.nifti1.Nifti1PairHeader)
         volume = replace(_read(path, header, voxels, 1, options), header=".hdr")
     if is_nifti:
-        geometry = geometry_of(path, header, start, options.choices)
+        geometry = read_geometry(path, header, start, options.choices)
         decisions = (*geometry.decisions, *volume.decisions)
         return replace(volume, affine=geometry.affine, is_oriented=geometry.is_oriented, decisions=decisions)
     reading = "Analyze states no orientation: its first axis is taken to run to the left"
@@ -100,7 +92,7 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
     check_voxels(holder, int(np.prod(shape, dtype=object)), dtype.itemsize, ratio=ratio)
     # The two files of an Analyze pair alone: nibabel's own reading would open a third, `X.mat`, too
     affine = header.get_affine() if isinstance(header, MGHHeader) else header.get_best_affine()
-    with _open(holder) as file:
+    with open_inflated(holder) as file:
         voxels = np.asanyarray(ArrayProxy(file, header, mmap=False))
     data = native(voxels).reshape((*shape, 1, 1)[:4])
     affine = checked_affine(path, np.asarray(affine, dtype=np.float64))

@@ -3,9 +3,8 @@
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -14,19 +13,17 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
-from attunet.decisions import Choices, Decision
+from attunet.decisions import Decision
 from attunet.errors import InputError, TooLarge
-from attunet.io.gzip_file import open_gzip
-from attunet.io.nifti_header import Geometry, read_geometry
+from attunet.io.gzip_file import is_gzipped, open_inflated
+from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import (
     FILE_ERRORS,
-    INTENSITIES,
     MAX_DEFLATE_RATIO,
     MAX_VOXELS,
     ReadOptions,
     check_real_numbers,
     check_voxels,
-    checked_affine,
     native,
     quiet_nibabel,
 )
@@ -67,13 +64,13 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
             real number, more than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not
             finite.
     """
-    with nibabel_reads(path, "NIfTI"), _open(path) as file:
+    with nibabel_reads(path, "NIfTI"), open_inflated(path) as file:
         start = file.read(540)
         header = _header(path, start)
-        shape = _checked_shape(path, header, options)
-        ratio = MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
+        shape = _checked_shape(path, header, labels=options.labels)
+        ratio = MAX_DEFLATE_RATIO if is_gzipped(path) else 1
         check_voxels(path, math.prod(shape), header.get_data_dtype().itemsize, ratio=ratio)
-        geometry = geometry_of(path, header, start, options.choices)
+        geometry = read_geometry(path, header, start, options.choices)
         # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
         voxels = ArrayProxy(file, header, mmap=False)
         scaled = voxels.slope != 1 or voxels.inter != 0
@@ -91,9 +88,11 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
 
 
 def nifti_shape(path: Path) -> tuple[int, ...]:
-    """The shape in a NIfTI file's header, of which nothing else is looked at. Raises InputError for a damaged one."""
-    with nibabel_reads(path, "NIfTI"), _open(path) as file:
-        return tuple(int(n) for n in _header(path, file.read(540)).get_data_shape())
+    """The shape in a NIfTI file's header; empty for another format or a damaged header, which the reader refuses."""
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        with suppress(InputError), nibabel_reads(path, "NIfTI"), open_inflated(path) as file:
+            return tuple(int(n) for n in _header(path, file.read(540)).get_data_shape())
+    return ()
 
 
 def nifti_volume(path: Path) -> Volume:
@@ -103,27 +102,17 @@ def nifti_volume(path: Path) -> Volume:
         InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's
             own size is not looked at, and little of a gzip is inflated.
     """
-    with nibabel_reads(path, "NIfTI"), _open(path) as file:
+    with nibabel_reads(path, "NIfTI"), open_inflated(path) as file:
         start = file.read(540)
         header = _header(path, start)
-        x, y, z, c = _checked_shape(path, header, INTENSITIES)
-        affine = geometry_of(path, header, start, {}).affine
+        x, y, z, c = _checked_shape(path, header, labels=False)
+        affine = read_geometry(path, header, start, {}).affine
         slope, intercept = header.get_slope_inter()
     if (voxels := x * y * z * c) > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
     is_scaled = slope not in (None, 1) or intercept not in (None, 0)
     dtype = np.dtype(np.float32) if is_scaled else header.get_data_dtype().newbyteorder("=")
     return Volume(np.broadcast_to(np.zeros((), dtype), (c, x, y, z)), affine)
-
-
-def geometry_of(path: Path, header: nib.Nifti1Header, start: bytes, choices: Choices) -> Geometry:
-    """The checked geometry of a file's header, which begins the bytes of `start`."""
-    try:
-        geometry = read_geometry(header, start[: header.template_dtype.itemsize], choices)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    checked_affine(path, geometry.affine)
-    return geometry
 
 
 def channel_decision(channels: int) -> tuple[Decision, ...]:
@@ -133,10 +122,6 @@ def channel_decision(channels: int) -> tuple[Decision, ...]:
     return (Decision("fourth-axis", f"the fourth axis holds {channels} channels, not moments in time"),)
 
 
-def _open(path: Path) -> BinaryIO:
-    return open_gzip(path) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
 def _header(path: Path, start: bytes) -> nib.Nifti1Header:
     size = 540 if start[:4] in VERSION_2 else 348
     if len(start) < size:
@@ -144,13 +129,13 @@ def _header(path: Path, start: bytes) -> nib.Nifti1Header:
     return nib.Nifti2Header(start) if size == 540 else nib.Nifti1Header(start[:348])
 
 
-def _checked_shape(path: Path, header: nib.Nifti1Header, options: ReadOptions) -> tuple[int, int, int, int]:
+def _checked_shape(path: Path, header: nib.Nifti1Header, *, labels: bool) -> tuple[int, int, int, int]:
     """The shape `(X, Y, Z, C)`, after the checks of the header."""
     shape = tuple(int(n) for n in header.get_data_shape())
     if len(shape) == 5 and shape[3] == 1:
         shape = (*shape[:3], shape[4])  # NIfTI stores vectors along axis 5
-    if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3 if options.labels else 4 :]):
-        if options.labels:
+    if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3 if labels else 4 :]):
+        if labels:
             raise InputError(f"{path}: must be a 3D mask, got the shape {shape}: save it as one label map")
         raise InputError(f"{path}: must be a 3D image (or 4D, with channels), got the shape {shape}")
     x, y, z, c = (*shape, 1, 1)[:4]

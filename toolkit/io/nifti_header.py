@@ -1,6 +1,7 @@
 """Geometry of a NIfTI header (sform, qform, pixdim, codes, units), often filled in partly or against itself."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
+from attunet.io.reading import checked_affine
 
 SAME_SPACING = 0.01  # relative difference up to which two spacings are one, rounded differently
 KNOWN_CODES = range(6)  # of qform and sform
@@ -37,17 +39,20 @@ class Geometry:
     decisions: tuple[Decision, ...]
 
 
-def read_geometry(header: nib.Nifti1Header, start: bytes, choices: Choices) -> Geometry:
-    """The geometry of a header as nibabel repaired it; `start` has the header's bytes, whose codes are the file's own.
+def read_geometry(path: Path, header: nib.Nifti1Header, start: bytes, choices: Choices) -> Geometry:
+    """The checked geometry of a header as nibabel repaired it; `start` begins with its bytes, as they are in the file.
 
-    Raises InputError, without the file's name, where sform and pixdim contradict each other and the user did not
-    choose.
+    Raises InputError for an affine that is singular or not finite, and where sform and pixdim contradict each other and
+    the user did not choose.
     """
-    raw = type(header)(start, check=False)
-    affine, is_oriented, decisions = _affine(header, choices)
-    decisions += _unknown_sizes(raw)
-    affine, converted = _in_mm(affine, int(raw["xyzt_units"]) & 7, choices)
-    return Geometry(affine, is_oriented, (*_odd_codes(raw), *decisions, *converted))
+    raw = type(header)(start[: header.template_dtype.itemsize], check=False)
+    try:
+        affine, is_oriented, decisions = _affine(header, choices)
+        affine, converted = _in_mm(affine, int(raw["xyzt_units"]) & 7, choices)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    made = (*_odd_codes(raw), *decisions, *_unknown_sizes(raw), *converted)
+    return Geometry(checked_affine(path, affine), is_oriented, made)
 
 
 def _unknown_sizes(raw: nib.Nifti1Header) -> list[Decision]:

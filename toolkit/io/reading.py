@@ -43,7 +43,6 @@ class ReadOptions:
     choices: Choices = field(default_factory=dict)
 
 
-INTENSITIES = ReadOptions()
 _STDERR = threading.RLock()
 _QUIET = ContextVar("quiet", default=False)
 nibabel_logger.addFilter(lambda _: not _QUIET.get())

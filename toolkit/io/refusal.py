@@ -25,19 +25,21 @@ NO_IMAGE = (
     (b"\x93numpy", "is an array of NumPy, which states no voxel size: write it as NIfTI"),
     (b"\x89hdf", "is an HDF5 file, which is not read: write its images as NIfTI"),
 )
-# Formats that are read under their own names: first bytes, the format's name, the endings.
+# Formats that are read under their own names: place and bytes of their mark, the format's name, the endings.
 IMAGES = (
-    (b"\x1f\x8b", "is gzipped", (".gz", ".mgz")),
-    (b"\x89PNG\r\n", "is a PNG", (".png",)),
-    (b"\xff\xd8\xff", "is a JPEG", (".jpg", ".jpeg")),
-    (b"II*\0", "is a TIFF", (".tif", ".tiff")),
-    (b"MM\0*", "is a TIFF", (".tif", ".tiff")),
-    (b"NRRD000", "is an NRRD", (".nrrd", ".nhdr")),
-    (b"ObjectType", "is a MetaImage", (".mha", ".mhd")),
-    (b"NDims", "is a MetaImage", (".mha", ".mhd")),
+    (0, b"\x1f\x8b", "is gzipped", (".gz", ".mgz")),
+    (0, b"\x89PNG\r\n", "is a PNG", (".png",)),
+    (0, b"\xff\xd8\xff", "is a JPEG", (".jpg", ".jpeg")),
+    (0, b"II*\0", "is a TIFF", (".tif", ".tiff")),
+    (0, b"MM\0*", "is a TIFF", (".tif", ".tiff")),
+    (0, b"NRRD000", "is an NRRD", (".nrrd", ".nhdr")),
+    (0, b"ObjectType", "is a MetaImage", (".mha", ".mhd")),
+    (0, b"NDims", "is a MetaImage", (".mha", ".mhd")),
+    (128, b"DICM", "is DICOM", (".dcm", ".dicom", ".ima")),
+    (344, b"n+1\0", "is NIfTI without gzip", (".nii",)),
+    (4, b"n+2\0", "is NIfTI without gzip", (".nii",)),
 )
 PICTURES = ("is a PNG", "is a JPEG", "is a TIFF")  # Pillow reads them under each other's names
-NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
 def refuse_unending(path: Path) -> None:
@@ -102,16 +104,7 @@ def other_contents(path: Path, *, is_picture: bool = False) -> str | None:
     if clause := next((clause for mark, clause in NO_IMAGE if plain.startswith(mark)), None):
         return clause
     name = path.name.lower()
-    for mark, clause, endings in (*IMAGES, *_by_offset(start)):
-        if start.startswith(mark) and not name.endswith(endings) and not (is_picture and clause in PICTURES):
+    for place, mark, clause, endings in IMAGES:
+        if start.startswith(mark, place) and not name.endswith(endings) and not (is_picture and clause in PICTURES):
             return f"{clause}, whatever its name says: rename it so that it ends in {endings[0]}"
     return None
-
-
-def _by_offset(start: bytes) -> tuple[tuple[bytes, str, tuple[str, ...]], ...]:
-    """DICOM and NIfTI, whose marks are not their first bytes."""
-    if start[128:132] == b"DICM":
-        return ((b"", "is DICOM", (".dcm", ".dicom", ".ima")),)
-    if start[344:348] in NIFTI_MARKS or start[4:8] in NIFTI_MARKS:
-        return ((b"", "is NIfTI without gzip", (".nii",)),)
-    return ()

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from attunet.errors import InputError
 from attunet.fields import parse_json
-from attunet.io.pictures.coco import Coco, read_coco
+from attunet.io.pictures.coco import read_coco
 from attunet.io.pictures.cvat import read_cvat
-from attunet.io.pictures.label_studio import Task, read_label_studio
+from attunet.io.pictures.label_studio import read_label_studio
 from attunet.io.pictures.regions import Annotations, NotAnnotations, Region
 from attunet.io.reading import FILE_ERRORS
 
@@ -101,9 +100,9 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
             return read_cvat(path)
         data = _json(path)
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
-            return read_coco(cast(Coco, data))
+            return read_coco(data)
         if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
-            return read_label_studio(cast(list[Task], data))
+            return read_label_studio(data)
     raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")
 
 

@@ -2,90 +2,45 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypedDict
 
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import (
-    Annotations,
-    Block,
-    PackedMask,
-    Region,
-    add_picture,
-    add_size,
-    block_of_runs,
-    numbered,
-)
+from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, Row, block_of_runs, numbered
 
 MAX_SHIFT = 30  # bits of a run's length before its last group: MAX_VOXELS needs 31
 
 
-class Category(TypedDict):
-    id: int
-    name: str
-
-
-class Picture(TypedDict, total=False):
-    id: int
-    file_name: str
-    width: int
-    height: int
-
-
-class RunLengths(TypedDict):
-    """Run lengths down the columns; `size`: height and width."""
-
-    counts: str | list[int]
-    size: list[int]
-
-
-class AnnotatedRegion(TypedDict, total=False):
-    """An annotation; `segmentation`: polygons `[x, y, x, y, ...]` or a mask."""
-
-    image_id: int
-    category_id: int
-    segmentation: list[list[float]] | RunLengths
-
-
-class Coco(TypedDict):
-    images: list[Picture]
-    annotations: list[AnnotatedRegion]
-    categories: list[Category]
-
-
-def read_coco(data: Coco) -> Annotations:
+def read_coco(data: Row) -> Annotations:
+    """Polygons `[x, y, x, y, ...]` and run lengths down the columns, whose `size` is height and width."""
     names = dict(sorted(_by_id("category", [(row["id"], row["name"]) for row in data["categories"]]).items()))
     used = {int(row["category_id"]) for row in data["annotations"]}
     kept = [key for key in names if key != 0 or 0 in used]  # some exports have a group of all classes as category 0
-    values = numbered([names[key] for key in kept]) if 0 in kept else {names[key]: key for key in kept}
+    read = Annotations(numbered([names[key] for key in kept]) if 0 in kept else {names[key]: key for key in kept})
     pictures = {
         key: name.replace("\\", "/")  # as Windows separates folders
         for key, name in _by_id("picture", [(row["id"], row["file_name"]) for row in data["images"]]).items()
     }
-    regions: dict[str, list[Region]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
     for picture in data["images"]:
         name = pictures[int(picture["id"])]
-        add_picture(regions, name, [])
+        read.add_picture(name, [])
         if picture.get("width") and picture.get("height"):
-            add_size(sizes, name, int(picture["width"]), int(picture["height"]))
-    undrawn = 0
+            read.add_size(name, int(picture["width"]), int(picture["height"]))
     for row in data["annotations"]:
         name, segmentation = pictures[int(row["image_id"])], row.get("segmentation")
         if not segmentation:
-            undrawn += 1
+            read.undrawn += 1
             continue
         if isinstance(segmentation, dict):
             height, width = (int(n) for n in segmentation["size"])
-            add_size(sizes, name, width, height)
+            read.add_size(name, width, height)
             mask = PackedMask((height, width), partial(_columns, segmentation["counts"], height, width))
             region = Region(names[int(row["category_id"])], mask=mask)
         else:
             polygons = tuple(np.reshape(p, (-1, 2)).astype(float) for p in segmentation)
             region = Region(names[int(row["category_id"])], polygons)
-        regions[name].append(region)
-    return Annotations(values, regions, sizes, undrawn)
+        read.pictures[name].append(region)
+    return read
 
 
 def _by_id(kind: str, rows: Sequence[tuple[int, str]]) -> dict[int, str]:

@@ -13,8 +13,6 @@ from attunet.io.pictures.regions import (
     NotAnnotations,
     PackedMask,
     Region,
-    add_picture,
-    add_size,
     block_of_runs,
     numbered,
 )
@@ -30,19 +28,18 @@ def read_cvat(path: Path) -> Annotations:
         raise NotAnnotations("is no XML") from None
     if root.tag != "annotations":
         raise NotAnnotations("is no export of CVAT (its first element must be annotations)")
-    pictures: dict[str, list[Region]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    undrawn = 0
+    read = Annotations()
     for image in root.iter("image"):
         ordered = sorted(image, key=lambda shape: int(shape.attrib.get("z_order", 0)))
         regions = [region for shape in ordered if (region := _region(shape)) is not None]
-        add_picture(pictures, image.attrib["name"], regions)
-        undrawn += sum("label" in shape.attrib and shape.tag not in OUTLINES for shape in image)
+        read.add_picture(image.attrib["name"], regions)
+        read.undrawn += sum("label" in shape.attrib and shape.tag not in OUTLINES for shape in image)
         if "width" in image.attrib and "height" in image.attrib:
-            add_size(sizes, image.attrib["name"], int(image.attrib["width"]), int(image.attrib["height"]))
+            read.add_size(image.attrib["name"], int(image.attrib["width"]), int(image.attrib["height"]))
     named = [name.text or "" for label in root.iter("label") for name in label.iter("name")]
-    drawn = [region.name for regions in pictures.values() for region in regions]
-    return Annotations(numbered([*named, *drawn]), pictures, sizes, undrawn)
+    drawn = [region.name for regions in read.pictures.values() for region in regions]
+    read.values = numbered([*named, *drawn])
+    return read
 
 
 class _Tree(ElementTree.TreeBuilder):

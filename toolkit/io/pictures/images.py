@@ -10,7 +10,7 @@ from scipy import ndimage
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
-from attunet.io.pictures.opening import IMAGE_FORMATS, opened, pillow
+from attunet.io.pictures.opening import GREY_MODES, IMAGE_FORMATS, LOSSY, WITHOUT_ALPHA, opened, pillow, tiff_tag
 from attunet.io.pictures.samples import check_samples, check_unsigned
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, native, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refused_as
@@ -23,12 +23,8 @@ IMAGE_SUFFIXES = (
     *(".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".ppm", ".pgm"),
     *(".ppm.gz", ".pgm.gz"),
 )
-GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
-WITHOUT_ALPHA = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 SMALL_VALUES = 2**24  # of WebP and JPEG 2000, in which a picture of one colour takes as many bytes as a small one
-LOSSY = ("JPEG", "MPO")
-JPEG_SUFFIXES = (".jpg", ".jpeg")
 MAX_JPEG_RIPPLE = 8  # in the 3 × 3 neighbourhood of a pixel inside a region
 MAX_JPEG_GREYS = 0.05  # share of a JPEG mask's pixels between clearly black and clearly white
 EXIF_ORIENTATION = 0x0112
@@ -73,8 +69,6 @@ def _in_words(error: Exception) -> str:
 
 
 def _check_size(path: Path, image: "Image", num_pages: int) -> None:
-    from PIL.TiffImagePlugin import TiffImageFile
-
     width, height = image.size
     values, present = width * height * len(image.getbands()) * num_pages, path.stat().st_size
     compression = image.info.get("compression", "raw") if image.format == "TIFF" else ""
@@ -89,7 +83,7 @@ def _check_size(path: Path, image: "Image", num_pages: int) -> None:
         raise InputError(f"{path}: is cut short: {said}; {AGAIN}")
     if image.format in ("GIF", "WEBP", "PNG") and getattr(image, "is_animated", False):
         raise InputError(f"{path}: a {image.format} must have one frame: save its frames as files of their own")
-    stated = IMAGEJ.match(str(image.tag_v2.get(DESCRIPTION, ""))) if isinstance(image, TiffImageFile) else None
+    stated = IMAGEJ.match(str(tiff_tag(image, DESCRIPTION)))
     if stated and int(stated[1]) > num_pages:
         raise InputError(
             f"{path}: holds {stated[1]} images of ImageJ and {num_pages} page(s): save a page for each, or .nii.gz"
@@ -158,7 +152,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def is_jpeg(path: Path) -> bool:
     """True for a name of a JPEG."""
-    return path.name.lower().endswith(JPEG_SUFFIXES)
+    return path.name.lower().endswith((".jpg", ".jpeg"))
 
 
 def require_black_and_white(path: Path, mask: np.ndarray) -> None:

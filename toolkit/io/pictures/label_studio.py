@@ -3,70 +3,45 @@
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import TypedDict
 
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, add_picture, add_size, numbered
+from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, Row, numbered
 from attunet.io.reading import MAX_VOXELS
 
 
-class Drawing(TypedDict, total=False):
-    """`points`: x and y in percent of the sides; `rle`: bytes of a packed RGBA picture."""
+def read_label_studio(tasks: Sequence[Row]) -> Annotations:
+    """The first annotation of each task that was not cancelled; pictures without one are left out.
 
-    points: list[list[float]]
-    polygonlabels: list[str]
-    rle: list[int]
-    brushlabels: list[str]
-
-
-class DrawnRegion(TypedDict, total=False):
-    type: str
-    original_width: int
-    original_height: int
-    value: Drawing
-
-
-class Drawings(TypedDict, total=False):
-    result: list[DrawnRegion]
-    was_cancelled: bool
-
-
-class Task(TypedDict):
-    data: dict[str, object]
-    annotations: list[Drawings]
-
-
-def read_label_studio(tasks: Sequence[Task]) -> Annotations:
-    """The first annotation of each task that was not cancelled; pictures without one are left out."""
-    pictures: dict[str, list[Region]] = {}
-    sizes: dict[str, tuple[int, int]] = {}
-    undrawn = repeated = 0
+    Polygons have x and y in percent of the sides, brushes the bytes of a packed RGBA picture.
+    """
+    read = Annotations()
     for task in tasks:
         annotations = [one for one in task["annotations"] if not one.get("was_cancelled")]
         if not annotations:
             continue
-        repeated += len(annotations) > 1
+        read.repeated += len(annotations) > 1
         picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
         results = annotations[0]["result"]
         name = picture.rpartition("?d=")[2].lstrip("/")
-        add_picture(pictures, name, [region for row in results if (region := _region(row)) is not None])
-        undrawn += sum(_is_drawing(row) for row in results) - len(pictures[name])
+        read.add_picture(name, [region for row in results if (region := _region(row)) is not None])
+        read.undrawn += sum(_is_drawing(row) for row in results) - len(read.pictures[name])
         for row in results:
             if row.get("original_width") and row.get("original_height"):
-                add_size(sizes, name, int(row["original_width"]), int(row["original_height"]))
-    values = numbered(sorted({region.name for regions in pictures.values() for region in regions}))
-    return Annotations(values, pictures, sizes, undrawn, repeated, empty=len(tasks) - len(pictures))
+                read.add_size(name, int(row["original_width"]), int(row["original_height"]))
+    read.values = numbered(sorted({region.name for regions in read.pictures.values() for region in regions}))
+    read.empty = len(tasks) - len(read.pictures)
+    return read
 
 
-def _is_drawing(row: DrawnRegion) -> bool:
+def _is_drawing(row: Row) -> bool:
     """True for what was drawn on the picture, as against choices and texts about all of it."""
     value = row.get("value")
     return isinstance(value, dict) and not value.keys().isdisjoint(("points", "rle", "x", "vertices"))
 
 
-def _region(row: DrawnRegion) -> Region | None:
+def _region(row: Row) -> Region | None:
     if row.get("type") not in ("polygonlabels", "brushlabels"):
         return None
     value = row["value"]

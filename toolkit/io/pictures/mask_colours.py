@@ -12,6 +12,7 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
+from attunet.io.pictures.opening import GREY_MODES, LOSSY, WITHOUT_ALPHA, tiff_tag
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,23 +64,21 @@ def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) ->
         InputError: for a mode that holds no mask, or more colours than a mask has.
     """
     mode = image.mode
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+    if mode in WITHOUT_ALPHA:
         return _with_alpha(path, image.convert("RGBA"), choices)
     if mode == "P":
         return _palette(image, file)
     if mode == "RGB":
         return _colours(path, np.asarray(image), file), {}, []
-    if mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F"):
+    if mode in GREY_MODES:
         return _greys(image, file, choices)
     raise InputError(f"{path}: a mask must be grey, palette or RGB, got Pillow's mode {mode}")
 
 
 def _greys(image: "Image", file: "Image", choices: Choices) -> Samples:
-    from PIL.TiffImagePlugin import TiffImageFile
-
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
-    white_is_zero = isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
-    if not white_is_zero or image.mode not in ("1", "L") or choice("raw-tiff", choices) == "inverted":
+    is_inverted = image.mode in ("1", "L") and tiff_tag(file, PHOTOMETRIC) == WHITE_IS_ZERO
+    if not is_inverted or choice("raw-tiff", choices) == "inverted":
         return values, {}, []
     text = "samples of TIFF masks are read as stored, though their tag says that white is zero"
     return 255 - values, {}, [Decision("raw-tiff", text)]
@@ -108,7 +107,7 @@ def _transparent(image: "Image", entries: int) -> np.ndarray:
 
 
 def _colours(path: Path, rgb: np.ndarray, file: "Image") -> np.ndarray:
-    if file.format in ("JPEG", "MPO"):
+    if file.format in LOSSY:
         if np.ptp(rgb, axis=2).max() > MAX_JPEG_CHROMA:
             raise InputError(f"{path}: a mask as JPEG must be grey, since JPEG changes colours; save it as PNG")
         return rgb[:, :, 0]

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from attunet.errors import InputError
-from attunet.io.gzip_file import open_gzip
+from attunet.io.gzip_file import is_gzipped, open_gzip
 from attunet.io.pictures.jpeg_2000 import lacks_tiles
 from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS
 from attunet.io.refusal import AGAIN, needs
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+LOSSY = ("JPEG", "MPO")
+# Modes of Pillow
+GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
+WITHOUT_ALPHA = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
 MIN_READS = 2**18  # that any file may take
 BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more
 BLOCK = 2**16  # bytes that Pillow reads at once, however little it needs
@@ -70,9 +74,15 @@ def opened(path: Path) -> Iterator[tuple["Image", int]]:
         yield image, _count_pages(file) if image.format == "TIFF" else 1
 
 
+def tiff_tag(image: "Image", tag: int) -> object:
+    """A tag of a TIFF's page, of several values the first; None where it is missing, and for another format."""
+    value = getattr(image, "tag_v2", {}).get(tag)
+    return value[0] if isinstance(value, tuple) else value
+
+
 def _contents(path: Path) -> _BoundedReads:
     """The open file. Given a path, Pillow 13 maps uncompressed TIFF and garbles it where EXIF swaps the sides."""
-    if not path.name.lower().endswith(".gz"):
+    if not is_gzipped(path):
         return _BoundedReads(FileIO(path), path, path.stat().st_size)
     limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
     with open_gzip(path) as file:

@@ -2,11 +2,11 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from attunet.errors import InputError
 from attunet.io.reading import MAX_VOXELS
 
 LABEL_STUDIO_PREFIX = re.compile(r"[0-9a-f]{8}-")
+
+Row = Mapping[str, Any]  # an object of a JSON file; `annotations` refuses strange values where they are used
 
 
 class NotAnnotations(InputError):
@@ -52,9 +54,9 @@ class Region:
     mask: PackedMask | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Annotations:
-    """The annotations of a file.
+    """The annotations of a file; its reader adds one picture after the other.
 
     Args:
         values: `{class name: label value}`.
@@ -65,12 +67,25 @@ class Annotations:
         empty: the number of pictures that nobody has annotated; they are left out.
     """
 
-    values: dict[str, int]
+    values: dict[str, int] = field(default_factory=dict)
     pictures: dict[str, list[Region]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     undrawn: int = 0
     repeated: int = 0
     empty: int = 0
+
+    def add_picture(self, name: str, regions: list[Region]) -> None:
+        """Add a picture with its regions. Raises InputError for a second one of this name."""
+        if name in self.pictures:
+            raise InputError(f"has the picture {name} twice, so nothing shows which regions it has: leave one out")
+        self.pictures[name] = regions
+
+    def add_size(self, name: str, width: int, height: int) -> None:
+        """Note the size of a picture. Raises InputError where the file says another one elsewhere."""
+        if self.sizes.setdefault(name, (width, height)) != (width, height):
+            known = " × ".join(map(str, self.sizes[name]))
+            both = f"{known} and on {width} × {height} pixels"
+            raise InputError(f"{name}: is annotated on {both}: export the annotations again")
 
     def name_of(self, picture: Path) -> str | None:
         """The file's name of a picture, by the longest common end of its path; None where the file does not name it.
@@ -95,21 +110,6 @@ class Annotations:
             plain[last].append(name)
             shortened[LABEL_STUDIO_PREFIX.sub("", last, 1)].append(name)
         return shortened | plain
-
-
-def add_size(sizes: dict[str, tuple[int, int]], name: str, width: int, height: int) -> None:
-    """Notes the size of a picture. Raises InputError where the file says another one elsewhere."""
-    if sizes.setdefault(name, (width, height)) != (width, height):
-        known = " × ".join(map(str, sizes[name]))
-        both = f"{known} and on {width} × {height} pixels"
-        raise InputError(f"{name}: is annotated on {both}: export the annotations again")
-
-
-def add_picture(pictures: dict[str, list[Region]], name: str, regions: list[Region]) -> None:
-    """Add a picture with its regions. Raises InputError for a second one of this name."""
-    if name in pictures:
-        raise InputError(f"has the picture {name} twice, so nothing shows which regions it has: leave one out")
-    pictures[name] = regions
 
 
 def numbered(names: Sequence[str]) -> dict[str, int]:

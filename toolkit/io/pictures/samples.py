@@ -8,6 +8,7 @@ import numpy as np
 
 from attunet.errors import InputError
 from attunet.io.pictures.jpeg_2000 import is_irreversible, sample_bits
+from attunet.io.pictures.opening import tiff_tag
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +36,8 @@ def check_samples(path: Path, image: "Image", *, labels: bool) -> None:
 
 def check_unsigned(path: Path, image: "Image", samples: np.ndarray) -> None:
     """Refuse numbers of 32 bits without a sign that Pillow gives a sign."""
-    if samples.dtype.kind == "i" and samples.min() < 0 and _sample_format(image) == UNSIGNED:
+    is_unsigned = image.format == "TIFF" and tiff_tag(image, SAMPLE_FORMAT) in (None, UNSIGNED)
+    if is_unsigned and samples.dtype.kind == "i" and samples.min() < 0:
         raise InputError(f"{path}: samples of 32 bits must be below 2^31: save it with fewer bits")
 
 
@@ -44,7 +46,7 @@ def _changed(path: Path, image: "Image") -> str:
     deep = bits.startswith("16") and not image.mode.startswith("I")
     if deep or (image.format == "JPEG2000" and not is_grey and max(sample_bits(path.read_bytes())) > 8):
         return "must have 8 bits in each of its channels, or one grey channel of 16, got 16 in several: save it so"
-    if _sample_format(image) == SIGNED and bits == "" and image.mode in ("L", "RGB", "RGBA"):
+    if tiff_tag(image, SAMPLE_FORMAT) == SIGNED and bits == "" and image.mode in ("L", "RGB", "RGBA"):
         return "signed samples of 8 bits are not read: save them with 16 bits"
     return ""
 
@@ -75,14 +77,6 @@ def _stored(image: "Image") -> tuple[object, ...]:
     tiles = getattr(image, "tile", [])
     args = tiles[0][3] if tiles else ()
     return args if isinstance(args, tuple) else (args,)
-
-
-def _sample_format(image: "Image") -> int:
-    """The tag of a TIFF; 0 for another format."""
-    from PIL.TiffImagePlugin import TiffImageFile
-
-    stated = image.tag_v2.get(SAMPLE_FORMAT, UNSIGNED) if isinstance(image, TiffImageFile) else 0
-    return int(stated[0] if isinstance(stated, tuple) else stated)
 
 
 def _is_lossy_webp(content: bytes) -> bool:

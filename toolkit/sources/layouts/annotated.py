@@ -1,7 +1,6 @@
 """Exports of programs for drawing masks: pictures with annotations in COCO's, CVAT's or Label Studio's form."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from attunet.classes import Classes
@@ -51,8 +50,8 @@ def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | 
         return None
     codings = (Classes(("background", *values), (0, *values.values())),)
     reason = f"{candidates[0].name} annotates its pictures"
-    source = Source(root, "annotations", reason, codings, tuple(cases.values()))
-    return replace(source, notes=tuple(notes), decisions=tuple(decisions))
+    made = tuple(cases.values())
+    return Source(root, "annotations", reason, codings, made, notes=tuple(notes), decisions=tuple(decisions))
 
 
 def _pictures_of(path: Path, annotations: Annotations, pictures: Sequence[Path]) -> dict[str, Path]:

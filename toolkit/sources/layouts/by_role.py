@@ -12,10 +12,10 @@ from pathlib import Path
 
 from attunet.decisions import Decision
 from attunet.errors import InputError
+from attunet.io.nifti import nifti_shape
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
-from attunet.sources.layouts.headers import shape_of
 from attunet.sources.layouts.matching import MASK_ROLE, case_names, names_one_of
 from attunet.sources.layouts.numbers import other_number
 from attunet.sources.layouts.series import series_folders
@@ -220,8 +220,8 @@ def _channels(
     if len(usual) < 2:
         return usual, []
     first = next(roles for roles in groups if usual[0] in roles)
-    grid = next((shape_of(first[role]) for role in sorted(first) if is_mask_role(role)), ())[:3]
-    same = [role for role in usual if role in first and shape_of(first[role])[:3] == grid] if grid else usual
+    grid = next((nifti_shape(first[role]) for role in sorted(first) if is_mask_role(role)), ())[:3]
+    same = [role for role in usual if role in first and nifti_shape(first[role])[:3] == grid] if grid else usual
     if not same or len(same) == len(usual):
         return usual, []
     other = ", ".join(sorted(set(usual) - set(same)))

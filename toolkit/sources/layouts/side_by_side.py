@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.io.nifti import nifti_shape
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.codings import CHAOS_CODINGS
-from attunet.sources.layouts.headers import has_frames
 from attunet.sources.layouts.matching import by_stem, flat, match_masks, names_a_mask, once_each, without_mask_words
 
 
@@ -53,7 +53,7 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
     called_masks = [case for case in cases if names_a_mask(stem_of(case.images[0]))]
     if called_masks and not any(case.labels for case in called_masks):
         raise InputError(f"{called_masks[0].images[0]}: this mask has no image of its name beside it")
-    series = [case for case in cases if not case.labels and has_frames(case.images[0])]
+    series = [case for case in cases if not case.labels and _has_frames(case.images[0])]
     reason = f"{labelled} images have a file with _mask or the like beside them"
     source = Source(root, "suffix", reason, (), tuple(case for case in cases if case not in series))
     if not series:
@@ -63,6 +63,11 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
         f"{series[0].images[0].name}"
     )
     return replace(source, notes=(note,), left_out=frozenset(case.images[0] for case in series))
+
+
+def _has_frames(path: Path) -> bool:
+    """True for a NIfTI file whose fourth axis is longer than 1."""
+    return nifti_shape(path)[3:4] > (1,)
 
 
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
