@@ -11,8 +11,8 @@ from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
-from attunet.io.dicom.file import DICOM_SUFFIXES, may_be_slice
-from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, read_volume, stem_of
+from attunet.io.dicom.file import may_be_slice
+from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, is_single_file, read_volume, stem_of
 from attunet.io.refusal import refuse_unending
 from attunet.sources.case_files import Source, files_in, regular_files
 from attunet.sources.find_cases import find_cases
@@ -185,19 +185,19 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
 
 def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volumes:
     """Names and files of every volume below a folder that no layout describes, in the order of the names."""
-    series: dict[Path, str] = {}
+    files = regular_files(root)
+    series = [
+        (root.name if folder == root else folder.relative_to(root).as_posix(), (folder,))
+        for folder in series_folders(files)
+    ]
     images: list[tuple[str, Path]] = []
     called_masks: list[tuple[str, Path]] = []
-    for path in regular_files(root):
-        relative = path.relative_to(root)
-        # Scanners' exports often have no endings
-        if path.name.lower().endswith(DICOM_SUFFIXES) or (not is_readable(path) and may_be_slice(path)):
-            series[path.parent] = relative.parent.as_posix() if len(relative.parts) > 1 else root.name
-        elif is_readable(path) and path not in masks:
-            parts = (*relative.parts[:-1], stem_of(path))
+    for path in files:
+        if is_single_file(path) and path not in masks:
+            parts = (*path.relative_to(root).parts[:-1], stem_of(path))
             (called_masks if any(map(names_a_mask, parts)) else images).append(("/".join(parts), path))
     images = images or ([] if series else called_masks)  # if all files are named like masks, the names mean nothing
-    return sorted([*((name, (folder,)) for folder, name in series.items()), *_joined(images, num_channels)])
+    return sorted([*series, *_joined(images, num_channels)])
 
 
 def _joined(images: Sequence[tuple[str, Path]], num_channels: int) -> Volumes:

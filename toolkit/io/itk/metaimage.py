@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.itk.stored import MAX_HEADER_BYTES, StoredImage, file_beside, numbers, whole_numbers
+from attunet.io.itk.stored import StoredImage, file_beside, header_lines, numbers, whole_numbers
 from attunet.io.refusal import AGAIN, refusal
 
 TYPES = {
@@ -59,25 +59,19 @@ def read_metaimage(path: Path) -> StoredImage:
 
 def _keys(path: Path) -> tuple[dict[str, str], int]:
     """The lines of the header, and the place after it."""
-    with path.open("rb") as file:
-        start = file.read(MAX_HEADER_BYTES)
     keys: dict[str, str] = {}
-    at = 0
-    while at < len(start) and LAST not in keys:
-        end = start.find(b"\n", at)
-        end = len(start) if end < 0 else end
-        name, *value = re.split("[=:]", start[at:end].decode("utf-8", "replace"), maxsplit=1)
+    for line, end in header_lines(path):
+        name, *value = re.split("[=:]", line, maxsplit=1)
         key = name.strip().lower()
         if SPELLED.get(key, name.strip()) != name.strip():
             raise InputError(f"{path}: its header must spell {SPELLED[key]} so, got {name.strip()!r}")
         key = SYNONYMS.get(key, key)
         if value and keys.setdefault(key, value[0].strip()) != value[0].strip():
             raise InputError(f"{path}: its header must say {name.strip()[:60]} once")
-        at = end + 1
-    if LAST not in keys:
-        reason = f"its header has no line ElementDataFile; is it damaged or cut short? {AGAIN}"
-        raise refusal(path, "NRRD or MetaImage", reason)
-    return keys, at
+        if LAST in keys:
+            return keys, end
+    reason = f"its header has no line ElementDataFile; is it damaged or cut short? {AGAIN}"
+    raise refusal(path, "NRRD or MetaImage", reason)
 
 
 def _flag(keys: dict[str, str], key: str, default: bool) -> bool:

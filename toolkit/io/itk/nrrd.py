@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.itk.stored import MAX_HEADER_BYTES, StoredImage, file_beside, numbers, whole_numbers
+from attunet.io.itk.stored import StoredImage, file_beside, header_lines, numbers, whole_numbers
 from attunet.io.refusal import AGAIN, refusal
 
 TYPES = {
@@ -85,28 +85,23 @@ def nrrd_bytes(values: np.ndarray, lps: np.ndarray) -> bytes:
 
 def _keys(path: Path) -> tuple[dict[str, str], int]:
     """The fields of the header by their names without blanks, and the place after it."""
-    with path.open("rb") as file:
-        start = file.read(MAX_HEADER_BYTES)
-    if not start.startswith(b"NRRD000"):
+    lines = header_lines(path)
+    first, end = next(lines, ("", 0))
+    if not first.startswith("NRRD000"):
         raise refusal(path, "NRRD or MetaImage", f"it does not begin with NRRD000; is it damaged? {AGAIN}")
     keys: dict[str, str] = {}
-    at = start.find(b"\n") + 1
-    while at < len(start):
-        end = start.find(b"\n", at)
-        end = len(start) if end < 0 else end
-        line = start[at:end].decode("utf-8", "replace").strip()
-        at = end + 1
-        if not line:
-            return keys, at
-        name, colon, value = line.partition(":")
-        if line.startswith("#") or not colon or value.startswith("="):  # a comment, or a key with a value
+    for line, end in lines:
+        if not line.strip():
+            return keys, end
+        name, colon, value = line.strip().partition(":")
+        if line.strip().startswith("#") or not colon or value.startswith("="):  # a comment, or a key with a value
             continue
         key = name.replace(" ", "").lower()
         if keys.setdefault(key, value.strip()) != value.strip():
             raise InputError(f"{path}: its header must say {name[:60]} once")
     if "datafile" not in keys:
         raise refusal(path, "NRRD or MetaImage", f"its header breaks off: {AGAIN}")
-    return keys, at
+    return keys, end
 
 
 def _vectors(path: Path, keys: dict[str, str], dimension: int) -> list[np.ndarray | None]:

@@ -5,7 +5,9 @@ that breaks off without an error, and leaves what is missing uninitialised.
 """
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,14 @@ def file_beside(path: Path, name: str) -> Path:
     if not beside.is_file():
         raise InputError(f"{path}: its voxels lie in {name}, which is not there: put it beside the header")
     return beside
+
+
+def header_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Each line of a header, with the place after it; only the first `MAX_HEADER_BYTES` are looked at."""
+    with path.open("rb") as file:
+        start = BytesIO(file.read(MAX_HEADER_BYTES))
+    for line in start:
+        yield line.decode("utf-8", "replace"), start.tell()
 
 
 def numbers(path: Path, key: str, value: str, count: int) -> np.ndarray:
