@@ -38,7 +38,7 @@ COMMON = (
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a frame lies in the patient, and the scaling of its values."""
+    """The position of a frame in the patient, and the scaling of its values."""
 
     position: np.ndarray
     directions: np.ndarray  # (2, 3): along a row, down a column
