@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from attunet.errors import InputError
 from attunet.system.atomic_files import write_text
 
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)(?: ; ([^\\\n]+))?", re.MULTILINE)
 INSTALLS = {"base": (), "training": ("train", "dicom", "images")}
 
 
@@ -109,11 +111,17 @@ def write_sbom(folder: Path) -> list[Path]:
     return written
 
 
+def pins(lock: Path) -> dict[str, str]:
+    """Name -> version of the packages that a file pins for this Python and machine."""
+    rows = PIN.findall(lock.read_text(encoding="utf-8"))
+    return {
+        canonicalize_name(name): version for name, version, marker in rows if not marker or Marker(marker).evaluate()
+    }
+
+
 def differences(constraints: Path) -> list[str]:
     """One line for each component whose version is not the one in the constraints file."""
-    pins = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE)
-    pinned: dict[str, str] = {canonicalize_name(name): version for name, version in pins}
-    lines = []
+    pinned, lines = pins(constraints), []
     for component in components(tuple(extra for extras in INSTALLS.values() for extra in extras)):
         version, expected = component.version.partition("+")[0], pinned.get(component.name, "no version")
         if version != expected:

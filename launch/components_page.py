@@ -4,18 +4,13 @@
 The lock files have the names and versions. What requires what, and the licences, are read from the installation.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from packaging.markers import Marker
-from packaging.utils import canonicalize_name
-
 from attunet.errors import InputError
-from attunet.launch.components import INSTALLS, Component, components
+from attunet.launch.components import INSTALLS, Component, components, pins
 
-PIN = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)(?: ; ([^\\\n]+))?", re.MULTILINE)
 LOCKS = ("lock.txt", "lock-torch.txt")
 CUDA_LOCK = "lock-cuda.txt"
 # For the direct requirements: what each is used for, and what a fault in it would do.
@@ -47,14 +42,6 @@ ON_GPUS = (
     "torch on GPUs",
     "a training on a GPU stops, or gives a worse network; the artefact is judged on other cases",
 )
-
-
-def pins(lock: Path) -> dict[str, str]:
-    """Name -> version of a lock file's packages, of those for this Python and machine."""
-    rows = PIN.findall(lock.read_text(encoding="utf-8"))
-    return {
-        canonicalize_name(name): version for name, version, marker in rows if not marker or Marker(marker).evaluate()
-    }
 
 
 def page(folder: Path = Path()) -> str:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
-import numpy as np
-
 from attunet.classes import Classes
 from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
 from attunet.export.artefact.dice_at_export import DiceAtExport
+from attunet.export.artefact.graph_tensors import INPUT, VOLUME, Tensor, inputs_of, output_of
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole
 from attunet.volumes.spec import MAX_SIDE, MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
@@ -17,7 +16,6 @@ from attunet.volumes.training_ranges import TrainingRanges
 
 SCHEMA = 2
 PRECISIONS = ("fp32", "fp16", "int8")
-DISAGREEMENT = "disagreement"  # output of an ensemble: where its members differ
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,25 @@ class Artefact:
     def attention_outputs(self) -> tuple[str, ...]:
         return tuple(name for name in self.outputs if name.startswith("attention_"))
 
+    @property
+    def network_settings(self) -> Mapping[str, object]:
+        """The section `[model]` of the training's configuration."""
+        model = self.config.get("model")
+        return model if isinstance(model, dict) else {}
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return inputs_of(self.spec, whole=self.whole)
+
+    @property
+    def output_tensors(self) -> list[Tensor]:
+        return [output_of(name, self.classes, whole=self.whole) for name in self.outputs]
+
+    def shape(self, tensor: Tensor) -> tuple[int, ...]:
+        """The shape of an input or an output; -1 for an axis of any length."""
+        fixed = {"height": self.height, "width": self.width}
+        return tuple(axis if isinstance(axis, int) else fixed.get(axis) or -1 for axis in tensor.axes)
+
     def to_json(self) -> JsonObject:
         return {
             "schema": SCHEMA,
@@ -87,8 +104,19 @@ class Artefact:
             "precision": self.precision,
             "preprocessing": self.spec.to_json(),
             "classes": self.classes.to_json(),
-            "input": self._input_json(),
-            "outputs": [_output_json(name, self) for name in self.outputs],
+            "input": {
+                "name": VOLUME if self.whole else INPUT,
+                "dtype": "float32",
+                "layout": "CZYX" if self.whole else "NCHW",
+                "channels": self.spec.num_channels if self.whole else self.spec.in_channels,
+                "height": self.height,
+                "width": self.width,
+                "multiple_of": MULTIPLE,
+            },
+            "outputs": [
+                {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.axes)}
+                for tensor in self.output_tensors
+            ],
             "postprocessing": asdict(self.postprocessing),
             "num_parameters": self.num_parameters,
             "ranges": self.ranges and self.ranges.to_json(),
@@ -109,12 +137,6 @@ class Artefact:
             "golden": self.self_test.to_json() if self.self_test else {},
         }
 
-    def _input_json(self) -> JsonObject:
-        side = {"height": self.height, "width": self.width, "multiple_of": MULTIPLE}
-        if self.whole:
-            return {"name": "volume", "dtype": "float32", "layout": "CZYX", "channels": self.spec.num_channels, **side}
-        return {"name": "slices", "dtype": "float32", "layout": "NCHW", "channels": self.spec.in_channels, **side}
-
     @classmethod
     def from_json(cls, data: JsonObject, where: str) -> "Artefact":
         """Reads the metadata of a file.
@@ -127,7 +149,7 @@ class Artefact:
         """
         at = Fields(data, where)
         side, training, golden = at.inner("input"), at.inner("training"), at.inner("golden")
-        whole = side.choice("name", ("slices", "volume")) == "volume"
+        whole = side.choice("name", (INPUT, VOLUME)) == VOLUME
         hashes = "checkpoint_sha256"  # older artefacts lack it
         length = Rule(int, MULTIPLE, MAX_SIDE, multiple_of=MULTIPLE, null=True)
         classes = Classes.from_json(at.rows("classes"))
@@ -163,21 +185,6 @@ class Artefact:
             whole=whole,
             confidence=at.optional("confidence", lambda inner: Estimator.from_json(inner, len(classes) - 1)),
         )
-
-
-def _output_json(name: str, about: Artefact) -> JsonObject:
-    if about.whole:
-        return {"name": name, "dtype": label_dtype(about.classes).name, "shape": ["slices", "rows", "columns"]}
-    if name == "labels":
-        return {"name": name, "dtype": "uint8", "shape": ["batch", "height", "width"]}
-    channels = len(about.classes) if name in ("logits", "probabilities") else 1
-    of = f" of {name}" if name in about.attention_outputs else ""
-    return {"name": name, "dtype": "float32", "shape": ["batch", channels, f"height{of}", f"width{of}"]}
-
-
-def label_dtype(classes: Classes) -> np.dtype[np.uint8 | np.int32]:
-    """Type of the labels of a whole artefact: uint8 if every class value fits."""
-    return np.dtype(np.uint8 if min(classes.values) >= 0 and max(classes.values) <= 255 else np.int32)
 
 
 def _outputs(at: Fields, needed: str) -> tuple[str, ...]:

@@ -36,9 +36,7 @@ def card(path: Path | str, *, is_hidden: bool = False) -> str:
 
 
 def _network(about: Artefact) -> str:
-    model = about.config.get("model", {})
-    settings = model.items() if isinstance(model, dict) else ()
-    of_one = ", ".join(f"{key} {value}" for key, value in settings) or "not stated"
+    of_one = ", ".join(f"{key} {value}" for key, value in about.network_settings.items()) or "not stated"
     return of_one if about.num_members == 1 else f"mean of {about.num_members} networks, the first: {of_one}"
 
 

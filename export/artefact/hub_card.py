@@ -71,9 +71,8 @@ def _metadata_block(about: Artefact) -> str:
 
 
 def _summary(about: Artefact) -> str:
-    model = about.config.get("model")
-    name = model.get("name") if isinstance(model, dict) else None
-    network = {"unet": "a U-Net", "attention_unet": "an Attention U-Net"}.get(str(name), "a network")
+    networks = {"unet": "a U-Net", "attention_unet": "an Attention U-Net"}
+    network = networks.get(str(about.network_settings.get("name")), "a network")
     if about.num_members > 1:
         network = f"the mean of {about.num_members} networks"
     kind = "a whole volume to its label map" if about.whole else "2D slices of a volume to logits"

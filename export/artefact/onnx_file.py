@@ -13,9 +13,8 @@ from typing import NamedTuple
 from attunet.errors import InputError
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit for one message
-MAX_NUMBER = (
-    2**29 - 1
-)  # of a field; readers in C++ cut longer ones off, and would see another field than this code does
+# Number of a field; readers in C++ cut longer ones off, and would see another field than this code does
+MAX_NUMBER = 2**29 - 1
 MAX_DEPTH = 24  # messages within messages; attunet's own files need 4
 MAX_FIELDS = 2**20  # of all messages that are read here: a network has some thousands
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5

@@ -12,8 +12,9 @@ from typing import Literal
 from attunet.confidence.estimator import Estimator
 from attunet.confidence.fit import NAMES
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import DISAGREEMENT, PRECISIONS, Artefact
+from attunet.export.artefact.artefact import PRECISIONS, Artefact
 from attunet.export.artefact.artefact_file import write_artefact
+from attunet.export.artefact.graph_tensors import DISAGREEMENT
 from attunet.export.build.graph_of_run import graph_of_run
 from attunet.export.build.judge import judge
 from attunet.export.build.learn_confidence import learn_confidence
@@ -83,7 +84,9 @@ def export_run(
         >>> export_run("run", "model.onnx", precision="int8").dice_at_export["artefact"]  # doctest: +SKIP
     """
     out = Path(out)
-    _check_call(out, precision, size, outputs if whole else None, triton, confidence, parity_cases)
+    _check_call(out, precision, size, triton, parity_cases)
+    if whole:
+        _check_whole(outputs, size, confidence)
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
         run = load_runs(Path(run_path))
         opened, numbers = _store_of(run, run_path, open_store(store or run.store, source=source), names)
@@ -163,9 +166,7 @@ def _check_call(
     out: Path,
     precision: str,
     size: tuple[int, int] | None,
-    whole_outputs: Sequence[str] | None,
     triton: str | None,
-    confidence: str | Path | None,
     parity_cases: int | Literal["all"] | None,
 ) -> None:
     if triton is not None:
@@ -178,11 +179,12 @@ def _check_call(
         raise InputError(f"size: height and width must be multiples of {MULTIPLE} up to {MAX_SIDE}, got {size}")
     if isinstance(parity_cases, int) and parity_cases < 1:
         raise InputError(f"parity_cases: must be a whole number from 1 or all, got {parity_cases}")
-    if whole_outputs is None:
-        return
+
+
+def _check_whole(outputs: Sequence[str], size: tuple[int, int] | None, confidence: str | Path | None) -> None:
     if size is not None:
         raise InputError(f"size: must not be given for a whole artefact, which takes volumes of any size, got {size}")
-    if extra := [name for name in whole_outputs if name not in ("labels", "logits")]:
+    if extra := [name for name in outputs if name not in ("labels", "logits")]:
         raise InputError(f"outputs: a whole artefact gives labels alone, got {extra[0]!r}")
     if confidence is not None:
         raise InputError(

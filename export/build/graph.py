@@ -6,8 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterator, MutableSequence, Sequence
 from copy import deepcopy
-from graphlib import TopologicalSorter
-from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
 import onnx
@@ -15,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attunet.errors import RunError
-from attunet.export.artefact.artefact import DISAGREEMENT
-from attunet.export.runtime.backends.cpu import INPUT
+from attunet.export.artefact.graph_tensors import DISAGREEMENT, INPUT
 from attunet.models import SegmentationNetwork
 from attunet.volumes.spec import MULTIPLE
 
@@ -124,19 +121,20 @@ def replace_items(field: MutableSequence[Item], items: Sequence[Item]) -> None:
 
 
 def _topological(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Copies of the nodes, each after those that compute its inputs."""
-    maker = {name: index for index, node in enumerate(nodes) for name in node.output}
-    before = {index: {maker[name] for name in node.input if name in maker} for index, node in enumerate(nodes)}
-    sorter = TopologicalSorter(before)
-    sorter.prepare()
-    ready, order = list(sorter.get_ready()), []
-    heapify(ready)
-    while ready:  # the first of the nodes that can come next, so that a sorted graph stays as it is
-        order.append(heappop(ready))
-        sorter.done(order[-1])
-        for index in sorter.get_ready():
-            heappush(ready, index)
-    return [deepcopy(nodes[index]) for index in order]
+    """Copies of the nodes, each after those that compute its inputs; a sorted graph stays as it is."""
+    waiting, order = [deepcopy(node) for node in nodes], []
+    missing = {name for node in waiting for name in node.output if name}
+    while waiting:
+        later = []
+        for node in waiting:
+            if missing.isdisjoint(node.input):
+                order.append(node)
+                missing.difference_update(node.output)
+            else:
+                later.append(node)
+        assert len(later) < len(waiting), "the graph has a circle"
+        waiting = later
+    return order
 
 
 def drop_unused_initializers(model: onnx.ModelProto) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from attunet.export.artefact.graph_tensors import INPUT
 from attunet.export.build.graph import drop_unused_initializers, replace_items, without_notes
 from attunet.export.build.upsampling import shapes_of_quantised_tensors
-from attunet.export.runtime.backends.cpu import INPUT
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:

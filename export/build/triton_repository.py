@@ -9,14 +9,14 @@ import shutil
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import Artefact, label_dtype
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.system.atomic_files import name_in_errors
 
 MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)
 MAX_QUEUE_DELAY_US = 2000
-TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 
 
 def check_triton_call(repository: Path, name: str) -> None:
@@ -71,8 +71,8 @@ def triton_config(about: Artefact, name: str) -> str:
         f'name: "{name}"',
         'backend: "onnxruntime"',
         f"max_batch_size: {0 if about.whole else MAX_BATCH_SIZE}",
-        *_inputs(about),
-        *(_tensor("output", output, *_output(output, about)) for output in about.outputs),
+        *(_tensor("input", tensor, about) for tensor in about.inputs),
+        *(_tensor("output", tensor, about) for tensor in about.output_tensors),
         f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if on_gpu else 'KIND_CPU'} }} ]",
     ]
     if not about.whole:
@@ -87,24 +87,8 @@ def triton_config(about: Artefact, name: str) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _inputs(about: Artefact) -> list[str]:
-    if about.whole:
-        volume = _tensor("input", "volume", "float32", (about.spec.num_channels, -1, -1, -1))
-        return [volume, _tensor("input", "spacing", "float32", (3,))]
-    return [_tensor("input", "slices", "float32", (about.spec.in_channels, about.height or -1, about.width or -1))]
-
-
-def _output(name: str, about: Artefact) -> tuple[str, tuple[int, ...]]:
-    """Type and dimensions, without the batch."""
-    if about.whole:
-        return label_dtype(about.classes).name, (-1, -1, -1)
-    height, width = about.height or -1, about.width or -1
-    if name == "labels":
-        return "uint8", (height, width)
-    if name.startswith("attention_"):
-        return "float32", (1, -1, -1)
-    return "float32", (len(about.classes), height, width)
-
-
-def _tensor(kind: str, name: str, dtype: str, dims: tuple[int, ...]) -> str:
-    return f'{kind} [ {{ name: "{name}" data_type: {TYPES[dtype]} dims: [ {", ".join(map(str, dims))} ] }} ]'
+def _tensor(kind: str, tensor: Tensor, about: Artefact) -> str:
+    """A tensor without the batch, which Triton adds."""
+    shape = about.shape(tensor) if about.whole else about.shape(tensor)[1:]
+    dims = ", ".join(map(str, shape))
+    return f'{kind} [ {{ name: "{tensor.name}" data_type: TYPE_{tensor.datatype} dims: [ {dims} ] }} ]'

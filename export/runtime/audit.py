@@ -8,7 +8,6 @@ from pathlib import Path
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding, InputError
-from attunet.export.runtime.cohort import Job
 from attunet.sources.case_files import content_hash, joined_hash
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
@@ -75,15 +74,17 @@ class CaseAudit:
     def __init__(self, audit: Audit) -> None:
         self._audit, self._inputs = audit, dict[Path, str]()
 
-    def begin(self, job: Job) -> None:
+    def begin(self, case: Path, files: Sequence[Path]) -> None:
+        """Hash the files of a case, which has the path of its label map."""
         with contextlib.suppress(InputError):  # reading says what is wrong
-            self._inputs[job.write] = hash_of_files(job.input.files)
+            self._inputs[case] = hash_of_files(files)
 
     def end(
-        self, job: Job, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
+        self, case: Path, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
     ) -> None:
+        """Record a case. labels: its whole label map before it gets its name; None if the case failed."""
         written = sha256(labels) if labels is not None else None
-        self._audit.record(self._inputs.get(job.write), written, findings, confidence=estimates)
+        self._audit.record(self._inputs.get(case), written, findings, confidence=estimates)
 
 
 def hash_of_files(paths: Sequence[Path]) -> str:

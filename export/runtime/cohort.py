@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from attunet.classes import Classes
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
+from attunet.export.runtime.audit import CaseAudit
 from attunet.export.runtime.confidence import estimator_of
 from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
 from attunet.io.dicom.organ_codes import Code
@@ -28,8 +28,6 @@ from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-
-NO_CONFIDENCE = ConfidenceOptions(estimates=False)
 AHEAD = 2  # maximum of volumes read ahead of the network, and of label maps that wait to be written; limits the memory
 CASE_ERRORS = (InputError, RunError, OSError, MemoryError)
 
@@ -48,18 +46,78 @@ class Job:
         return self.input.files[0]
 
 
-class CaseLog(Protocol):
-    """Sees each job begin and end.
+class ReadCase(NamedTuple):
+    """A volume, and the model's input made of it. findings: decisions, and values unlike the training set's."""
 
-    `begin` is called before the job's files are read, `end` with the whole label map before it gets its name, or with
-    None if the job failed. So no label map is there that the log has not seen.
+    volume: Volume
+    prepared: PreparedVolume
+    findings: list[Finding]
+
+
+class SegmentedCase(NamedTuple):
+    """Class indices uint8 `(X, Y, Z)` of a volume, and what was observed with them."""
+
+    indices: np.ndarray
+    volume: Volume
+    findings: list[Finding]
+    observed: ObservedCase
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work on each volume, in three steps that may run in threads of their own.
+
+    Args:
+        model: segments it.
+        also: called with the volume and its label map's path before the label map is written.
+        max_megapixels: bound on the pixels of a volume on the network's grid.
+        audit: log of the cases.
+        confidence: estimates and maps that are written beside the label map, before it.
     """
 
-    def begin(self, job: Job) -> None: ...
+    model: Model
+    also: Callable[[Volume, Path], None] | None = None
+    max_megapixels: int = MAX_MEGAPIXELS
+    audit: CaseAudit | None = None
+    confidence: ConfidenceOptions = ConfidenceOptions(estimates=False)
 
-    def end(
-        self, job: Job, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
-    ) -> None: ...
+    def read(self, job: Job) -> ReadCase:
+        """Read a job's volume and prepare the model's input."""
+        if self.audit is not None:
+            self.audit.begin(job.write, job.input.files)
+        model = self.model
+        volume = job.input.read(model.spec.num_channels)
+        check_megapixels(volume, model.spec, self.max_megapixels)
+        check_labels(job.write, model.classes, volume, job.codes)
+        prepared = model.prepare(volume)
+        findings = check_input(volume, model.ranges, model.spec.orientation)
+        return ReadCase(volume, prepared, [*as_findings({None: volume.decisions}), *findings])
+
+    def segment(self, job: Job, case: ReadCase) -> SegmentedCase:
+        """Log the findings and run the network."""
+        volume, prepared, findings = case
+        for finding in findings:
+            finding.log(logger, job.file)
+        observed = ObservedCase(self.model, estimator_of(self.model), volume, prepared, self.confidence)
+        indices = self.model.predict_prepared(prepared, observers=observed.observers)
+        if self.also is not None:
+            job.write.parent.mkdir(parents=True, exist_ok=True)
+            self.also(volume, job.write)
+        return SegmentedCase(indices, volume, findings, observed)
+
+    def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
+        """Write the label map after all other files, because it marks a case as finished; gives the estimates."""
+        estimates = case.observed.write(job.write, case.findings)
+        complete = None
+        if self.audit is not None:
+            complete = partial(self.audit.end, job.write, findings=case.findings, estimates=estimates)
+        write_labels(job.write, case.indices, self.model.classes, case.volume, codes=job.codes, complete=complete)
+        return estimates
+
+    def fail(self, job: Job) -> None:
+        """Record a job that failed."""
+        if self.audit is not None:
+            self.audit.end(job.write, None)
 
 
 @dataclass
@@ -76,58 +134,33 @@ class Outcome:
         return f"{self.done} segmented{rate}, {self.skipped} finished before, {len(self.failed)} failed"
 
 
-def predict_cohort(
-    model: Model,
-    jobs: Sequence[Job],
-    *,
-    shard: tuple[int, int] = (0, 1),
-    also: Callable[[Volume, Path], None] | None = None,
-    max_megapixels: int = MAX_MEGAPIXELS,
-    log: CaseLog | None = None,
-    confidence: ConfidenceOptions | None = None,
-) -> Outcome:
+def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = (0, 1)) -> Outcome:
     """Segment the jobs of one process whose label maps do not exist yet; a failed job does not stop the others.
 
     Args:
         shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the
             same order.
-        also: called for each job with its volume and label map's path before the label map is written.
-        log: of the jobs.
-        confidence: estimates and maps that are written beside each label map, before it.
 
     Returns:
         The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
-
-    Example:
-        >>> jobs = [Job(Path("scan.nii.gz"), Path("labels.nii.gz"))]  # doctest: +SKIP
-        >>> predict_cohort(Segmenter("model.onnx"), jobs, shard=(0, 2)).failed  # doctest: +SKIP
     """
     number, count = shard
     own = list(jobs)[number::count]
     waiting = deque(job for job in own if job.input.namesake or not job.write.exists())
-    ends, start = _Ends(Outcome(skipped=len(own) - len(waiting)), len(waiting), log), time.monotonic()
-    reads: deque[tuple[Job, Future[tuple[Volume, PreparedVolume, list[Finding]]]]] = deque()
+    ends, start = _Ends(work, Outcome(skipped=len(own) - len(waiting)), len(waiting)), time.monotonic()
+    reads: deque[tuple[Job, Future[ReadCase]]] = deque()
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
-                reads.append((waiting[0], reader.submit(read_prepared, waiting.popleft(), model, max_megapixels, log)))
+                reads.append((waiting[0], reader.submit(work.read, waiting.popleft())))
             job, future = reads.popleft()
             try:
-                volume, prepared, findings = future.result()
-                for finding in findings:
-                    finding.log(logger, job.file)
-                observed = ObservedCase(model, estimator_of(model), volume, prepared, confidence or NO_CONFIDENCE)
-                indices = model.predict_prepared(prepared, observers=observed.observers)
-                if also is not None:
-                    job.write.parent.mkdir(parents=True, exist_ok=True)
-                    also(volume, job.write)
+                case = work.segment(job, future.result())
             except CASE_ERRORS as error:
                 ends.fail(job, error)
                 continue
             ends.wait(AHEAD - 1)
-            ends.writes.append(
-                (job, writer.submit(write_outputs, job, indices, model.classes, volume, observed, findings, log))
-            )
+            ends.writes.append((job, writer.submit(work.write, job, case)))
         ends.wait(0)
     ends.outcome.minutes = (time.monotonic() - start) / 60
     return ends.outcome
@@ -136,8 +169,8 @@ def predict_cohort(
 class _Ends:
     """Label maps that are being written, and the count of written ones. total: number of jobs, for the log."""
 
-    def __init__(self, outcome: Outcome, total: int, log: CaseLog | None) -> None:
-        self.outcome, self._total, self._log = outcome, total, log
+    def __init__(self, work: Work, outcome: Outcome, total: int) -> None:
+        self.outcome, self._work, self._total = outcome, work, total
         self.writes: deque[tuple[Job, Future[CaseConfidence | None]]] = deque()
 
     def wait(self, left: int) -> None:
@@ -158,43 +191,4 @@ class _Ends:
         reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
         self.outcome.failed.append((job.file, reason))
         logger.error(reason)
-        if self._log is not None:
-            self._log.end(job, None)
-
-
-def read_prepared(
-    job: Job, model: Model, max_megapixels: int = MAX_MEGAPIXELS, log: CaseLog | None = None
-) -> tuple[Volume, PreparedVolume, list[Finding]]:
-    """Read a job's volume and prepare the model's input; findings: decisions, and values unlike the training set's."""
-    if log is not None:
-        log.begin(job)
-    volume = job.input.read(model.spec.num_channels)
-    check_megapixels(volume, model.spec, max_megapixels)
-    check_labels(job.write, model.classes, volume, job.codes)
-    prepared = model.prepare(volume)
-    decisions, findings = (
-        as_findings({None: volume.decisions}),
-        check_input(volume, model.ranges, model.spec.orientation),
-    )
-    return volume, prepared, [*decisions, *findings]
-
-
-def write_outputs(
-    job: Job,
-    indices: np.ndarray,
-    classes: Classes,
-    volume: Volume,
-    observed: ObservedCase,
-    findings: Sequence[Finding],
-    log: CaseLog | None,
-) -> CaseConfidence | None:
-    """Write the label map after all other files, because it marks a case as finished; gives the estimates.
-
-    Example:
-        >>> write_outputs(job, indices, model.classes, volume, observed, findings, None)  # doctest: +SKIP
-    """
-    job.write.parent.mkdir(parents=True, exist_ok=True)
-    estimates = observed.write(job.write, findings)
-    complete = partial(log.end, job, findings=findings, estimates=estimates) if log is not None else None
-    write_labels(job.write, indices, classes, volume, codes=job.codes, complete=complete)
-    return estimates
+        self._work.fail(job)

@@ -71,31 +71,27 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
     )
 
 
-def write_tables(
-    folder: Path, label_maps: Iterable[Path], estimator: Estimator, model_sha256: str, names: Sequence[str]
-) -> int:
+def write_tables(folder: Path, label_maps: Iterable[Path], segmenter: Segmenter) -> int:
     """Write `confidence.json` and `confidence.csv` of a folder from the files beside its label maps, worst cases first.
 
     Args:
         label_maps: label maps below the folder; unfinished ones are left out.
-        names: of the foreground classes.
+        segmenter: has made them, and has an estimator.
 
     Returns:
         The number of cases that are marked for review.
-
-    Example:
-        >>> names = segmenter.classes.foreground  # doctest: +SKIP
-        >>> write_tables(out, maps, segmenter.estimator, segmenter.sha256, names)  # doctest: +SKIP
     """
+    assert segmenter.estimator is not None
     cases: dict[str, CaseRecord] = {}
     for path in label_maps:
         file = confidence_file(path)
         if path.exists() and file.exists():
             cases[path.relative_to(folder).with_name(stem_of(path)).as_posix()] = cast(CaseRecord, read_json(file).data)
     ordered = dict(sorted(cases.items(), key=lambda case: (not case[1].get("review"), _poorest(case[1]), case[0])))
-    content = {"schema": SCHEMA, "model_sha256": model_sha256, "learned": estimator.to_json(), "cases": ordered}
+    learned = segmenter.estimator.to_json()
+    content = {"schema": SCHEMA, "model_sha256": segmenter.sha256, "learned": learned, "cases": ordered}
     write_text(folder / "confidence.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    write_text(folder / "confidence.csv", _table(ordered, names))
+    write_text(folder / "confidence.csv", _table(ordered, segmenter.classes.foreground))
     return sum(bool(record.get("review")) for record in ordered.values())
 
 

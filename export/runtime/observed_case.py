@@ -46,11 +46,6 @@ class ObservedCase:
         estimator: of the model; None without one.
         volume: the scan, on its own grid.
         prepared: the model's input, made of the scan.
-
-    Example:
-        >>> observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)  # doctest: +SKIP
-        >>> indices = segmenter.predict_prepared(prepared, observers=observed.observers)  # doctest: +SKIP
-        >>> observed.confidence(findings).review  # doctest: +SKIP
     """
 
     def __init__(

@@ -9,12 +9,11 @@ import numpy as np
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding, InputError
-from attunet.export.artefact.artefact import DISAGREEMENT
 from attunet.export.artefact.artefact_file import load_artefact
+from attunet.export.artefact.graph_tensors import DISAGREEMENT, LABELS, SPACING, VOLUME
 from attunet.export.artefact.signature import verify_signature
 from attunet.export.runtime.array_volume import volume_of_array
-from attunet.export.runtime.backends.cpu import LABELS, SPACING, VOLUME
-from attunet.export.runtime.backends.open_backend import Backend, open_backend
+from attunet.export.runtime.backends.open_backend import open_backend
 from attunet.export.runtime.input_checks import check_slices, check_window, warn_if_untrained
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.stop import Stop
@@ -90,7 +89,7 @@ class Segmenter:
         self.num_gates = len(about.attention_outputs)
         self.observed_outputs = ("logits", DISAGREEMENT) if DISAGREEMENT in about.outputs else ("logits",)
         try:
-            self.backend: Backend = open_backend(
+            self.backend = open_backend(
                 data, about, provider, num_threads=num_threads, cuda_graph=cuda_graph, provider_options=provider_options
             )
         except InputError as error:
@@ -129,17 +128,6 @@ class Segmenter:
             float32 `(N, num_classes, H, W)`, with the disagreement as one more channel at the end.
         """
         return np.concatenate(self.run(self.observed_outputs, slices), axis=1)
-
-    def labels(self, slices: np.ndarray) -> np.ndarray:
-        """Compute the labels of prepared slices.
-
-        Args:
-            slices: prepared slices float32 `(N, in_channels, H, W)`.
-
-        Returns:
-            Class indices uint8 `(N, H, W)`.
-        """
-        return self.run(("labels",), slices)[0]
 
     def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
         """Compute outputs of the graph for prepared slices.

@@ -43,15 +43,19 @@ def make_self_test(segmenter: Segmenter) -> SelfTest:
     about = segmenter.metadata
     if about.whole:
         volume = np.repeat(_blobs(about.spec.num_channels, SIDE, SIDE).swapaxes(0, 1), 2, axis=1)
-        return SelfTest(volume, _labels(segmenter, volume), 1, DIFFERENT_LABELS[about.precision])
+        return SelfTest(volume, _output(segmenter, volume, 1), 1, DIFFERENT_LABELS[about.precision])
     slices = _blobs(about.spec.in_channels, about.height or SIDE, about.width or SIDE)
-    return SelfTest(slices, _logits(segmenter, slices, STRIDE), STRIDE, TOLERANCE[about.precision])
+    return SelfTest(slices, _output(segmenter, slices, STRIDE), STRIDE, TOLERANCE[about.precision])
 
 
-def _labels(segmenter: Segmenter, volume: np.ndarray) -> np.ndarray:
-    """Label values float32 (1, Z, Y, X) of a whole artefact, for a volume with pixels of 1.25 times the network's."""
-    labels = segmenter.segment_oriented(volume, np.full(3, 1.25 * (segmenter.spec.spacing_mm or 1.0)))
-    return np.asarray(labels[None], dtype=np.float32)
+def _output(segmenter: Segmenter, data: np.ndarray, stride: int) -> np.ndarray:
+    """Every `stride`-th row and column of the logits; of a whole artefact the label values float32 (1, Z, Y, X), for a
+    volume with pixels of 1.25 times the network's.
+    """
+    if segmenter.metadata.whole:
+        labels = segmenter.segment_oriented(data, np.full(3, 1.25 * (segmenter.spec.spacing_mm or 1.0)))
+        return np.asarray(labels[None], dtype=np.float32)
+    return segmenter.logits(data)[:, :, ::stride, ::stride]
 
 
 def _blobs(channels: int, height: int, width: int) -> np.ndarray:
@@ -78,7 +82,7 @@ def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None)
         raise InputError(f"{path}: has no self test")
     whole = segmenter.metadata.whole
     kind = "labels" if whole else "logits"
-    output = _labels(segmenter, test.slices) if whole else _logits(segmenter, test.slices, test.stride)
+    output = _output(segmenter, test.slices, test.stride)
     if output.shape != test.logits.shape:
         raise InputError(
             f"{path}: the {kind} of the self test have the shape {test.logits.shape}, those of the graph {output.shape}"
@@ -93,11 +97,6 @@ def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None)
     if not difference <= test.tolerance:  # NaN fails
         raise RunError(f"{path}: computes other {kind} than at export: {result}")
     return result
-
-
-def _logits(segmenter: Segmenter, slices: np.ndarray, stride: int) -> np.ndarray:
-    """Every `stride`-th row and column of the logits."""
-    return segmenter.logits(slices)[:, :, ::stride, ::stride]
 
 
 def _root_mean_square(values: np.ndarray) -> float:

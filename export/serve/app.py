@@ -12,8 +12,7 @@ from starlette.types import ASGIApp
 
 from attunet.errors import InputError, RunError
 from attunet.export.serve.guard import HUNG_UP, Guard
-from attunet.export.serve.refusal import Refusal
-from attunet.export.serve.replies import reply_to
+from attunet.export.serve.refusal import Refusal, reply
 from attunet.export.serve.routes import inference, pages, segment
 from attunet.export.serve.service import Service
 from attunet.version import __version__
@@ -55,7 +54,7 @@ class _Described(FastAPI):
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
-    return reply_to(error)
+    return reply(error)
 
 
 async def _answer_nobody(_: Request, error: Exception) -> Response:

@@ -145,10 +145,8 @@ class Client:
             elif opened:
                 body["files"] = [("scan", (f"channel-{n}", file)) for n, file in enumerate(opened)]
             body["extensions"] = stack.enter_context(self._time_limit())
-            response, content = (
-                stack.enter_context(self._http.stream(method, address, headers=headers, **body)),
-                bytearray(),
-            )
+            response = stack.enter_context(self._http.stream(method, address, headers=headers, **body))
+            content = bytearray()
             max_mb = MAX_JSON_MB if accept == SUMMARY or response.status_code != 200 else MAX_ANSWER_MB
             for chunk in response.iter_raw():
                 content += chunk

@@ -11,8 +11,7 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from attunet.export.serve.refusal import UNAVAILABLE, Refusal, refusal_of
-from attunet.export.serve.replies import reply
+from attunet.export.serve.refusal import UNAVAILABLE, Refusal, reply
 from attunet.export.serve.routes.context import TICKET
 from attunet.export.serve.routes.pages import PAGES
 from attunet.export.serve.service import Service
@@ -70,7 +69,7 @@ class Guard:
             if not isinstance(error, Refusal):  # its text may quote a file
                 logger.error("%s at %s", type(error).__name__, _places(error))
             if exchange.status is None:
-                await reply(refusal_of(error))(scope, exchange.receive, exchange.send)
+                await reply(error)(scope, exchange.receive, exchange.send)
 
     def _check(self, scope: Scope) -> None:
         settings, headers = self._service.settings, dict(scope["headers"])

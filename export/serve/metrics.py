@@ -23,7 +23,6 @@ class Metrics:
         self.seconds = Histogram(
             "attunet_stage_seconds", "Seconds by stage", ("model", "stage"), buckets=SECONDS, registry=self.registry
         )
-        self.slices = self._counter("slices", "Slices through a network", "model")
         self.waiting = Gauge("attunet_queue_waiting", "Scans that wait", registry=self.registry)
         self.running = Gauge("attunet_queue_running", "Scans that are worked on", registry=self.registry)
         self.open_requests = Gauge("attunet_open_requests", "Open requests", registry=self.registry)

@@ -1,4 +1,10 @@
-"""Errors of the server, with their HTTP status."""
+"""Errors of the server, with their HTTP status, and their answers: JSON with one line, as the Open Inference Protocol
+has it.
+"""
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from attunet.errors import InputError, RunError, TooLarge
 
@@ -31,13 +37,33 @@ def refusal_of(error: Exception) -> Refusal:
         case MemoryError():
             return Refusal(UNAVAILABLE, "the server has too little memory for this scan at the moment", retry_after=30)
         case OSError():
-            return Refusal(
-                UNAVAILABLE, f"the server cannot keep the scan: {error.strerror or 'system error'}", retry_after=30
-            )
+            reason = error.strerror or "system error"
+            return Refusal(UNAVAILABLE, f"the server cannot keep the scan: {reason}", retry_after=30)
         case RunError():
             return Refusal(500, one_line(error))
+        case RequestValidationError():
+            return Refusal(UNPROCESSABLE, "; ".join(_sentence(one) for one in error.errors()[:3]))
+        case HTTPException():
+            return Refusal(error.status_code, str(error.detail))
     return Refusal(500, "internal error")
+
+
+def reply(error: Exception) -> JSONResponse:
+    """The answer to an error, with the headers that belong to its status."""
+    refusal = refusal_of(error)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    text = refusal.text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair, quoted from JSON
+    return JSONResponse({"error": text}, refusal.status, headers)
 
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _sentence(error: dict[str, object]) -> str:
+    place = error["loc"]
+    return f"{'.'.join(map(str, place)) if isinstance(place, tuple) else place}: {error['msg']}"

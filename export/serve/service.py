@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from attunet.export.serve.metrics import Metrics
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal
@@ -13,31 +12,21 @@ from attunet.export.serve.work.queue import READ_AHEAD, WorkQueue
 from attunet.export.serve.work.served_model import ServedModel
 
 
-@dataclass(eq=False)
 class Service:
-    """One server's state.
+    """One server's state: models, queue, counters, and a budget of bytes for bodies and one for answers.
 
     Args:
-        space: for bodies on the disk. answers: for answers in memory until their clients have read them.
-        ending: set when a signal came; nothing new is begun then.
+        folder: for uploads.
     """
 
-    settings: Settings
-    models: Mapping[str, ServedModel]
-    folder: PrivateFolder
-    metrics: Metrics = field(init=False)
-    queue: WorkQueue = field(init=False)
-    space: SpaceLeft = field(init=False)
-    answers: SpaceLeft = field(init=False)
-    ending: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        limits = self.settings
-        self.metrics = Metrics(self.models.values())
-        self.queue = WorkQueue(workers=limits.workers, max_waiting=limits.max_queue, metrics=self.metrics)
+    def __init__(self, settings: Settings, models: Mapping[str, ServedModel], folder: PrivateFolder) -> None:
+        self.settings, self.models, self.folder = settings, models, folder
+        self.metrics = Metrics(models.values())
+        self.queue = WorkQueue(workers=settings.workers, max_waiting=settings.max_queue, metrics=self.metrics)
         # As many bodies of the largest size as the queue holds, and one that comes in.
-        self.space = SpaceLeft((limits.max_queue + limits.workers + READ_AHEAD + 1) * limits.max_mb * MB)
-        self.answers = SpaceLeft(limits.max_memory_mb * MB)
+        self.space = SpaceLeft((settings.max_queue + settings.workers + READ_AHEAD + 1) * settings.max_mb * MB)
+        self.answers = SpaceLeft(settings.max_memory_mb * MB)  # in memory until their clients have read them
+        self.ending = asyncio.Event()  # set when a signal came; nothing new is begun then
 
     def model(self, name: str) -> ServedModel:
         """Raises Refusal with status 404 for a name that is not served."""

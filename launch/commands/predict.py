@@ -2,26 +2,16 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from attunet.classes import Classes
 from attunet.decisions import Choices
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, CaseAudit
-from attunet.export.runtime.cohort import CASE_ERRORS, CaseLog, Job, predict_cohort, read_prepared, write_outputs
-from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
-from attunet.export.runtime.observed_case import (
-    UNCERTAINTY,
-    ConfidenceOptions,
-    ObservedCase,
-    confidence_file,
-    map_file,
-)
+from attunet.export.runtime.cohort import CASE_ERRORS, Job, Work, predict_cohort
+from attunet.export.runtime.confidence import check_confidence, write_tables
+from attunet.export.runtime.observed_case import ESTIMATES, UNCERTAINTY, ConfidenceOptions, confidence_file, map_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING
@@ -36,38 +26,9 @@ from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
 from attunet.volumes.predict import MAX_MEGAPIXELS
 from attunet.volumes.slices import VolumeSlices
-from attunet.volumes.volume import Volume
+from attunet.volumes.volume import Volume, class_amounts
 
 logger = logging.getLogger(__name__)
-
-TAKE_ESTIMATES = ConfidenceOptions()  # where the model can give them
-
-
-@dataclass(frozen=True)
-class AuditOptions:
-    """The audit log's file, and who asks."""
-
-    path: Path
-    user: str | None = None
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work on each volume.
-
-    Args:
-        model: segments it.
-        also: writes other maps of a volume beside its label map.
-        max_megapixels: bound on the pixels of a volume on the network's grid.
-        log: of the volumes.
-        confidence: estimates and maps that are written beside the label map.
-    """
-
-    model: Model
-    also: Callable[[Volume, Path], None] | None
-    max_megapixels: int
-    log: CaseLog | None
-    confidence: ConfidenceOptions
 
 
 def predict(
@@ -82,11 +43,12 @@ def predict(
     choices: Choices = NOTHING,
     codes: Mapping[str, Code] | None = None,
     max_megapixels: int = MAX_MEGAPIXELS,
-    audit: AuditOptions | None = None,
+    audit: Path | None = None,
+    user: str | None = None,
     public_key: Path | None = None,
     tf32: bool = False,
     pseudonymise: Path | None = None,
-    confidence: ConfidenceOptions = TAKE_ESTIMATES,
+    confidence: ConfidenceOptions = ESTIMATES,
     confidence_required: bool = False,
 ) -> None:
     """Segment a volume into the file `output`, or every volume below a folder into the folder `output`.
@@ -102,9 +64,9 @@ def predict(
         >>> predict(Path("model.onnx"), Path("scans"), Path("labels"), provider="cuda")  # doctest: +SKIP
     """
     predictor = _load_model(model, provider, device, public_key, tf32)
-    if audit is not None and audit.path.resolve() in (model.resolve(), source.resolve(), output.resolve()):
-        raise InputError(f"{audit.path}: the audit log must be another file than the model, the input and the output")
-    log = _auditor(predictor, model, audit) if audit else None
+    if audit is not None and audit.resolve() in (model.resolve(), source.resolve(), output.resolve()):
+        raise InputError(f"{audit}: the audit log must be another file than the model, the input and the output")
+    log = _auditor(predictor, model, audit, user) if audit else None
     also = _attention_writer(predictor, model) if attention else None
     check_confidence(predictor, model, confidence, required=confidence_required)
     if pseudonymise and (dicom_seg or output.suffix.lower() == ".dcm"):
@@ -127,7 +89,7 @@ def predict(
             _predict_folder(work, source, output, jobs, names.claim if names else claim)
 
 
-def _check_files(jobs: Sequence[Job], maps: Sequence[str], audit: AuditOptions | None) -> None:
+def _check_files(jobs: Sequence[Job], maps: Sequence[str], audit: Path | None) -> None:
     """Raises InputError where a case's file would replace an input, another case's label map, or the audit log."""
     if not maps and audit is None:
         return
@@ -138,10 +100,9 @@ def _check_files(jobs: Sequence[Job], maps: Sequence[str], audit: AuditOptions |
             raise InputError(
                 f"{taken}: would be a map of {job.file}, and is an input or the label map of another: rename that one"
             )
-        if audit is not None and audit.path.resolve() in {
-            path.resolve() for path in (job.write, confidence_file(job.write), *beside)
-        }:
-            raise InputError(f"{audit.path}: the audit log must be another file than those of {job.file}")
+        files = (job.write, confidence_file(job.write), *beside)
+        if audit is not None and audit.resolve() in {path.resolve() for path in files}:
+            raise InputError(f"{audit}: the audit log must be another file than those of {job.file}")
 
 
 def _load_model(path: Path, provider: str, device: str, public_key: Path | None, tf32: bool) -> Model:
@@ -166,10 +127,10 @@ def _provider_options(provider: str, tf32: bool) -> dict[str, int] | None:
     return {"device_id": local_gpu(), **({"use_tf32": 1} if tf32 else {})}
 
 
-def _auditor(predictor: Model, model: Path, options: AuditOptions) -> CaseAudit:
+def _auditor(predictor: Model, model: Path, log: Path, user: str | None) -> CaseAudit:
     if not isinstance(predictor, Segmenter):
         raise InputError(f"{model}: --audit needs an artefact; a run is no finished model")
-    return CaseAudit(Audit(AuditLog(options.path), predictor.sha256, predictor.signature, options.user))
+    return CaseAudit(Audit(AuditLog(log), predictor.sha256, predictor.signature, user))
 
 
 def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, Path], None]:
@@ -188,28 +149,17 @@ def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, Path],
 
 def _predict_one(work: Work, job: Job) -> None:
     try:
-        _segment(work, job)
+        try:
+            read = work.read(job)
+        except InputError as error:
+            raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
+        case = work.segment(job, read)
+        estimates = work.write(job, case)
     except CASE_ERRORS:
-        if work.log is not None:
-            work.log.end(job, None)
+        work.fail(job)
         raise
-
-
-def _segment(work: Work, job: Job) -> None:
-    model = work.model
-    try:
-        volume, prepared, findings = read_prepared(job, model, work.max_megapixels, work.log)
-    except InputError as error:
-        raise (error if str(job.file) in str(error) else InputError(f"{job.file}: {error}")) from None
-    for finding in findings:
-        finding.log(logger, job.file)
-    observed = ObservedCase(model, estimator_of(model), volume, prepared, work.confidence)
-    indices = model.predict_prepared(prepared, observers=observed.observers)
-    job.write.parent.mkdir(parents=True, exist_ok=True)
-    if work.also is not None:
-        work.also(volume, job.write)
-    estimates = write_outputs(job, indices, model.classes, volume, observed, findings, work.log)
-    logger.info(f"{job.write}: {_class_volumes(indices, model.classes, volume)}")
+    unit, amounts = class_amounts(case.indices, work.model.classes.foreground, case.volume)
+    logger.info(f"{job.write}: {', '.join(f'{name} {amount:.0f} {unit}' for name, amount in amounts.items())}")
     if estimates is not None:
         logger.info(f"{confidence_file(job.write)}: {estimates.describe()}")
 
@@ -220,15 +170,7 @@ def _predict_folder(
     shard = shard_of()
     with writing_label_maps(output, shard):
         claim_folder(output)
-        outcome = predict_cohort(
-            work.model,
-            jobs,
-            shard=shard,
-            also=work.also,
-            max_megapixels=work.max_megapixels,
-            log=work.log,
-            confidence=work.confidence,
-        )
+        outcome = predict_cohort(work, jobs, shard=shard)
         _write_confidence_tables(work, output, jobs)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
@@ -244,19 +186,7 @@ def _write_confidence_tables(work: Work, folder: Path, jobs: Sequence[Job]) -> N
         return
     if model.metadata.whole:
         return
-    marked = write_tables(folder, [job.write for job in jobs], model.estimator, model.sha256, model.classes.foreground)
-    table = folder / "confidence.csv"
-    if model.estimator.cannot:
-        logger.info(f"{table}: look at all cases, it cannot tell: {model.estimator.cannot}")
-    else:
-        logger.info(f"{table}: {marked} cases to be looked at")
-
-
-def _class_volumes(indices: np.ndarray, classes: Classes, volume: Volume) -> str:
-    """Volume of each class, in ml if the scan has a physical size."""
-    voxel = volume.voxel_volume / 1000 if volume.unit == "mm" else 1.0
-    unit = "ml" if volume.unit == "mm" else "voxels"
-    counts = np.bincount(indices.ravel(), minlength=len(classes))
-    return ", ".join(
-        f"{name} {count * voxel:.0f} {unit}" for name, count in zip(classes.foreground, counts[1:], strict=True)
-    )
+    marked = write_tables(folder, [job.write for job in jobs], model)
+    cannot = model.estimator.cannot
+    advice = f"look at all cases, it cannot tell: {cannot}" if cannot else f"{marked} cases to be looked at"
+    logger.info(f"{folder / 'confidence.csv'}: {advice}")

@@ -68,8 +68,6 @@ def predict(
     review_below: float | None,
     server: str | None,
     token_file: Path | None,
-    audit: Path | None,
-    user: str | None,
     readings: tuple[str, ...],
     series: str | None,
     codes: Path | None,
@@ -91,14 +89,12 @@ def predict(
     from attunet.decisions import parse_choices
     from attunet.export.runtime.observed_case import ConfidenceOptions
     from attunet.io.dicom.organ_codes import read_codes
-    from attunet.launch.commands.predict import AuditOptions
     from attunet.launch.commands.predict import predict as run
 
     run(
         *paths,
         choices=parse_choices(readings, series),
         codes=read_codes(codes) if codes else None,
-        audit=AuditOptions(audit, user) if audit else None,
         confidence=ConfidenceOptions(confidence is not False, uncertainty, review_below),
         confidence_required=bool(confidence) or review_below is not None,
         **options,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from attunet.errors import InputError
-from attunet.launch.components_page import CUDA_LOCK, LOCKS, page, pins
+from attunet.launch.components import pins
+from attunet.launch.components_page import CUDA_LOCK, LOCKS, page
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "components.md"

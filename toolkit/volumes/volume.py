@@ -1,5 +1,6 @@
 """A scan in memory, as its file defines it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,3 +50,17 @@ class Volume:
         """Spatial shape `(X, Y, Z)`."""
         x, y, z = self.data.shape[1:]
         return x, y, z
+
+
+def class_amounts(indices: np.ndarray, names: Sequence[str], volume: Volume) -> tuple[str, dict[str, float]]:
+    """The amount of each class in a label map, and before it the unit: ml, or voxels without a physical size.
+
+    Args:
+        indices: class indices `(X, Y, Z)`.
+        names: of the foreground classes.
+    """
+    counts = np.bincount(indices.ravel(), minlength=len(names) + 1)[1:].tolist()
+    if volume.unit != "mm":
+        return "voxels", dict(zip(names, counts, strict=True))
+    voxel_ml = volume.voxel_volume / 1000
+    return "ml", {name: count * voxel_ml for name, count in zip(names, counts, strict=True)}

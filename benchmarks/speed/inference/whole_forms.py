@@ -13,11 +13,12 @@ from attunet.benchmarks.speed.inference.forms import CALIBRATION_SLICES
 from attunet.classes import CHAOS_MR
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact, write_artefact
+from attunet.export.artefact.graph_tensors import LABELS, SPACING, VOLUME
 from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.build.whole.graph import whole_graph
-from attunet.export.runtime.backends.cpu import LABELS, NOT_WHILE_LOADING, SPACING, VOLUME, session_options
+from attunet.export.runtime.backends.cpu import NOT_WHILE_LOADING, session_options
 from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
 from attunet.export.runtime.segmenter import Segmenter

@@ -12,11 +12,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from attunet.classes import Classes
-from attunet.export.artefact.artefact import label_dtype
+from attunet.export.artefact.graph_tensors import INPUT, LABELS, SPACING, VOLUME, label_dtype
 from attunet.export.build.whole.builder import GraphBuilder
 from attunet.export.build.whole.intensities import Scaling, scaling_of
 from attunet.export.build.whole.plane import Plane
-from attunet.export.runtime.backends.cpu import INPUT, LABELS, SPACING, VOLUME
 from attunet.volumes.predict import MAX_BATCH_PIXELS
 from attunet.volumes.spec import PreprocessSpec
 

@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 from onnx import TensorProto
 
+from attunet.export.artefact.graph_tensors import VOLUME
 from attunet.export.build.whole.builder import GraphBuilder
-from attunet.export.runtime.backends.cpu import VOLUME
 from attunet.volumes.spec import PreprocessSpec
 
 MAX_GROUP = 64  # maximum number of values in a group whose extreme is computed

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
+from attunet.export.artefact.graph_tensors import SPACING, VOLUME
 from attunet.export.build.whole.builder import GraphBuilder
-from attunet.export.runtime.backends.cpu import SPACING, VOLUME
 from attunet.volumes.spec import MULTIPLE, PreprocessSpec
 
 

@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attunet.errors import InputError, RunError, one_line
+from attunet.errors import InputError, one_line
+from attunet.export.runtime.backends.backend import Backend, Shapes
 from attunet.export.runtime.stop import Stop
 from attunet.system.workers import usable_cores
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
 
-INPUT = "slices"
-VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
 # A stranger's graph of some kilobytes can have constants that fill the memory while it is loaded
 NOT_WHILE_LOADING = ["ConstantFolding"]
 SILENT, WARNINGS = 4, 2  # ONNX Runtime's log levels: fatal errors alone, since other errors are raised; and its default
 
-# Shapes of a graph's inputs or outputs by name; an axis of any length is a text or -1
-Shapes = dict[str, tuple[int | str, ...]]
 
+class SessionBackend(Backend):
+    """ONNX Runtime's CPU provider."""
 
-class SessionBackend:
-    """ONNX Runtime's CPU provider. Several threads may run one session at once."""
+    provider = "cpu"
 
     def __init__(self, data: bytes, num_threads: int | None) -> None:
         options = session_options()
@@ -37,21 +35,10 @@ class SessionBackend:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open_session(data, options)
         self.inputs, self.outputs = shapes(self._session)
-        self.options: dict[str, object] = {
-            "intra_op_num_threads": options.intra_op_num_threads,
-            "force_spinning_stop": 1,
-        }
+        self.options = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
 
-    def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
-        return self.run_inputs(outputs, {INPUT: slices})
-
-    def run_inputs(
-        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
-    ) -> list[np.ndarray]:
-        try:
-            return run_session(self._session, outputs, inputs, stop)
-        except Exception as error:
-            raise failure("cpu", error) from error
+    def _compute(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None) -> list[np.ndarray]:
+        return run_session(self._session, outputs, inputs, stop)
 
 
 def run_session(
@@ -105,8 +92,3 @@ def shapes(session: "InferenceSession") -> tuple[Shapes, Shapes]:
     sides = (session.get_inputs(), session.get_outputs())
     inputs, outputs = ({value.name: tuple(value.shape) for value in side} for side in sides)
     return inputs, outputs
-
-
-def failure(provider: str, error: Exception) -> RunError:
-    """The error for a provider that failed during a run."""
-    return RunError(f"provider: {provider} failed while running: {one_line(error)}")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from attunet.errors import RunError, one_line
+from attunet.export.artefact.graph_tensors import INPUT
+from attunet.export.runtime.backends.backend import Backend
 from attunet.export.runtime.backends.cpu import (
-    INPUT,
     NOT_WHILE_LOADING,
     SILENT,
     WARNINGS,
-    failure,
     refused_graph,
     run_session,
     session_options,
@@ -43,7 +43,7 @@ class Binding(NamedTuple):
     run_options: "RunOptions"
 
 
-class DeviceBackend:
+class DeviceBackend(Backend):
     """ONNX Runtime on a GPU, with input and outputs bound to device buffers that are allocated once per batch shape.
 
     Runs are serialised, since they share the buffers. A batch is filled up to the largest one of its height and width
@@ -79,7 +79,7 @@ class DeviceBackend:
     def _bind(
         self, session: "InferenceSession", provider: str, device: str, cuda_graph: bool, device_id: int = 0
     ) -> None:
-        self._session, self._provider, self._cuda_graph = session, provider, cuda_graph
+        self._session, self.provider, self._cuda_graph = session, provider, cuda_graph
         self._device = (device, device_id)
         self.inputs, self.outputs = shapes(session)
         self._lock = threading.Lock()
@@ -109,18 +109,12 @@ class DeviceBackend:
                 self._session.run_with_iobinding(binding, run_options)
             return [result.numpy() for result in results] if results else list(binding.copy_outputs_to_cpu())
         except Exception as error:
-            raise failure(self._provider, error) from error
+            raise self._failure(error) from error
 
-    def run_inputs(
-        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
-    ) -> list[np.ndarray]:
+    def _compute(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None) -> list[np.ndarray]:
         """The named outputs for inputs on the host, without device buffers of its own."""
-        with self._lock:
-            try:
-                with self._without_messages_of_a_choice(*(value.shape for value in inputs.values())):
-                    return run_session(self._session, outputs, inputs, stop)
-            except Exception as error:
-                raise failure(self._provider, error) from error
+        with self._lock, self._without_messages_of_a_choice(*(value.shape for value in inputs.values())):
+            return run_session(self._session, outputs, inputs, stop)
 
     def bound_call(self, outputs: Sequence[str], slices: np.ndarray) -> Callable[[], None]:
         """Return a call that runs the graph on these slices with all data on the device, and waits for its end."""

@@ -2,35 +2,16 @@
 None falls back to another.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-import numpy as np
+from collections.abc import Mapping
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
-from attunet.export.runtime.backends.cpu import INPUT, SPACING, VOLUME, SessionBackend, Shapes
+from attunet.export.runtime.backends.backend import Backend
+from attunet.export.runtime.backends.cpu import SessionBackend
 from attunet.export.runtime.backends.gpu import DeviceBackend
 from attunet.export.runtime.backends.openvino import OpenVinoBackend
-from attunet.export.runtime.stop import Stop
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
-
-
-class Backend(Protocol):
-    """One loaded graph. options: settings of the library, to record with a measurement."""
-
-    options: dict[str, object]
-    inputs: Shapes
-    outputs: Shapes
-
-    def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
-        """The named outputs for slices float32 `(N, C, H, W)`. Several threads may call it."""
-
-    def run_inputs(
-        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
-    ) -> list[np.ndarray]:
-        """The named outputs for inputs by name; RunError where `stop` ends the run. Several threads may call it."""
 
 
 def open_backend(
@@ -94,8 +75,8 @@ def open_backend(
 
 def _check_graph(backend: Backend, artefact: Artefact) -> None:
     """Raises InputError if the graph's inputs or outputs are not those in the metadata."""
-    inputs = {VOLUME: artefact.spec.num_channels, SPACING: 3} if artefact.whole else {INPUT: artefact.spec.in_channels}
     axis = slice(0, 1) if artefact.whole else slice(1, 2)
+    inputs = {tensor.name: tensor.axes[axis][0] for tensor in artefact.inputs}
     channels = {name: shape[axis] for name, shape in backend.inputs.items()}
     fits = channels == {name: (n,) for name, n in inputs.items()} and set(artefact.outputs) <= set(backend.outputs)
     if not fits or (not artefact.whole and backend.outputs["logits"][axis] != (len(artefact.classes),)):

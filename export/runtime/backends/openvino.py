@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attunet.errors import InputError, RunError, one_line
-from attunet.export.runtime.backends.cpu import INPUT, Shapes, failure
+from attunet.export.runtime.backends.backend import Backend, Shapes
 from attunet.export.runtime.stop import Stop
 
 if TYPE_CHECKING:
     from openvino import ConstOutput
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """The openvino package on the CPU. Each call has its own infer request, so calls may overlap."""
+
+    provider = "openvino"
 
     def __init__(
         self, data: bytes, precision: str, num_threads: int | None, provider_options: Mapping[str, object] | None
@@ -26,7 +28,7 @@ class OpenVinoBackend:
             raise RunError(
                 f"provider: openvino needs the openvino package (pip install attunet[openvino]): {error}"
             ) from None
-        self.options: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
+        self.options = {"PERFORMANCE_HINT": "LATENCY"}
         if num_threads:
             self.options["INFERENCE_NUM_THREADS"] = num_threads
         if precision != "fp16":
@@ -42,23 +44,15 @@ class OpenVinoBackend:
             self.options[name] = _plain(self._model.get_property(name))
         self.inputs, self.outputs = _port_shapes(self._model.inputs), _port_shapes(self._model.outputs)
 
-    def run(self, outputs: Sequence[str], slices: np.ndarray) -> list[np.ndarray]:
-        return self.run_inputs(outputs, {INPUT: slices})
-
-    def run_inputs(
-        self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None = None
-    ) -> list[np.ndarray]:
-        try:
-            request = self._model.create_infer_request()
-            if stop is None:
-                request.infer(dict(inputs))
-            else:
-                request.start_async(dict(inputs))
-                with stop.calling(request.cancel):
-                    request.wait()
-            return [np.array(request.get_tensor(name).data) for name in outputs]
-        except Exception as error:
-            raise failure("openvino", error) from error
+    def _compute(self, outputs: Sequence[str], inputs: Mapping[str, np.ndarray], stop: Stop | None) -> list[np.ndarray]:
+        request = self._model.create_infer_request()
+        if stop is None:
+            request.infer(dict(inputs))
+        else:
+            request.start_async(dict(inputs))
+            with stop.calling(request.cancel):
+                request.wait()
+        return [np.array(request.get_tensor(name).data) for name in outputs]
 
 
 def _plain(value: object) -> int | float | str:

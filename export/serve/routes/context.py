@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,19 +41,19 @@ async def receive_and_run(
     service.check_running()
     service.queue.check_room()  # before anything is sent in vain
     folder = service.folder.request_folder()
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
     with ExitStack() as undo:  # also where the task is cancelled
-        undo.callback(remove)
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         with ticket.stage("upload"):
             upload = await _receive(request, folder, service, ticket)
         undo.pop_all()
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        service.space.give_back(upload.size)
+
     try:
         result, size = await service.queue.run(
-            lambda ticket: work(upload, folder, ticket),
-            ticket,
-            left=lambda: _left(request),
-            remove=remove,
-            finished=lambda: service.space.give_back(upload.size),
+            lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), remove=remove
         )
     finally:
         for stage, seconds in ticket.seconds.items():

@@ -11,8 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
 
 from attunet.errors import InputError, TooLarge
-from attunet.export.artefact.artefact import label_dtype
-from attunet.export.runtime.backends.cpu import INPUT, LABELS, SPACING, VOLUME
+from attunet.export.artefact.graph_tensors import INPUT, LABELS, SPACING, VOLUME, Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import BINARY, ERRORS, JSON, TEXT, ModelName, json_object
@@ -126,15 +125,11 @@ async def infer(name: ModelName, request: Request, version: str = VERSION) -> Re
 def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Inputs and outputs of a model's graph."""
     about = model.segmenter.metadata
-    if about.whole:
-        volume = TensorSpec(VOLUME, "FP32", (about.spec.num_channels, -1, -1, -1))
-        datatype = "UINT8" if label_dtype(about.classes) == np.uint8 else "INT32"
-        return [volume, TensorSpec(SPACING, "FP32", (3,))], [TensorSpec(LABELS, datatype, (-1, -1, -1))]
-    sides = (about.height or -1, about.width or -1)
-    scores = ("FP32", (-1, len(about.classes), *sides))
-    shapes = {"labels": ("UINT8", (-1, *sides)), "logits": scores, "probabilities": scores}
-    outputs = [TensorSpec(name, *shapes.get(name, ("FP32", (-1, 1, -1, -1)))) for name in about.outputs]
-    return [TensorSpec(INPUT, "FP32", (-1, about.spec.in_channels, *sides))], outputs
+
+    def specs(tensors: list[Tensor]) -> list[TensorSpec]:
+        return [TensorSpec(tensor.name, tensor.datatype, about.shape(tensor)) for tensor in tensors]
+
+    return specs(about.inputs), specs(about.output_tensors)
 
 
 def _model(request: Request, name: str, version: str) -> ServedModel:

@@ -26,8 +26,7 @@ USUAL_WIDTH = 64  # of an artefact without this field
 
 def feature_bytes(artefact: Artefact) -> int:
     """Memory that a network takes for each pixel of a batch."""
-    model = artefact.config.get("model")
-    width = model.get("base_width") if isinstance(model, dict) else None
+    width = artefact.network_settings.get("base_width")
     return FEATURE_BYTES * (width if isinstance(width, int) else USUAL_WIDTH)
 
 

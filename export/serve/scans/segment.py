@@ -30,7 +30,7 @@ from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Observer, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
-from attunet.volumes.volume import Volume
+from attunet.volumes.volume import Volume, class_amounts
 
 logger = logging.getLogger(__name__)
 
@@ -166,13 +166,13 @@ def _segment(
                 content = (folder / f"labels{suffix}").read_bytes()
     except InputError as error:
         raise type(error)(one_line(error).replace(f"{folder}/", "")) from None
-    unit, amounts = _amounts(indices, model, volume)
+    unit, amounts = class_amounts(indices, segmenter.classes.foreground, volume)
     return Answer(
         content=content,
         media_type=MEDIA_TYPES.get(suffix, "application/octet-stream"),
         sha256=hashlib.sha256(content or np.ascontiguousarray(indices).tobytes()).hexdigest(),
         unit=unit,
-        amounts=amounts,
+        amounts={name: round(amount, 3) for name, amount in amounts.items()},
         findings=findings,
         decisions=volume.decisions,
         shape=volume.shape,
@@ -220,16 +220,6 @@ def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, P
         volume = scan.input.read(segmenter.spec.num_channels)
     check_volume(volume, segmenter.metadata, settings)
     return volume, segmenter.prepare(volume) if segmenter.metadata.whole else VolumeSlices(volume, segmenter.spec)
-
-
-def _amounts(indices: np.ndarray, model: ServedModel, volume: Volume) -> tuple[str, dict[str, float]]:
-    classes = model.segmenter.classes
-    counts = np.bincount(indices.ravel(), minlength=len(classes))[1:].tolist()
-    amounts = dict(zip(classes.foreground, counts, strict=True))
-    if volume.unit == "mm":
-        voxel_ml = volume.voxel_volume / 1000
-        return "ml", {name: round(count * voxel_ml, 3) for name, count in amounts.items()}
-    return "voxels", amounts
 
 
 def _finding_json(finding: Finding) -> dict[str, object]:

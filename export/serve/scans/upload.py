@@ -1,6 +1,7 @@
 """Writes the body of a request, or the files of a multipart form, to disk; the size is checked while data arrive."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,20 +22,22 @@ MAX_PARTS = 64  # of a form
 PATIENCE_S, MIN_BYTES_PER_S = 60.0, 1000  # for a body, so that clients that send nothing do not keep others out
 
 
-@dataclass
 class SpaceLeft:
-    """Bytes that all uploads, or all answers, may still take together."""
+    """Bytes that all uploads, or all answers, may still take together. Threads share it."""
 
-    left: int
+    def __init__(self, left: int) -> None:
+        self.left, self._lock = left, threading.Lock()
 
     def take(self, count: int) -> None:
         """Raises Refusal where less is left."""
-        if count > self.left:
-            raise Refusal(UNAVAILABLE, "the server keeps as many bytes as it may; try again", retry_after=5)
-        self.left -= count
+        with self._lock:
+            if count > self.left:
+                raise Refusal(UNAVAILABLE, "the server keeps as many bytes as it may; try again", retry_after=5)
+            self.left -= count
 
     def give_back(self, count: int) -> None:
-        self.left += count
+        with self._lock:
+            self.left += count
 
 
 @dataclass(eq=False)

@@ -87,7 +87,6 @@ class WorkQueue:
         *,
         left: Callable[[], Awaitable[None]],
         remove: Callable[[], None],
-        finished: Callable[[], None],
     ) -> Result:
         """The result of `work(ticket)`.
 
@@ -95,25 +94,20 @@ class WorkQueue:
             left: returns when the client hangs up.
             remove: called once when the work is over, or will not begin; removes its files. After work it is called in
                 the work's thread: thousands of files take seconds, in which others would wait.
-            finished: called once after that, in the event loop.
 
         Raises:
             Refusal: 503 where the queue is full or the time ends before the work begins, 504 where it ends later.
             ClientDisconnect: the client hung up.
-
-        Example:
-            >>> await queue.run(work, ticket, left=left, remove=remove, finished=finished)  # doctest: +SKIP
         """
         leaving = asyncio.ensure_future(left())
         try:
             with ExitStack() as undo:  # also where the task is cancelled
-                undo.callback(finished)
                 undo.callback(remove)
                 self.check_room()
                 with ticket.stage("queue"):
                     await self._wait_for_slot(ticket, leaving)
                 undo.pop_all()
-            return await self._run(partial(_work_and_remove, work, ticket, remove), ticket, leaving, finished)
+            return await self._run(partial(_work_and_remove, work, ticket, remove), ticket, leaving)
         finally:
             leaving.cancel()
 
@@ -131,13 +125,7 @@ class WorkQueue:
                 raise ClientDisconnect
             raise Refusal(UNAVAILABLE, "the scan waited as long as a request may last; try again", retry_after=30)
 
-    async def _run(
-        self,
-        work: Callable[[], Result],
-        ticket: Ticket,
-        leaving: "asyncio.Future[None]",
-        finished: Callable[[], None],
-    ) -> Result:
+    async def _run(self, work: Callable[[], Result], ticket: Ticket, leaving: "asyncio.Future[None]") -> Result:
         self._count(running=1)
         start = time.monotonic()
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -146,7 +134,6 @@ class WorkQueue:
             self._count(running=-1)
             self._free.release()
             self._typical_s += 0.1 * (time.monotonic() - start - self._typical_s)
-            finished()
             if not done.cancelled():
                 done.exception()  # of abandoned work, which would be logged otherwise
 

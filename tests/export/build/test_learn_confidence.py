@@ -13,8 +13,8 @@ import pytest
 from attunet.confidence.estimator import LearnedCase, learn
 from attunet.confidence.features import FeatureObserver, softmax
 from attunet.errors import InputError
-from attunet.export.artefact.artefact import DISAGREEMENT
 from attunet.export.artefact.artefact_file import read_artefact
+from attunet.export.artefact.graph_tensors import DISAGREEMENT
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.store import Store

@@ -11,6 +11,7 @@ import pytest
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
+from attunet.export.artefact.graph_tensors import DISAGREEMENT
 
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
@@ -80,6 +81,13 @@ def test_a_whole_artefact_takes_one_volume_and_int8_runs_on_a_cpu(metadata: Arte
     assert [(one.name, one.data_type) for one in config.output] == [("labels", description.TYPE_UINT8)]
     assert config.instance_group[0].kind == description.ModelInstanceGroup.KIND_CPU
     assert not config.HasField("dynamic_batching")
+
+
+def test_the_disagreement_of_an_ensemble_has_one_channel(metadata: Artefact, description: Any) -> None:
+    config = _parsed(
+        description, triton_config(dataclasses.replace(metadata, outputs=("logits", DISAGREEMENT)), "organs")
+    )
+    assert [list(one.dims) for one in config.output] == [[5, -1, -1], [1, -1, -1]]
 
 
 def test_cuda_options_are_those_of_the_runtime(metadata: Artefact, description: Any) -> None:

@@ -7,9 +7,9 @@ onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper  # noqa: E402
 
+from attunet.export.artefact.graph_tensors import VOLUME  # noqa: E402
 from attunet.export.build.whole.builder import GraphBuilder  # noqa: E402
 from attunet.export.build.whole.intensities import scaling_of  # noqa: E402
-from attunet.export.runtime.backends.cpu import VOLUME  # noqa: E402
 from attunet.volumes.spec import PreprocessSpec  # noqa: E402
 
 FIELDS = ("low", "high", "shift", "scale", "pad")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from attunet.export.runtime.audit import hash_of_files
-from attunet.launch.commands.predict import AuditOptions, predict
+from attunet.launch.commands.predict import predict
 from attunet.system.audit_log import verify_audit
 
 
@@ -12,9 +12,9 @@ def test_predict_records_the_estimates(sure: Path, artefact: Path, write_scan, t
     log, scans = tmp_path / "log.jsonl", tmp_path / "scans"
     for number in range(2):
         write_scan(scans / f"Planted-{number}.nii.gz", seed=number)
-    predict(sure, scans, tmp_path / "out", audit=AuditOptions(log))
-    predict(sure, scans / "Planted-0.nii.gz", tmp_path / "one.nii.gz", audit=AuditOptions(log))
-    predict(artefact, scans / "Planted-0.nii.gz", tmp_path / "other.nii.gz", audit=AuditOptions(log))
+    predict(sure, scans, tmp_path / "out", audit=log)
+    predict(sure, scans / "Planted-0.nii.gz", tmp_path / "one.nii.gz", audit=log)
+    predict(artefact, scans / "Planted-0.nii.gz", tmp_path / "other.nii.gz", audit=log)
     first, _, one, without = map(json.loads, log.read_text().splitlines())
     written = json.loads(next((tmp_path / "out").glob("Planted-0*.json")).read_text())
     assert first["confidence"] == one["confidence"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import RunError
-from attunet.export.runtime.cohort import Job, predict_cohort
+from attunet.export.runtime.cohort import AHEAD, Job, Work, predict_cohort
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.sources.inputs import Input
 
@@ -25,7 +25,7 @@ def jobs(tmp_path, write_scan) -> list[Job]:
 
 
 def test_label_maps_are_those_of_single_predictions(segmenter, jobs):
-    outcome = predict_cohort(segmenter, jobs)
+    outcome = predict_cohort(Work(segmenter), jobs)
     assert (outcome.done, outcome.skipped, outcome.failed) == (7, 0, [])
     for job in jobs:
         np.testing.assert_array_equal(np.asarray(nib.load(job.write).dataobj), segmenter.predict_file(job.file).indices)
@@ -34,7 +34,7 @@ def test_label_maps_are_those_of_single_predictions(segmenter, jobs):
 def test_broken_cases_are_listed_and_do_not_stop_the_others(log_lines: list[str], segmenter, jobs):
     jobs[1].file.write_bytes(jobs[1].file.read_bytes()[:200])
     jobs[4].file.unlink()
-    outcome = predict_cohort(segmenter, jobs)
+    outcome = predict_cohort(Work(segmenter), jobs)
     assert outcome.done == 5
     assert [path for path, _ in outcome.failed] == [jobs[1].file, jobs[4].file]
     assert all(str(path) in reason for path, reason in outcome.failed)
@@ -49,7 +49,7 @@ def test_a_series_that_makes_no_dicom_seg_is_refused_before_anything_is_computed
     pytest.importorskip("highdicom")
     write_series(tmp_path / "bare", np.ones((24, 20, 3), np.int16), np.diag([-2.0, -2.0, 5.0, 1.0]))
     monkeypatch.setattr(segmenter, "logits", lambda slices: pytest.fail("the network was asked"))
-    outcome = predict_cohort(segmenter, [Job(Input("bare", (tmp_path / "bare",)), tmp_path / "out/bare.dcm")])
+    outcome = predict_cohort(Work(segmenter), [Job(Input("bare", (tmp_path / "bare",)), tmp_path / "out/bare.dcm")])
     (reason,) = dict(outcome.failed).values()
     assert "DICOM SEG needs the element StudyInstanceUID, which the file lacks; write .nii.gz instead" in reason
     assert not (tmp_path / "out").exists()
@@ -65,7 +65,7 @@ def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_com
         assert path.stat().st_size < 2000
     sizes, logits = [], segmenter.logits
     monkeypatch.setattr(segmenter, "logits", lambda slices: sizes.append(slices.size) or logits(slices))
-    outcome = predict_cohort(segmenter, jobs)
+    outcome = predict_cohort(Work(segmenter), jobs)
     assert outcome.done == 5
     reasons = dict(outcome.failed)
     for job, words in (
@@ -75,7 +75,7 @@ def test_headers_that_amplify_are_refused_with_the_figure_before_anything_is_com
         assert words in reasons[job.file]
     assert all("--max-megapixels" in reason for reason in reasons.values())
     assert max(sizes) <= 8 * 64 * 64, "nothing of the refused volumes was computed"
-    assert predict_cohort(segmenter, [Job(jobs[0].input, tmp_path / "again.nii")], max_megapixels=100).failed
+    assert predict_cohort(Work(segmenter, max_megapixels=100), [Job(jobs[0].input, tmp_path / "again.nii")]).failed
 
 
 def test_a_label_map_that_cannot_be_written_is_one_failed_case(segmenter, jobs):
@@ -83,14 +83,14 @@ def test_a_label_map_that_cannot_be_written_is_one_failed_case(segmenter, jobs):
     blocked = jobs[3].write.parent / "file"
     blocked.write_text("in the way")
     jobs[3] = Job(jobs[3].input, blocked / "3.nii.gz")
-    outcome = predict_cohort(segmenter, jobs)
+    outcome = predict_cohort(Work(segmenter), jobs)
     assert (outcome.done, outcome.skipped, len(outcome.failed)) == (5, 1, 1)
 
 
 def test_finished_cases_are_not_done_again(segmenter, jobs):
-    predict_cohort(segmenter, jobs[:3])
+    predict_cohort(Work(segmenter), jobs[:3])
     stamps = [job.write.stat().st_mtime_ns for job in jobs[:3]]
-    outcome = predict_cohort(segmenter, jobs)
+    outcome = predict_cohort(Work(segmenter), jobs)
     assert (outcome.done, outcome.skipped) == (4, 3)
     assert [job.write.stat().st_mtime_ns for job in jobs[:3]] == stamps
 
@@ -104,28 +104,26 @@ def test_a_network_that_fails_on_one_volume_fails_that_case(segmenter, jobs, mon
         return predict(prepared)
 
     monkeypatch.setattr(segmenter, "predict_prepared", failing)
-    outcome = predict_cohort(segmenter, jobs)
+    outcome = predict_cohort(Work(segmenter), jobs)
     assert outcome.done == 6
     assert outcome.failed[0][0] == jobs[1].file
 
 
 def test_shards_are_disjoint_and_whole(segmenter, jobs):
-    outcomes = [predict_cohort(segmenter, jobs, shard=(number, 3)) for number in range(3)]
+    outcomes = [predict_cohort(Work(segmenter), jobs, shard=(number, 3)) for number in range(3)]
     assert [outcome.done for outcome in outcomes] == [3, 2, 2]
     assert all(job.write.exists() for job in jobs)
 
 
 def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, monkeypatch):
     """Two volumes may wait for the network, whatever the number of cases: memory stays bounded."""
-    from attunet.export.runtime import cohort
-
     read, wanted, ahead = threading.Semaphore(0), [0], []
-    original, predict = cohort.read_prepared, segmenter.predict_prepared
+    original, predict = Work.read, segmenter.predict_prepared
 
-    def counted(job, *rest):
+    def counted(work, job):
         wanted[0] += 1
         read.release()
-        return original(job, *rest)
+        return original(work, job)
 
     def slow(prepared, observers):
         for _ in range(0 if ahead else 2):
@@ -133,7 +131,7 @@ def test_reading_runs_ahead_of_the_network_but_only_a_little(segmenter, jobs, mo
         ahead.append(wanted[0] - len(ahead) - 1)
         return predict(prepared)
 
-    monkeypatch.setattr(cohort, "read_prepared", counted)
+    monkeypatch.setattr(Work, "read", counted)
     monkeypatch.setattr(segmenter, "predict_prepared", slow)
-    predict_cohort(segmenter, jobs)
-    assert max(ahead) <= cohort.AHEAD
+    predict_cohort(Work(segmenter), jobs)
+    assert max(ahead) <= AHEAD

@@ -21,7 +21,7 @@ from attunet.confidence.features import softmax
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.export.runtime import cohort
-from attunet.export.runtime.cohort import Job, predict_cohort
+from attunet.export.runtime.cohort import Job, Work, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, write_tables
 from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
 from attunet.export.runtime.segmenter import Segmenter
@@ -144,18 +144,16 @@ def test_a_case_is_finished_when_all_of_it_is_there(
         original(path, *rest, **more)
 
     monkeypatch.setattr(cohort, "write_labels", failing)
-    assert predict_cohort(segmenter, jobs, confidence=ConfidenceOptions()).done == 2
-    names = segmenter.classes.foreground
-    assert segmenter.estimator is not None
-    write_tables(out, [job.write for job in jobs], segmenter.estimator, segmenter.sha256, names)
+    assert predict_cohort(Work(segmenter, confidence=ConfidenceOptions()), jobs).done == 2
+    write_tables(out, [job.write for job in jobs], segmenter)
     # Not what has no label map
     assert set(json.loads((out / "confidence.json").read_text())["cases"]) == {"scan-0", "scan-2"}
     monkeypatch.setattr(cohort, "write_labels", original)
     before = confidence_file(jobs[0].write).stat().st_mtime_ns
-    outcome = predict_cohort(segmenter, jobs, confidence=ConfidenceOptions())
+    outcome = predict_cohort(Work(segmenter, confidence=ConfidenceOptions()), jobs)
     assert (outcome.done, outcome.skipped) == (1, 2)
     assert confidence_file(jobs[0].write).stat().st_mtime_ns == before
-    write_tables(out, [job.write for job in jobs], segmenter.estimator, segmenter.sha256, names)
+    write_tables(out, [job.write for job in jobs], segmenter)
     assert len(json.loads((out / "confidence.json").read_text())["cases"]) == 3
 
 
@@ -235,9 +233,8 @@ def test_names_of_classes_are_no_formulas_and_records_have_no_path(sure: Path, s
     segmenter.classes = Classes(names, segmenter.classes.values)
     secret = tmp_path / "Planted-Patient"
     jobs = [Job(one, secret / f"=case-{n}.nii.gz") for n, one in enumerate(find_inputs(scans))]
-    predict_cohort(segmenter, jobs, confidence=ConfidenceOptions(threshold=0.999))
-    assert segmenter.estimator is not None
-    write_tables(secret, [job.write for job in jobs], segmenter.estimator, segmenter.sha256, names[1:])
+    predict_cohort(Work(segmenter, confidence=ConfidenceOptions(threshold=0.999)), jobs)
+    write_tables(secret, [job.write for job in jobs], segmenter)
     text = (secret / "confidence.csv").read_text()
     cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
     assert not [cell for cell in cells if cell[:1] in "=+-@" and cell]

@@ -71,7 +71,7 @@ def test_triton_client_gets_what_the_runtime_gives(triton, artefact, slices, bin
         response_compression_algorithm=compression,
     )
     segmenter = Segmenter(artefact, num_threads=1)
-    np.testing.assert_array_equal(result.as_numpy("labels"), segmenter.labels(slices))
+    np.testing.assert_array_equal(result.as_numpy("labels"), segmenter.run(("labels",), slices)[0])
     np.testing.assert_allclose(result.as_numpy("logits"), segmenter.logits(slices), rtol=1e-6, atol=1e-6)
     assert result.get_response()["id"] == "seven"
 

@@ -54,11 +54,11 @@ def test_the_hash_is_of_the_input_before_it_is_read(tmp_path):
     scan.write_bytes(b"as it was read")
     job = Job(Input("scan", (scan,)), tmp_path / "labels.nii.gz")
     audit = CaseAudit(Audit(AuditLog(tmp_path / "audit.jsonl"), "00"))
-    audit.begin(job)
+    audit.begin(job.write, job.input.files)
     scan.write_bytes(b"as it is now")
     job.write.write_bytes(b"labels")
-    audit.end(job, job.write)
-    audit.end(Job(job.input, tmp_path / "other.nii.gz"), None)  # its input could not be read when it began
+    audit.end(job.write, job.write)
+    audit.end(tmp_path / "other.nii.gz", None)  # its input could not be read when it began
     first, second = records(tmp_path / "audit.jsonl")
     assert first["input_sha256"] == hashlib.sha256(b"as it was read").hexdigest()
     assert (second["input_sha256"], second["status"]) == (None, "failed")
