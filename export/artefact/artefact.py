@@ -150,12 +150,11 @@ class Artefact:
         at = Fields(data, where)
         side, training, golden = at.inner("input"), at.inner("training"), at.inner("golden")
         whole = side.choice("name", (INPUT, VOLUME)) == VOLUME
-        hashes = "checkpoint_sha256"  # older artefacts lack it
         length = Rule(int, MULTIPLE, MAX_SIDE, multiple_of=MULTIPLE, null=True)
         classes = Classes.from_json(at.rows("classes"))
 
-        def has(fields: Fields, key: str) -> bool:
-            return fields.data.get(key) is not None
+        def has(key: str) -> bool:
+            return training.data.get(key) is not None
 
         return cls(
             name=at.text("name"),
@@ -175,9 +174,10 @@ class Artefact:
             step=training.whole("step"),
             num_members=training.whole("num_members"),
             license=training.get("license", Rule(str, null=True)),
-            parent=training.texts("parent") if has(training, "parent") else None,
-            store_sha256=training.text("store_sha256") if has(training, "store_sha256") else None,
-            checkpoint_sha256=tuple(training.text_list(hashes) if has(training, hashes) else ()),
+            parent=training.texts("parent") if has("parent") else None,
+            store_sha256=training.text("store_sha256") if has("store_sha256") else None,
+            # Older artefacts lack it
+            checkpoint_sha256=tuple(training.text_list("checkpoint_sha256") if has("checkpoint_sha256") else ()),
             config=at.inner("config").data,
             dice_at_export=_dice(at),
             tools=at.texts("tools"),
