@@ -65,18 +65,14 @@ def _blobs(channels: int, height: int, width: int) -> np.ndarray:
     return np.asarray(spots + 0.2 * random.standard_normal(spots.shape, dtype=np.float32))
 
 
-def verify(path: Path, provider: str = "cpu", *, num_threads: int | None = None) -> Verification:
-    """Run the self test of the artefact at `path` on a provider.
-
-    Args:
-        provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
-        num_threads: CPU threads; the library's own choice by default.
+def verify(path: Path, provider: str = "cpu") -> Verification:
+    """Run the self test of the artefact at `path` on a provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
 
     Raises:
         RunError: with the figures, if the output differs by more than the tolerance.
         InputError: for an artefact without a self test.
     """
-    segmenter = Segmenter(path, provider=provider, num_threads=num_threads)
+    segmenter = Segmenter(path, provider=provider)
     test = segmenter.metadata.self_test
     if test is None:
         raise InputError(f"{path}: has no self test")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.export.serve.formats import MARKS, SUMMARY, ModelDescription
+from attunet.export.serve.formats import MARKS, ModelDescription
 from attunet.fields import Fields, JsonObject, Rule, parse_json
 from attunet.io.dicom.segmentation import check_segmentation_file
 from attunet.io.readers import read_mask
@@ -18,7 +18,7 @@ class Answer:
     """The result of a scan.
 
     Args:
-        content: the label map's file; nothing for a summary.
+        content: the label map's file.
         volumes: amount of every foreground class in `unit`, ml or voxels.
         findings: warnings of the server.
         model_sha256: of the artefact that gave it.
@@ -68,11 +68,9 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
     """The answer to a scan. Raises InputError for a field that is missing or of another type, KeyError and ValueError
     for headers that are.
     """
-    kind, content = response.headers["content-type"], b""
-    if accept != SUMMARY:
-        if accept not in (kind, "*/*") or not response.content.startswith(MARKS.get(kind, ())):
-            raise ValueError(f"its label map is no {accept}")
-        content = response.content
+    kind = response.headers["content-type"]
+    if accept not in (kind, "*/*") or not response.content.startswith(MARKS.get(kind, ())):
+        raise ValueError(f"its label map is no {accept}")
     amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
     volumes = amounts.inner("volumes")
     findings = Fields({"findings": parse_json(response.headers["x-attunet-findings"])}, url)
@@ -80,7 +78,7 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
     if confidence is not None:
         Fields(confidence, url).flag("review")
     return Answer(
-        content=content,
+        content=response.content,
         unit=amounts.choice("unit", ("ml", "voxels")),
         volumes={name: float(volumes.get(name, Rule(float, 0))) for name in volumes.data},
         findings=tuple(map(_finding, findings.rows("findings"))),

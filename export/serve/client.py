@@ -97,27 +97,20 @@ class Client:
             InputError: for a scan that the server refuses (its line), a wrong token, or an unknown model.
             RunError: the server cannot be reached, fails, or stays busy.
         """
-        answer = self._post(scan, model, "labels", _accept(Path(out)) if out is not None else "*/*")
-        if out is not None:
-            with self._no_server():
-                write_file(Path(out), partial(write_labels, answer.content))
-        return answer
-
-    def summarize(self, scan: str | Path | Sequence[Path], *, model: str | None = None) -> Answer:
-        """Volumes and findings of a scan, without its label map."""
-        return self._post(scan, model, "summary", SUMMARY)
-
-    def _post(self, scan: str | Path | Sequence[Path], model: str | None, answer: str, accept: str) -> Answer:
+        accept = _accept(Path(out)) if out is not None else "*/*"
         name = model or self.model()["name"]
         with self._no_server():
-            address = f"/v1/models/{quote(name, safe='')}/segment?answer={answer}"
+            address = f"/v1/models/{quote(name, safe='')}/segment"
         with _sendable([Path(scan)] if isinstance(scan, str | Path) else list(scan)) as files:
             try:
                 response = self._send("POST", address, files, accept)
             except InputError as error:
                 raise InputError(f"{scan}: {error}") from None
         with self._no_server():
-            return answer_of(response, self.url, accept)
+            answer = answer_of(response, self.url, accept)
+            if out is not None:
+                write_file(Path(out), partial(write_labels, answer.content))
+        return answer
 
     def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> Response:
         """The response of status 200; while the server is busy, further tries at the time that it names."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from attunet.errors import RunError, one_line
+from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.graph_tensors import INPUT
 from attunet.export.runtime.backends.backend import Backend
 from attunet.export.runtime.backends.cpu import (
@@ -58,20 +59,21 @@ class DeviceBackend(Backend):
     def __init__(
         self,
         data: bytes,
+        artefact: Artefact,
         provider: str,
-        precision: str,
         *,
-        cuda_graph: bool = False,
-        provider_options: Mapping[str, object] | None = None,
-        whole: bool = False,
+        cuda_graph: bool,
+        provider_options: Mapping[str, object] | None,
     ) -> None:
+        precision = artefact.precision
         settings: dict[str, object] = (
             {**cuda_options(precision), "enable_cuda_graph": int(cuda_graph)}
             if provider == "cuda"
             else tensorrt_options(precision, data)
         )
         settings |= provider_options or {}
-        session = _open_device_session(data, provider, {name: str(value) for name, value in settings.items()}, whole)
+        texts = {name: str(value) for name, value in settings.items()}
+        session = _open_device_session(data, provider, texts, artefact.whole)
         used = session.get_provider_options()[EXECUTION_PROVIDERS[provider]]
         self.options = {name: used.get(name, value) for name, value in settings.items() if not name.endswith("_path")}
         self._bind(session, provider, "cuda", cuda_graph, device_id=int(str(settings.get("device_id", 0))))

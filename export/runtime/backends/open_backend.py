@@ -61,14 +61,7 @@ def open_backend(
     elif provider == "cpu":
         backend = SessionBackend(data, num_threads)
     else:
-        backend = DeviceBackend(
-            data,
-            provider,
-            artefact.precision,
-            cuda_graph=cuda_graph,
-            provider_options=provider_options,
-            whole=artefact.whole,
-        )
+        backend = DeviceBackend(data, artefact, provider, cuda_graph=cuda_graph, provider_options=provider_options)
     _check_graph(backend, artefact)
     return backend
 

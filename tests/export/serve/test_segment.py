@@ -141,7 +141,6 @@ def test_the_client_gives_the_same_files(server, scan, predicted, series, tmp_pa
     with Client(server.url) as client:
         answer = client.segment(scan, tmp_path / "labels.nii.gz")
         assert answer.content == predicted == (tmp_path / "labels.nii.gz").read_bytes()
-        assert client.summarize(scan).volumes == answer.volumes
         assert client.segment(series[0].parent).content[:2] == b"\x1f\x8b"
         assert [model["name"] for model in client.models()] == ["small"]
 
