@@ -40,8 +40,7 @@ def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *,
     first_seed = min(seed for _, _, seed, _ in held)
     try:
         for name in dice:
-            labelled = read_labelled_case(store, name)
-            save_case(out / FOLDER / name, labelled.volume, labelled.truth, store.spec, labelled.drawn)
+            save_case(out / FOLDER / name, read_labelled_case(store, name), store.spec)
         limit_images(out / FOLDER, ordered)
         for (_, _, seed, fold), run in held.items():
             if seed == first_seed:

@@ -191,7 +191,7 @@ def _evaluate_cases(
     predictions = Predictions()
     for number, case in enumerate(cases, start=1):
         labelled = read_labelled_case(store, case.name)
-        save_case(kept / case.name, labelled.volume, labelled.truth, store.spec, labelled.drawn)
+        save_case(kept / case.name, labelled, store.spec)
         first: np.ndarray | None = None
         for index, one in enumerate(models):
             if number == 1:

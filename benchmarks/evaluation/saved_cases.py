@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attunet.errors import InputError
+from attunet.evaluate_case import LabelledCase
 from attunet.metrics.aggregate import mean
 from attunet.system.atomic_files import require_regular, write_file
 from attunet.system.lock import beside
@@ -120,18 +121,9 @@ def limit_images(folder: Path, worst_first: Sequence[str], max_mb: float = MAX_I
         )
 
 
-def save_case(
-    folder: Path, volume: Volume, truth: np.ndarray, spec: PreprocessSpec, drawn: np.ndarray | None = None
-) -> None:
-    """Writes `image.npz` of one case.
-
-    Args:
-        truth: class indices `(X, Y, Z)` on the volume's grid.
-        drawn: bool `(K,)`, the classes that were drawn in it; None for all.
-
-    Example:
-        >>> save_case(Path("cases/01"), case.volume, case.truth, store.spec, case.drawn)  # doctest: +SKIP
-    """
+def save_case(folder: Path, case: LabelledCase, spec: PreprocessSpec) -> None:
+    """Writes `image.npz` of one case."""
+    volume, truth = case.volume, case.truth
     transform = _viewing_transform(volume, spec)
     channels = volume.data if len(volume.data) == 3 and volume.unit == "pixel" else volume.data[:1]
     low, high = _range(channels, volume, spec)
@@ -139,7 +131,7 @@ def save_case(
     arrays = {
         "image": _thinned(orient(np.rint(scaled).astype(np.uint8), transform)),
         "truth": _thinned(orient(truth.astype(np.uint8), transform)),
-        "undrawn": np.flatnonzero(~drawn) if drawn is not None else np.zeros(0, dtype=np.int64),
+        "undrawn": np.flatnonzero(~case.drawn),
         "range": np.array([low, high]),
         "spacing": np.array(oriented_spacing(volume.spacing, transform)) * _steps(orient(truth, transform)),
         "unit": np.array(volume.unit),

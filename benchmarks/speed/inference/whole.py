@@ -22,7 +22,6 @@ from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.forms import fresh_network
 from attunet.benchmarks.speed.inference.whole_forms import (
     PROVIDERS,
-    Pair,
     balance_head,
     count_nodes,
     generated_scan,
@@ -105,7 +104,7 @@ def measure(
                 paths = write_pair(network, precision, size, scan, Path(folder))
                 try:
                     loaded = [Segmenter(path, provider=provider, num_threads=num_threads) for path in paths]
-                    rows.append(_row(Pair(precision, size, *loaded), scan, runs))
+                    rows.append({"precision": precision, "size": size, **_row(*loaded, scan, runs)})
                     if nodes:
                         rows[-1]["nodes"] = count_nodes(paths[1], loaded[1], scan, num_threads)
                 except (InputError, RunError) as error:
@@ -118,22 +117,22 @@ def measure(
     return {"environment": environment(), "settings": settings, "skipped": skipped, "rows": rows}
 
 
-def _row(pair: Pair, scan: Volume, runs: int) -> Json:
-    ready = VolumeSlices(scan, pair.ordinary.spec).load()
+def _row(ordinary: Segmenter, whole: Segmenter, scan: Volume, runs: int) -> Json:
+    ready = VolumeSlices(scan, ordinary.spec).load()
     batches = [ready.batch(start, min(start + BATCH_SIZE, len(ready))) for start in range(0, len(ready), BATCH_SIZE)]
 
     def network_alone() -> None:
         for batch in batches:
-            pair.ordinary.logits(batch)
+            ordinary.logits(batch)
 
-    calls = (lambda: pair.ordinary.predict_volume(scan), lambda: pair.whole.predict_volume(scan), network_alone)
+    calls = (lambda: ordinary.predict_volume(scan), lambda: whole.predict_volume(scan), network_alone)
     wall, user = _in_turns(calls, runs)
-    row: Json = {"precision": pair.precision, "size": pair.size, "scan": list(scan.shape), "runs": runs}
+    row: Json = {"scan": list(scan.shape), "runs": runs}
     for form, seconds, cpu in zip(FORMS, wall.T, user.T, strict=True):
         row[form] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}
     row["ratio_wall"] = row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"]
     row["ratio_user"] = row["whole"]["user_ms"] / max(row["ordinary"]["user_ms"], 1e-9)
-    return {**row, **_agreement(pair, scan)}
+    return {**row, **_agreement(ordinary, whole, scan)}
 
 
 def _in_turns(calls: Sequence[Callable[[], object]], runs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,21 +152,21 @@ def _user_seconds() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-def _agreement(pair: Pair, scan: Volume) -> Json:
+def _agreement(ordinary: Segmenter, whole: Segmenter, scan: Volume) -> Json:
     """Voxels whose labels differ, Dice, and the largest difference of the two logits at such a voxel in deviations of
     all logits.
     """
-    ordinary, whole = pair.ordinary.predict_volume(scan), pair.whole.predict_volume(scan)
-    prepared = VolumeSlices(scan, pair.ordinary.spec)
-    logits = np.concatenate([pair.ordinary.logits(prepared.batch(z, z + 1)) for z in range(len(prepared))])
+    first, second = ordinary.predict_volume(scan), whole.predict_volume(scan)
+    prepared = VolumeSlices(scan, ordinary.spec)
+    logits = np.concatenate([ordinary.logits(prepared.batch(z, z + 1)) for z in range(len(prepared))])
     native = assemble(restore_scores(logits, prepared.grid), prepared.grid)
-    different = np.nonzero(ordinary != whole)
-    margins = native[(ordinary[different], *different)] - native[(whole[different], *different)]
+    different = np.nonzero(first != second)
+    margins = native[(first[different], *different)] - native[(second[different], *different)]
     return {
-        "voxels": int(ordinary.size),
-        "classes": len(np.unique(ordinary)),
+        "voxels": int(first.size),
+        "classes": len(np.unique(first)),
         "differ": len(different[0]),
-        "dice": mean(dice_from_confusion(confusion(whole, ordinary, len(CHAOS_MR)))),
+        "dice": mean(dice_from_confusion(confusion(second, first, len(CHAOS_MR)))),
         "largest_margin": float(np.abs(margins).max(initial=0) / native.std()),
     }
 

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +29,6 @@ from attunet.volumes.volume import Volume
 
 PIXEL_MM, SLICE_MM = 1.0, 6.0  # of the scan
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """One network in one precision, loaded in both forms, and the size of the slices that it gets of the scan."""
-
-    precision: str
-    size: int
-    ordinary: Segmenter
-    whole: Segmenter
 
 
 def spec_of(scan: Volume, size: int) -> PreprocessSpec:

@@ -15,6 +15,7 @@ import pytest
 
 from attunet.benchmarks.evaluation.saved_cases import save_case, save_prediction
 from attunet.benchmarks.report.write_report import write_report
+from attunet.evaluate_case import LabelledCase
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -272,7 +273,8 @@ def test_pictures_are_shown_in_their_colours_the_right_way_up(
     spec = PreprocessSpec(
         orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32), normalization="none", num_channels=3
     )
-    save_case(tmp_path / "cases" / first_case, volume, labels, spec)
+    case = LabelledCase(first_case, volume, labels, np.array([True, True]))
+    save_case(tmp_path / "cases" / first_case, case, spec)
     save_prediction(tmp_path / "cases" / first_case / "prediction-0.npz", labels, volume, spec)
     page = open_page(write_report(tmp_path), f"#case={first_case}")
     for box in page.locator("#outlines input").all():
