@@ -2,25 +2,11 @@
 
 import shlex
 from collections.abc import Iterable
-from typing import TypedDict, cast
+from typing import cast
 
-from attunet.classes import ClassRow
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.config import Config, DataConfig
 from attunet.store import Store
-
-
-class PrepareRequest(TypedDict):
-    """The caller's choices in a store's manifest. `splits`: folds and seed, or the user's own."""
-
-    layout: str
-    classes: tuple[list[ClassRow], int | None] | None
-    case_pattern: str | None
-    images: list[str]
-    masks: list[str]
-    choices: dict[str, str]
-    data: dict[str, object]
-    splits: list[int] | dict[str, object]
-    labelled: dict[str, list[str]] | None
 
 
 def command(name: str, *words: str) -> str:
@@ -37,7 +23,7 @@ def preparing_command(store: Store) -> str:
     """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report
     must not tell.
     """
-    request = cast(PrepareRequest, store.manifest["request"])
+    request = cast(Json, store.manifest["request"])
     words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
     if request["classes"]:
         rows, ignored = request["classes"]

@@ -29,14 +29,11 @@ from attunet.benchmarks.speed.inference.whole_forms import (
     write_pair,
 )
 from attunet.benchmarks.speed.program import choices, format_table, percentile_fields, program_parser, run_program
-from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.metrics.aggregate import mean
-from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.system.environment import environment
-from attunet.volumes.slices import VolumeSlices, assemble, restore_scores
+from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -50,8 +47,6 @@ COLUMNS = {
     "whole / ordinary": "{ratio_wall:.3f}",
     "user CPU": "{ratio_user:.3f}",
     "voxels that differ": "{differ:,} of {voxels:,}",
-    "Dice": "{dice:.6f}",
-    "margin": "{largest_margin:.1e}",
 }
 
 
@@ -132,7 +127,9 @@ def _row(ordinary: Segmenter, whole: Segmenter, scan: Volume, runs: int) -> Json
         row[form] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}
     row["ratio_wall"] = row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"]
     row["ratio_user"] = row["whole"]["user_ms"] / max(row["ordinary"]["user_ms"], 1e-9)
-    return {**row, **_agreement(ordinary, whole, scan)}
+    first, second = ordinary.predict_volume(scan), whole.predict_volume(scan)
+    agreement = {"voxels": first.size, "classes": len(np.unique(first)), "differ": int((first != second).sum())}
+    return {**row, **agreement}
 
 
 def _in_turns(calls: Sequence[Callable[[], object]], runs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,25 +147,6 @@ def _in_turns(calls: Sequence[Callable[[], object]], runs: int) -> tuple[np.ndar
 
 def _user_seconds() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
-
-
-def _agreement(ordinary: Segmenter, whole: Segmenter, scan: Volume) -> Json:
-    """Voxels whose labels differ, Dice, and the largest difference of the two logits at such a voxel in deviations of
-    all logits.
-    """
-    first, second = ordinary.predict_volume(scan), whole.predict_volume(scan)
-    prepared = VolumeSlices(scan, ordinary.spec)
-    logits = np.concatenate([ordinary.logits(prepared.batch(z, z + 1)) for z in range(len(prepared))])
-    native = assemble(restore_scores(logits, prepared.grid), prepared.grid)
-    different = np.nonzero(first != second)
-    margins = native[(first[different], *different)] - native[(second[different], *different)]
-    return {
-        "voxels": int(first.size),
-        "classes": len(np.unique(first)),
-        "differ": len(different[0]),
-        "dice": mean(dice_from_confusion(confusion(second, first, len(CHAOS_MR)))),
-        "largest_margin": float(np.abs(margins).max(initial=0) / native.std()),
-    }
 
 
 def table(results: Json) -> str:

@@ -76,9 +76,8 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
 
 def _in_own_process(task: Task, folder: Path) -> Json:
     """Runs one training, which is ended with all its processes `GRACE_S` after its limit."""
-    written = folder / "task.json"
-    written.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "attunet.benchmarks.speed.training.programs", str(written)]
+    task_json = json.dumps(dataclasses.asdict(task))
+    command = [sys.executable, "-P", "-m", "attunet.benchmarks.speed.training.programs", task_json]
     limit = None if task.limit_s is None else task.limit_s + GRACE_S
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -86,7 +85,11 @@ def _in_own_process(task: Task, folder: Path) -> Json:
         try:
             printed, errors = child.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            return _unfinished(task, read_progress(folder))
+            parts = read_progress(folder)
+            reached = f"after {list(parts)[-1]}" if parts else "in its imports"
+            note = f"out of time ({task.limit_s:g} s) {reached}"
+            unknown = dict.fromkeys(("num_parameters", "device", "peak_memory_mb", "to_dice"))
+            return {"steps": 0, "seconds": 0.0, "waiting_s": 0.0, "start_s": parts, "note": note, **unknown}
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -96,21 +99,6 @@ def _in_own_process(task: Task, folder: Path) -> Json:
     if answer["steps"] < task.steps:
         answer["note"] += f"{'; ' * bool(answer['note'])}{answer['steps']} of {task.steps} steps in {task.limit_s:g} s"
     return answer
-
-
-def _unfinished(task: Task, parts: dict[str, float]) -> Json:
-    reached = f"after {list(parts)[-1]}" if parts else "in its imports"
-    return {
-        "steps": 0,
-        "seconds": 0.0,
-        "waiting_s": 0.0,
-        "start_s": parts,
-        "note": f"out of time ({task.limit_s:g} s) {reached}",
-        "num_parameters": None,
-        "device": None,
-        "peak_memory_mb": None,
-        "to_dice": None,
-    }
 
 
 def main() -> None:
@@ -153,7 +141,7 @@ def _compare_installed(options: argparse.Namespace) -> Json:
         raise InputError("none of the programs of --only is installed: there is nothing to compare")
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes", "limit_s")
     chosen = {name: getattr(options, name) for name in shared}
-    task = Task(program="", store="", slices="", settings=tuple(options.settings), **chosen)
+    task = Task(program="", store="", slices="", settings=options.settings, **chosen)
     with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
         store = open_store(options.store) if options.store else generated_store(Path(folder), options.size)
         return compare(store, task, programs=programs, rounds=options.rounds, file=options.json)

@@ -1,7 +1,7 @@
 """The trainings that attunet is compared with: a plain script, and MONAI."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Task:
     workers: int
     dice: float | None  # train until this validation Dice, or `minutes`
     minutes: float
-    settings: tuple[str, ...]
+    settings: Sequence[str]
     limit_s: float | None = None  # seconds of the process after which no timed step begins
 
 

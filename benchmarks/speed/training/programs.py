@@ -1,5 +1,5 @@
 """Five trainings on one store, each in a process of its own:
-`python -m attunet.benchmarks.speed.training.programs TASK.json`.
+`python -m attunet.benchmarks.speed.training.programs TASK`.
 
 - `attunet`: this toolkit as `attunet train` runs it: slices on the device, augmented there, bf16 where fast,
   channels-last.
@@ -10,7 +10,7 @@
   bf16.
 - `nnunet`: nnU-Net's own 2D trainer as its command runs it, with our batch size, where `nnunetv2` is installed.
 
-Each says how long its start, every step and waiting for data took; one JSON line.
+The task is JSON. Each says how long its start, every step and waiting for data took; one JSON line.
 """
 
 import dataclasses
@@ -122,8 +122,7 @@ def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training
 
 
 def main() -> None:
-    fields = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(json.dumps(run(Task(**fields | {"settings": tuple(fields["settings"])}))), flush=True)
+    print(json.dumps(run(Task(**json.loads(sys.argv[1])))), flush=True)
 
 
 if __name__ == "__main__":

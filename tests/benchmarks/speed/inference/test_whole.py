@@ -22,7 +22,6 @@ def test_both_ways_are_timed_and_agree() -> None:
         assert row["scan"] == [48, 48, 9]
         assert row["classes"] > 1
         assert row["differ"] <= {"fp32": 1e-4, "int8": 1e-2}[row["precision"]] * row["voxels"]
-        assert row["largest_margin"] < {"fp32": 1e-4, "int8": 1.0}[row["precision"]]
         assert all(row[form]["wall_ms_p50"] > 0 for form in FORMS)
         assert row["ratio_wall"] == pytest.approx(row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"])
     counted = results["rows"][0]["nodes"]["CPUExecutionProvider"]
