@@ -14,9 +14,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.export.load_model import load_model
 from attunet.metrics.aggregate import mean
@@ -27,6 +27,7 @@ from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.log_lines import forward_log
+from attunet.training.loop import train
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +45,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
 }
 
 
-class Row(TypedDict):
-    """A training: its data set, the change of its settings, the mean Dice of the cases left out."""
-
-    data: str
-    change: str
-    dice: float
-    minutes: float
-
-
-def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Row]:
-    """Train and judge what is left; gives all rows of results.json.
+def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Json]:
+    """Train and judge what is left; gives all rows of results.json, with the mean Dice of the cases left out.
 
     Args:
         out: folder of the sources, stores, runs and results.
@@ -62,12 +54,12 @@ def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Ro
         settings: `section.field=value` of all trainings.
     """
     file = out / "results.json"
-    rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    rows: list[Json] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     for name in names:
         for change in CHANGES:
             if any((row["data"], row["change"]) == (name, change) for row in rows):
                 continue
-            store = _store(out / name.replace(" ", "-"), whole=change == WHOLE)
+            store = _store(name, out / name.replace(" ", "-"), whole=change == WHOLE)
             if store is None:  # the automatic window is the whole slice
                 continue
             began = time.monotonic()
@@ -81,10 +73,10 @@ def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Ro
     return rows
 
 
-def _store(folder: Path, *, whole: bool) -> Store | None:
+def _store(name: str, folder: Path, *, whole: bool) -> Store | None:
     """The data set's store, with the automatic window or with whole slices; None where these are the same."""
     if not (folder / "source").exists():
-        write_stand_in(next(name for name in STAND_INS if name.replace(" ", "-") == folder.name), folder / "source")
+        write_stand_in(name, folder / "source")
     store = _prepared(folder, "store", ())
     if not whole:
         return store
@@ -104,15 +96,13 @@ def _prepared(folder: Path, name: str, settings: tuple[str, ...]) -> Store:
 
 def _train_and_judge(store: Store, run: Path, change: str, settings: Sequence[str]) -> float:
     """Mean Dice of the cases left out."""
-    from attunet.training.loop import train
-
     train(store.path, run, read_config(None, (*settings, *CHANGES[change])), fold=0, resume="auto")
     model = load_model(run)
     cases = (read_labelled_case(store, name) for name in store.split(0)[1])
     return statistics.mean(mean(dice_from_confusion(evaluate_case(model, case).confusion)[1:]) for case in cases)
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Json]) -> str:
     """A Markdown table: a row for each data set."""
     lines = ["| data | like | " + " | ".join(CHANGES) + " | auto / best |", "|---" * (len(CHANGES) + 3) + "|"]
     for name in dict.fromkeys(row["data"] for row in rows):

@@ -7,7 +7,6 @@ read from the disk. Prints a table and one JSON line.
 """
 
 import argparse
-import resource
 import shutil
 import tempfile
 import time
@@ -17,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from attunet.benchmarks.evaluation.results_table import Json
@@ -114,8 +114,8 @@ def measure(path: Path, tier: str, settings: Settings) -> dict[str, float]:
 
 def _resident_mb() -> float:
     """Memory of this process that no file could give back, in 10^6 bytes."""
-    resident, shared = (int(word) for word in Path("/proc/self/statm").read_text().split()[1:3])
-    return (resident - shared) * resource.getpagesize() / 1e6
+    memory = psutil.Process().memory_info()
+    return float(memory.rss - memory.shared) / 1e6
 
 
 def _row(

@@ -29,10 +29,10 @@ from attunet.benchmarks.speed.training.others import Task, Timed, Training, mona
 from attunet.benchmarks.speed.training.progress import Progress
 from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
+from attunet.device.memory import peak_memory_mb
 from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.store import Store, open_store
-from attunet.system.peak_memory import peak_resident_mb
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -85,7 +85,6 @@ def run(task: Task) -> Json:
         steps += 1
     program.wait()
     seconds = time.monotonic() - began
-    on_gpu = accelerator.device.type == "cuda"
     return {
         "steps": steps,
         "seconds": seconds,
@@ -94,7 +93,7 @@ def run(task: Task) -> Json:
         "note": program.note,
         "num_parameters": sum(p.numel() for p in program.network.parameters()),
         "device": accelerator.device.type,
-        "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_resident_mb(),
+        "peak_memory_mb": peak_memory_mb(accelerator.device),
         "to_dice": _to_dice(task, store, config, program) if task.dice is not None else None,
     }
 
