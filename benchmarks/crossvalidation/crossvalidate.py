@@ -10,9 +10,8 @@ from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run, scoring_seconds
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
-from attunet.benchmarks.crossvalidation.kept_cases import keep_cases
 from attunet.benchmarks.crossvalidation.plan import Grid, Parent, PlannedRun, minutes_per_run, start_from
-from attunet.benchmarks.crossvalidation.results import results_of, write_results
+from attunet.benchmarks.crossvalidation.results import keep_cases, results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
 from attunet.benchmarks.evaluation.commands import preparing_command
 from attunet.benchmarks.evaluation.plots import make_folder

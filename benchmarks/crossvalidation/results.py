@@ -1,4 +1,4 @@
-"""results.json, results.md and plots/ of a cross-validation."""
+"""results.json, results.md, plots/ and, for the report, cases/ of a cross-validation."""
 
 import json
 import logging
@@ -10,6 +10,15 @@ from attunet.benchmarks.crossvalidation.plan import Key, PlannedRun
 from attunet.benchmarks.crossvalidation.results_table import markdown
 from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
+from attunet.benchmarks.evaluation.saved_cases import (
+    ATTENTION_CASES,
+    FOLDER,
+    HELD_OUT,
+    limit_images,
+    save_attention,
+    save_case,
+    worst_first,
+)
 from attunet.classes import IGNORE_LABEL
 from attunet.errors import InputError, RunError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
@@ -21,7 +30,7 @@ from attunet.plots.organ_slices import draw_organ_slices
 from attunet.plots.view import view_of
 from attunet.runs.load_run import load_run
 from attunet.runs.run_folder import read_metrics
-from attunet.runs.run_model import run_model
+from attunet.runs.run_model import open_run, run_model
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
@@ -130,3 +139,38 @@ def _draw(folder: Path, results: CrossvalidationResults) -> None:
     curves = {row["name"]: row["time_to_accuracy"] for row in scored if row["configured"]}
     if any(curve["minutes"] for curve in curves.values()):
         draw_time_to_accuracy(folder / "time_to_accuracy.png", curves)
+
+
+def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *, device: str) -> None:
+    """Writes `out/cases/` and, for the worst cases, `CASE.attention.npz` in the folders of the runs with the lowest
+    seed.
+
+    Without the source files there are none, which is logged: the scores do not need them.
+    """
+    held = {key: run for key, run in scored.items() if run is not None}
+    dice: dict[str, list[list[float]]] = {}
+    for run in held.values():
+        for case, scores in run.scores[store.preprocessing.postprocessing.words].items():
+            dice.setdefault(case, []).append(list(scores["dice"].values()))
+    ordered = worst_first(dice)
+    first_seed = min(seed for _, _, seed, _ in held)
+    try:
+        for name in dice:
+            save_case(out / FOLDER / name, read_labelled_case(store, name), store.spec)
+        limit_images(out / FOLDER, ordered)
+        for (_, _, seed, fold), run in held.items():
+            if seed == first_seed:
+                held_out = store.split(fold)[1]
+                worst = [name for name in ordered[:ATTENTION_CASES] if name in held_out]
+                _keep_attention(run.run, store, worst, device)
+    except InputError as error:
+        logger.warning(f"no images for the report: {error}")
+
+
+def _keep_attention(path: Path, store: Store, cases: list[str], device: str) -> None:
+    if not cases:
+        return
+    model = open_run(path, device)
+    for case in cases if model.num_gates else ():
+        volume, _ = store.read_source(case)
+        save_attention(path / HELD_OUT / f"{case}.attention.npz", model, volume)

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from attunet.benchmarks.evaluation.results_table import Json, aligned
-from attunet.benchmarks.speed.operations.levels import (
+from attunet.benchmarks.speed.operations.measures import (
     HEAD,
+    Call,
     Settings,
     level_cells,
     measure_level,
     settings_of,
     settings_parser,
 )
-from attunet.benchmarks.speed.operations.measures import Call
 from attunet.benchmarks.speed.program import keep, run_program
 from attunet.device.accelerator import keep_freed_memory
 from attunet.ops import batch_norm_relu

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("torch")
 
 from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Training, epochs_of, plan, pretraining
+from attunet.benchmarks.accuracy.better import better, unfinished
 from attunet.benchmarks.accuracy.results import merged, summary, table
 from attunet.benchmarks.accuracy.stores import fold_stores
-from attunet.benchmarks.accuracy.trainings import better, unfinished
 from attunet.store import Store, open_store
 
 

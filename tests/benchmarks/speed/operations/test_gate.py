@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attunet.benchmarks.speed.operations.gate import benchmark, draw, table
-from attunet.benchmarks.speed.operations.gate_runs import expected_saving_bytes, measure_memory
-from attunet.benchmarks.speed.operations.levels import Settings
-from attunet.benchmarks.speed.operations.measures import peak_bytes
+from attunet.benchmarks.speed.operations.gate import benchmark, draw, expected_saving_bytes, measure_memory, table
+from attunet.benchmarks.speed.operations.measures import Settings, peak_bytes
 
 COMMAND = [sys.executable, "-m", "attunet.benchmarks.speed.operations.gate"]
 SETTINGS = Settings(device="cpu", width=4, size=64, batch_size=4, dtype="float32", seconds=0.02)

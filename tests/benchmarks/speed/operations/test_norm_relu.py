@@ -1,6 +1,6 @@
 """The benchmark of batch norm with ReLU measures every level against a copy of the bytes that it must move."""
 
-from attunet.benchmarks.speed.operations.levels import Settings
+from attunet.benchmarks.speed.operations.measures import Settings
 from attunet.benchmarks.speed.operations.norm_relu import benchmark, table
 
 
