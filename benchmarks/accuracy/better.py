@@ -31,8 +31,7 @@ from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import ARMS, Arm, Training, plan, pretraining
-from attunet.benchmarks.accuracy.judge import About, Row, confusion_of, judge
-from attunet.benchmarks.accuracy.results import merged, summary, table
+from attunet.benchmarks.accuracy.results import confusion_of, judge, merged, summary, table
 from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
@@ -76,7 +75,7 @@ def better(
     """
     deadline, file = time.monotonic() + 60 * minutes, out / "results.json"
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    rows: list[Json] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
     chosen = (*settings, f"run.device={device}")
     trainings = plan(arms, folds, out / "runs", num_seeds=seeds, settings=chosen)
@@ -111,7 +110,7 @@ def better(
     return results
 
 
-def unfinished(trainings: Sequence[Training], rows: Sequence[Row]) -> list[Training]:
+def unfinished(trainings: Sequence[Training], rows: Sequence[Json]) -> list[Training]:
     """The trainings that are not judged, and the members of ensembles that are not."""
     judged = {(row["arm"], row["network"], row["seed"], row["fold"]) for row in rows}
 
@@ -162,7 +161,7 @@ def _run(trainings: Sequence[Training], processes: int, gpus: Sequence[str], dea
             yield jobs[outcome.job], time.monotonic() - began[outcome.job], error
 
 
-def _judge(training: Training, trainings: Sequence[Training], whole: Store, device: str) -> tuple[list[Row], str]:
+def _judge(training: Training, trainings: Sequence[Training], whole: Store, device: str) -> tuple[list[Json], str]:
     """Rows of a training, of its snapshots, and of the fold's ensemble if its last member is finished with it;
     or the error.
     """
@@ -178,7 +177,7 @@ def _judge(training: Training, trainings: Sequence[Training], whole: Store, devi
         for (network, seed, kind), path in paths.items():
             model = load_model(path, device=device)
             assert not set(store.split(0)[1]) & set(model.training_cases), f"{path}: was trained on what is judged"
-            about: About = {"arm": arm.name, "kind": kind, "network": network, "seed": seed, "fold": training.fold}
+            about = {"arm": arm.name, "kind": kind, "network": network, "seed": seed, "fold": training.fold}
             rows += judge(about, store, 0, confusion_of(model))
     except (InputError, RunError, RuntimeError) as error:
         return [], f"{type(error).__name__}: {error}"

@@ -22,13 +22,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
 
-from attunet.benchmarks.accuracy.judge import About, Row, confusion_of, judge
-from attunet.benchmarks.evaluation.results_table import aligned
+from attunet.benchmarks.accuracy.results import confusion_of, judge
+from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.benchmarks.nnunet.raw_data import RawCase, image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
 from attunet.benchmarks.nnunet.training import train_for
@@ -39,7 +38,7 @@ from attunet.fields import JsonObject
 from attunet.presets import read_config
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
-from attunet.system.environment import Environment, environment
+from attunet.system.environment import environment
 from attunet.system.log_lines import forward_log
 from attunet.system.workers import usable_cores
 from attunet.training.loop import train
@@ -59,15 +58,8 @@ class Call:
     settings: tuple[str, ...]
 
 
-class Results(TypedDict):
-    environment: Environment
-    minutes: float
-    rows: list[Row]
-    nnunet: JsonObject  # facts of its training
-
-
-def compare(call: Call, out: Path) -> Results:
-    """Trains and judges both.
+def compare(call: Call, out: Path) -> Json:
+    """Trains and judges both; gives the rows of the cases and facts of nnU-Net's training.
 
     Raises:
         InputError: if `nnunetv2` is not installed, or a case has classes that were not drawn.
@@ -85,8 +77,8 @@ def compare(call: Call, out: Path) -> Results:
     return {"environment": environment(), "minutes": call.minutes, "rows": rows, "nnunet": facts}
 
 
-def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Row]:
-    about: About = {"arm": arm, "kind": "single", "network": arm, "seed": 0, "fold": call.fold}
+def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Json]:
+    about = {"arm": arm, "kind": "single", "network": arm, "seed": 0, "fold": call.fold}
     return judge(about, call.store, call.fold, confusion)
 
 
@@ -122,7 +114,7 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
     return facts, confusion
 
 
-def table(results: Results) -> str:
+def table(results: Json) -> str:
     rows = results["rows"]
     cells = [["training", "case", "mean", *rows[0]["dice"]]]
     for row in rows:

@@ -1,30 +1,52 @@
-"""The judged cases as one JSON and one table: means of every arm, and the planned comparisons."""
+"""The judged cases, a row each, and their summary: means of every arm, and the planned comparisons."""
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from attunet.benchmarks.accuracy.arms import Arm
-from attunet.benchmarks.accuracy.judge import Row
 from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.evaluate_case import LabelledCase, evaluate_case, read_labelled_case
 from attunet.metrics.aggregate import mean, nan_to_null
+from attunet.metrics.overlap import dice_from_confusion
 from attunet.metrics.significance import compare_paired
+from attunet.store import Store
+from attunet.volumes.model import Model
 
-Key = Literal["arm", "kind", "network", "seed", "fold", "case"]
-KEY: tuple[Key, ...] = ("arm", "kind", "network", "seed", "fold", "case")
+KEY = ("arm", "kind", "network", "seed", "fold", "case")
 KINDS = ("single", "snapshots", "ensemble")
 MAX_LINES = 60
 
 Group = tuple[str, str, str]  # arm, kind, and network or "all"
 
 
-def merged(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+def confusion_of(model: Model) -> Callable[[LabelledCase], np.ndarray]:
+    """The function that segments a case with the model and counts its voxels, after post-processing."""
+    return lambda case: evaluate_case(model, case).confusion
+
+
+def judge(about: Json, store: Store, fold: int, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Json]:
+    """Dice on the native grid of the cases that a fold of the store leaves out, as the cross-validation judges them.
+
+    Args:
+        about: the fields "arm", "kind", "network", "seed" and "fold" of the rows; an ensemble has the network "all" and
+            the seed -1.
+        confusion: a case -> voxel counts `(K, K)`, rows the reference, columns the prediction.
+    """
+    rows: list[Json] = []
+    for name in store.split(fold)[1]:
+        dice = dice_from_confusion(confusion(read_labelled_case(store, name)))[1:]
+        by_class = dict(zip(store.classes.foreground, map(float, dice), strict=True))
+        rows.append({**about, "case": name, "patient": store.case(name).patient, "mean": mean(dice), "dice": by_class})
+    return nan_to_null(rows)
+
+
+def merged(rows: Sequence[Json], new: Sequence[Json]) -> list[Json]:
     """The rows with new ones, which replace those of the same training and case."""
     return list({tuple(row[name] for name in KEY): row for row in [*rows, *new]}.values())
 
 
-def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Json:
+def summary(rows: Sequence[Json], arms: Sequence[Arm]) -> Json:
     """The means of every arm and the comparisons, of which those of one network decide nothing.
 
     Args:
@@ -47,12 +69,12 @@ def summary(rows: Sequence[Row], arms: Sequence[Arm]) -> Json:
     return nan_to_null({"arms": means, "comparisons": [one for one in compared if one is not None]})
 
 
-def _select(rows: Iterable[Row], group: Group) -> list[Row]:
+def _select(rows: Iterable[Json], group: Group) -> list[Json]:
     arm, kind, network = group
     return [row for row in rows if row["arm"] == arm and row["kind"] == kind and network in ("all", row["network"])]
 
 
-def _by_case(rows: Iterable[Row], organ: str | None = None) -> dict[str, float]:
+def _by_case(rows: Iterable[Json], organ: str | None = None) -> dict[str, float]:
     """Case -> mean Dice over all trainings that left it out, of one organ or of the mean over the classes."""
     values: dict[str, list[float]] = {}
     for row in rows:
@@ -61,7 +83,7 @@ def _by_case(rows: Iterable[Row], organ: str | None = None) -> dict[str, float]:
     return {case: mean(numbers) for case, numbers in sorted(values.items())}
 
 
-def _means(group: Group, rows: Sequence[Row]) -> Json:
+def _means(group: Group, rows: Sequence[Json]) -> Json:
     arm, kind, network = group
     cases = _by_case(rows)
     worst = min(cases, key=lambda case: cases[case])
@@ -79,11 +101,11 @@ def _means(group: Group, rows: Sequence[Row]) -> Json:
     }
 
 
-def _compare(rows: Sequence[Row], first: Group, second: Group) -> Json | None:
+def _compare(rows: Sequence[Json], first: Group, second: Group) -> Json | None:
     """`second` minus `first` on the trainings that both have; on the cases that both have where the kinds differ."""
-    fields: tuple[Key, ...] = ("network", "seed", "fold", "case") if first[1] == second[1] else ("case",)
+    fields = ("network", "seed", "fold", "case") if first[1] == second[1] else ("case",)
 
-    def key(row: Row) -> tuple[object, ...]:
+    def key(row: Json) -> tuple[object, ...]:
         return tuple(row[name] for name in fields)
 
     a, b = _select(rows, first), _select(rows, second)

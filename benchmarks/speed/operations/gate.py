@@ -43,14 +43,8 @@ TENSORS_MOVED = {"inference": 2, "training": 5}  # as large as the output; see `
 
 
 def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path | None = None) -> Json:
-    """All measurements as JSON values: rows of single gates, rows of the whole network,
-    and the memory of a training step.
-
-    Args:
-        settings: of all measurements.
-        compiled: whether torch.compile is measured too.
-        network: whether the whole network is.
-        file: is written again after every level.
+    """Rows of single gates and of the whole network, and the memory of a training step; `file` is written again after
+    every level.
     """
     torch.manual_seed(0)
     if settings.device == "cpu":

@@ -1,4 +1,4 @@
-"""Time and memory of operations at every level of a network, beside a copy of as many bytes, on the CPU and on a GPU."""
+"""Time and memory of operations at the levels of a network, beside a copy of as many bytes, on the CPU and on a GPU."""
 
 import argparse
 import os
