@@ -98,10 +98,10 @@ def measure(
                 logger.info(f"{name}: exporting")
                 paths = write_pair(network, precision, size, scan, Path(folder))
                 try:
-                    loaded = [Segmenter(path, provider=provider, num_threads=num_threads) for path in paths]
-                    rows.append({"precision": precision, "size": size, **_row(*loaded, scan, runs)})
+                    ordinary, whole = (Segmenter(path, provider=provider, num_threads=num_threads) for path in paths)
+                    rows.append({"precision": precision, "size": size, **_row(ordinary, whole, scan, runs)})
                     if nodes:
-                        rows[-1]["nodes"] = count_nodes(paths[1], loaded[1], scan, num_threads)
+                        rows[-1]["nodes"] = count_nodes(paths[1], whole, scan, num_threads)
                 except (InputError, RunError) as error:
                     skipped[name] = str(error)
                     logger.info(f"skipped: {name}: {error}")
