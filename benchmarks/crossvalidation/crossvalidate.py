@@ -5,7 +5,6 @@ in one table.
 import logging
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run, scoring_seconds
@@ -158,18 +157,17 @@ def _score(
     store: Store, out: Path, grid: Grid, plan: Sequence[PlannedRun], every_postprocessing: bool, failed: str
 ) -> CrossvalidationResults:
     """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
-    device, own = "cuda" if visible_gpus() else "cpu", store.preprocessing.postprocessing
+    own = store.preprocessing.postprocessing
     postprocessings = [own, *(other for other in (LARGEST, UNTOUCHED) if every_postprocessing and other != own)]
-    score = partial(score_run, store=store, postprocessings=postprocessings, device=device)
-    scored = {run.key: score(run.path, fold=run.fold, config=run.config) for run in plan}
+    scored = {run.key: score_run(run.path, store, run.fold, run.config, postprocessings) for run in plan}
     if not any(scored.values()):
         if failed:
             raise RunError(f"{out}: {failed}")
         raise InputError(f"{out}: none of {len(plan)} trainings is finished")
     make_folder(out)
-    keep_cases(out, store, scored, device=device)
+    keep_cases(out, store, scored)
     methods = methods_of(scored, postprocessings)
     commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
     results = results_of(store, plan, scored, methods, commands)
-    write_results(out, results, methods, store, device=device)
+    write_results(out, results, methods, store)
     return results

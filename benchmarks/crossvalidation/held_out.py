@@ -12,6 +12,7 @@ from typing import TypeGuard, cast
 
 import numpy as np
 
+from attunet.benchmarks.crossvalidation.jobs import predicting_device
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.confidence.estimator import LearnedCase
 from attunet.config import Config
@@ -50,20 +51,13 @@ class HeldOut:
 
 
 def score_run(
-    path: Path,
-    store: Store,
-    fold: int,
-    config: Config,
-    *,
-    postprocessings: Sequence[Postprocessing],
-    device: str = "cpu",
+    path: Path, store: Store, fold: int, config: Config, postprocessings: Sequence[Postprocessing]
 ) -> HeldOut | None:
     """Scores the run at `path`, or reads its scores from an earlier call, which are saved in the run's folder.
 
     Args:
         config: configuration that the run must have been trained with, with `auto` values resolved or not.
         postprocessings: that the predictions are scored with.
-        device: on which PyTorch predicts, `cpu` or `cuda`.
 
     Returns:
         None if no training has finished at `path`.
@@ -72,7 +66,7 @@ def score_run(
         InputError: if the run belongs to another store, fold or configuration.
 
     Example:
-        >>> score_run(path, store, 0, config, postprocessings=[UNTOUCHED]).scores  # doctest: +SKIP
+        >>> score_run(path, store, 0, config, [UNTOUCHED]).scores  # doctest: +SKIP
     """
     if not progress_of(path)[1]:
         return None
@@ -86,7 +80,7 @@ def score_run(
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
     origin = Origin.of(run, store.preprocessing.postprocessing)
     if missing or not is_learned(path, origin):
-        new, learned = _score(run_model(run, device), run, store, missing)
+        new, learned = _score(run_model(run, predicting_device()), run, store, missing)
         scores |= new
         write_learned_cases(path, origin, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))

@@ -116,6 +116,11 @@ def visible_gpus() -> list[str]:
     return named[:count] if named else [str(index) for index in range(count)]
 
 
+def predicting_device() -> str:
+    """`cuda` where this process may use a GPU, else `cpu`."""
+    return "cuda" if visible_gpus() else "cpu"
+
+
 def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))

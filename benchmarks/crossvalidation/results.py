@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import HeldOut, progress_of
+from attunet.benchmarks.crossvalidation.jobs import predicting_device
 from attunet.benchmarks.crossvalidation.plan import Key, PlannedRun
 from attunet.benchmarks.crossvalidation.results_table import markdown
 from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, pairs_to_compare
@@ -82,17 +83,9 @@ def results_of(
     return nan_to_null(results)
 
 
-def write_results(
-    out: Path, results: CrossvalidationResults, methods: Sequence[Method], store: Store, *, device: str
-) -> None:
+def write_results(out: Path, results: CrossvalidationResults, methods: Sequence[Method], store: Store) -> None:
     """Draws the worst organs, notes where their pictures are, and writes everything.
-
-    Args:
-        methods: in the order of the results.
-        device: on which PyTorch predicts the worst organs, `cpu` or `cuda`.
-
-    Example:
-        >>> write_results(out, results, methods, store, device="cpu")  # doctest: +SKIP
+    methods: in the order of the results.
     """
     files = file_names(f"{method.recipe}={method.model}" for method in methods)
     for method, row in zip(methods, results["methods"], strict=True):
@@ -100,7 +93,7 @@ def write_results(
         if row["configured"] and worst:
             place = f"plots/worst_{files[f'{method.recipe}={method.model}']}.png"
             try:
-                is_drawn = _draw_worst_organ(out / place, method, worst, store, device)
+                is_drawn = _draw_worst_organ(out / place, method, worst, store)
             except (InputError, RunError) as error:  # the table does not need the source files
                 logger.warning(f"no picture of the worst organ: {error}")
                 is_drawn = False
@@ -111,7 +104,7 @@ def write_results(
     logger.info(f"written to {out}: results.json, results.md, plots/")
 
 
-def _draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store, device: str) -> bool:
+def _draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Store) -> bool:
     """Draws the organ with the lowest Dice, which a mean hides, slice by slice, from a new prediction of the same run.
 
     False if neither the prediction nor the reference has it: a device may round differently from the one that was
@@ -119,7 +112,7 @@ def _draw_worst_organ(path: Path, method: Method, worst: WorstOrgan, store: Stor
     """
     run = load_run(method.runs[worst["seed"], worst["fold"]].run)
     case = read_labelled_case(store, worst["case"])
-    prediction = evaluate_case(run_model(run, device), case).finished(method.postprocessing).copy()
+    prediction = evaluate_case(run_model(run, predicting_device()), case).finished(method.postprocessing).copy()
     prediction[case.truth == IGNORE_LABEL] = 0
     view = view_of(case.volume, slice_axis=store.spec.slice_axis, oriented=store.spec.orientation is not None)
     index = store.classes.names.index(worst["class"])
@@ -141,7 +134,7 @@ def _draw(folder: Path, results: CrossvalidationResults) -> None:
         draw_time_to_accuracy(folder / "time_to_accuracy.png", curves)
 
 
-def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *, device: str) -> None:
+def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None]) -> None:
     """Writes `out/cases/` and, for the worst cases, `CASE.attention.npz` in the folders of the runs with the lowest
     seed.
 
@@ -162,15 +155,15 @@ def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None], *,
             if seed == first_seed:
                 held_out = store.split(fold)[1]
                 worst = [name for name in ordered[:ATTENTION_CASES] if name in held_out]
-                _keep_attention(run.run, store, worst, device)
+                _keep_attention(run.run, store, worst)
     except InputError as error:
         logger.warning(f"no images for the report: {error}")
 
 
-def _keep_attention(path: Path, store: Store, cases: list[str], device: str) -> None:
+def _keep_attention(path: Path, store: Store, cases: list[str]) -> None:
     if not cases:
         return
-    model = open_run(path, device)
+    model = open_run(path, predicting_device())
     for case in cases if model.num_gates else ():
         volume, _ = store.read_source(case)
         save_attention(path / HELD_OUT / f"{case}.attention.npz", model, volume)

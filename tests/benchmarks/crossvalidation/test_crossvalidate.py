@@ -290,9 +290,7 @@ def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
         check_belongs(run, open_store(store_with(exchange, training)), 0, run.config)
     other = open_store(store_with(exchange, held_out))
     check_belongs(run, other, 0, run.config)
-    before, after = (
-        score_run(run.path, store, 0, run.config, postprocessings=[UNTOUCHED]) for store in (small_store, other)
-    )
+    before, after = (score_run(run.path, store, 0, run.config, [UNTOUCHED]) for store in (small_store, other))
     assert before.scores != after.scores
 
 
