@@ -126,7 +126,6 @@ def evaluate_loaded(
     cases = _cases(opened, fold)
     for one in loaded:
         _check_fit(one.model, one.path, opened)
-    require_own_folder(out, "an evaluation")
     with new_cases(out) as kept:
         by_model, predictions = _evaluate_cases(loaded, opened, cases, kept)
         _keep_worst(loaded, by_model, opened, kept)
@@ -157,13 +156,10 @@ def evaluate_loaded(
 
 
 def _cases(store: Store, fold: int | None) -> list[Case]:
-    labelled = [c for c in store.cases if c.labelled]
-    if fold is not None:
-        held_out = set(store.split(fold)[1])
-        labelled = [c for c in labelled if c.name in held_out]
-    if not labelled:
+    cases = [c for c in store.cases if c.labelled] if fold is None else list(map(store.case, store.split(fold)[1]))
+    if not cases:
         raise InputError(f"{store.path}: no labelled case to evaluate" + ("" if fold is None else f" in fold {fold}"))
-    return labelled
+    return cases
 
 
 def _check_fit(model: Model, path: Path, store: Store) -> None:
@@ -182,9 +178,7 @@ def _evaluate_cases(
     models: Sequence[EvaluatedModel], store: Store, cases: Sequence[Case], kept: Path
 ) -> tuple[list[list[CaseResult]], Predictions]:
     """Segments every case with every model, the models in turn; one list of case results per model, and the label maps.
-
-    Args:
-        kept: folder for images and label maps, which a report shows.
+    kept: folder for images and label maps, which a report shows.
     """
     results: list[list[CaseResult]] = [[] for _ in models]
     seen = [{c.patient for c in store.cases if c.image_sha256 in one.training_hashes} for one in models]
@@ -208,10 +202,7 @@ def _evaluate_cases(
 
 
 def _keep_worst(
-    models: Sequence[EvaluatedModel],
-    by_model: Sequence[Sequence[CaseResult]],
-    store: Store,
-    kept: Path,
+    models: Sequence[EvaluatedModel], by_model: Sequence[Sequence[CaseResult]], store: Store, kept: Path
 ) -> None:
     """Saves the attention maps of the worst cases, which a report shows first, and limits the size of the images."""
     worst = worst_first({rows[0].case: [row.metrics.dice for row in rows] for rows in zip(*by_model, strict=True)})

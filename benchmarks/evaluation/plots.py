@@ -52,18 +52,10 @@ def make_folder(out: Path) -> None:
 
 
 def draw_evaluation(
-    folder: Path,
-    results: EvaluationResults,
-    models: Sequence[EvaluatedModel],
-    predictions: Predictions,
-    store: Store,
+    folder: Path, results: EvaluationResults, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store
 ) -> None:
     """Draws speed and accuracy of all models, a confusion matrix for each, outlines and attention maps of some cases,
     training curves.
-
-    Args:
-        results: content of results.json.
-        predictions: label maps of every model and case.
 
     Example:
         >>> draw_evaluation(out / "plots", results, models, predictions, store)  # doctest: +SKIP

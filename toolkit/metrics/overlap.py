@@ -73,10 +73,14 @@ def pixel_accuracy(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class CaseMetrics:
-    """Metrics of one case in 3D: counts `(K, K)` of all classes, the others float64 `(K - 1,)` by foreground class."""
+    """Metrics of one case in 3D: counts `(K, K)` of all classes, the others float64 `(K - 1,)` by foreground class.
+    The tables of a cross-validation have every field.
+    """
 
     counts: np.ndarray
     dice: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
     ravd_percent: np.ndarray
     hd95_mm: np.ndarray
     assd_mm: np.ndarray
@@ -113,6 +117,8 @@ def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
     return CaseMetrics(
         counts=counts,
         dice=dice,
+        precision=precision_from_confusion(counts)[1:],
+        recall=recall_from_confusion(counts)[1:],
         ravd_percent=ravd_percent,
         hd95_mm=hd95_mm,
         assd_mm=assd_mm,
