@@ -15,9 +15,8 @@ from attunet.errors import Finding, InputError, one_line
 from attunet.fields import MAX_PATH, Rule
 from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, cases_of, finding_of, read_manifest
 from attunet.sources.case_files import content_hash
-from attunet.sources.codings import to_indices
 from attunet.sources.find_by_hash import find_by_hash
-from attunet.sources.read_case import MaskOptions, read_image, read_labels, without_names
+from attunet.sources.read_case import MaskOptions, read_case, without_names
 from attunet.sources.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
 from attunet.system.pseudonyms import Pseudonyms
@@ -202,11 +201,7 @@ class Store:
         case = self.case(name)
         options = MaskOptions(case.label_values, self.grey_levels, self.choices)
         with without_names(f"{self.path}: {name}", self.is_pseudonymised):
-            volume = read_image(images, choices=self.choices)
-            if case.label_mapping is None:
-                return volume, None
-            mask = read_labels(masks, volume, images[0], options)
-            return volume, to_indices(mask.values, case.label_mapping, masks[0])
+            return read_case(images, masks, case.label_mapping, options)
 
 
 def open_store(path: str | Path, names: Pseudonyms | None = None, *, source: str | Path | None = None) -> Store:

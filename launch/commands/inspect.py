@@ -18,9 +18,8 @@ from attunet.preparation.facts_cache import scan_readable_cases
 from attunet.preparation.survey import Survey, survey
 from attunet.runs.run_folder import holds_runs, is_snapshots
 from attunet.sources.case_files import SourceOptions, files_in
-from attunet.sources.codings import to_indices
 from attunet.sources.find_cases import find_cases
-from attunet.sources.read_case import MaskOptions, read_image, read_labels
+from attunet.sources.read_case import MaskOptions, read_case
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
@@ -178,13 +177,8 @@ def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterato
 def _read(seen: Survey) -> Iterator[tuple[str, Volume, np.ndarray | None]]:
     source, mappings = seen.source, seen.resolved.mappings
     for case in source.cases:
-        volume = read_image(case.images, choices=source.choices)
-        labels = None
-        if case.labels and case.case in mappings:
-            options = MaskOptions(case.label_values, source.grey_levels, source.choices)
-            mask = read_labels(case.labels, volume, case.images[0], options)
-            labels = to_indices(mask.values, mappings[case.case], case.labels[0])
-        yield case.case, volume, labels
+        options = MaskOptions(case.label_values, source.grey_levels, source.choices)
+        yield case.case, *read_case(case.images, case.labels, mappings.get(case.case), options)
 
 
 def _describe_facts(facts: CaseFacts) -> str:

@@ -1,7 +1,7 @@
 """Geometry of a NIfTI header (sform, qform, pixdim, codes, units), often filled in partly or against itself."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -24,15 +24,8 @@ GEOMETRY = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """A header's geometry.
-
-    Args:
-        affine: `(4, 4)` float64, voxel index to mm in RAS+.
-        is_oriented: False where the header has neither sform nor qform.
-        decisions: readings that another program could make otherwise.
-    """
+class Geometry(NamedTuple):
+    """A header's affine `(4, 4)`, voxel index to mm in RAS+; False for one without an orientation; the decisions."""
 
     affine: np.ndarray
     is_oriented: bool

@@ -15,14 +15,12 @@ from attunet.fields import Fields, JsonObject, read_json
 from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles, joined_hash
-from attunet.sources.codings import to_indices
-from attunet.sources.read_case import MaskOptions, read_image, read_labels, without_names
+from attunet.sources.read_case import MaskOptions, read_case, without_names
 from attunet.system.atomic_files import name_in_errors, sha256
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
-from attunet.volumes.volume import Volume
 
 WRITTEN_BY = 3  # version of the writer; increase it when the same files and settings would give other arrays
 CASE = "case.json"
@@ -79,8 +77,9 @@ def finished_shard(task: ShardTask) -> Fields | None:
 def write_shard(task: ShardTask) -> Fields:
     """Prepare one case and write its arrays; returns its manifest entry without the file names."""
     files = task.files
+    options = MaskOptions(files.label_values, task.levels, task.choices)
     with without_names(files.case, files.hidden):
-        volume, indices = _read(task)
+        volume, indices = read_case(files.images, files.labels, task.mapping, options)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
     shutil.rmtree(task.folder, ignore_errors=True)  # remains of a killed call, with temporary files
     task.folder.mkdir()
@@ -117,17 +116,6 @@ def write_shard(task: ShardTask) -> Fields:
         partial.write_text(text, encoding="utf-8")
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return Fields(entry, files.case)
-
-
-def _read(task: ShardTask) -> tuple[Volume, np.ndarray | None]:
-    """The case's volume, and its class indices if it has labels."""
-    files = task.files
-    volume = read_image(files.images, choices=task.choices)
-    if not files.labels or task.mapping is None:
-        return volume, None
-    options = MaskOptions(files.label_values, task.levels, task.choices)
-    mask = read_labels(files.labels, volume, files.images[0], options)
-    return volume, to_indices(mask.values, task.mapping, files.labels[0])
 
 
 def _save(path: Path, array: np.ndarray) -> None:

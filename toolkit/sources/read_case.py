@@ -1,6 +1,6 @@
 """Reading of a case's files: image and mask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, read_annotation
 from attunet.io.pictures.images import IMAGE_SUFFIXES, is_jpeg, require_black_and_white
 from attunet.io.readers import NOTHING, read_mask, read_volume
 from attunet.sources.case_files import files_in
+from attunet.sources.codings import to_indices
 from attunet.sources.grey_levels import snap
 from attunet.sources.layouts.numbers import pair_by_number
 from attunet.volumes.geometry import orient, orientation_transform
@@ -88,6 +89,26 @@ def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
         return first
     decisions = dict.fromkeys(decision for volume in volumes for decision in volume.decisions)
     return replace(first, data=np.concatenate([v.data for v in volumes]), decisions=tuple(decisions))
+
+
+def read_case(
+    images: Sequence[Path], masks: Sequence[Path], mapping: Mapping[int, int] | None, options: MaskOptions
+) -> tuple[Volume, np.ndarray | None]:
+    """Read a case's image, and its masks as class indices uint8 `(X, Y, Z)`.
+
+    Args:
+        images: as for `read_image`.
+        masks: as for `read_labels`.
+        mapping: label value -> class index; None for a case without classes, whose masks are not read.
+        options: see `MaskOptions`.
+
+    Raises:
+        InputError: as `read_image`, `read_labels` and `to_indices` do.
+    """
+    volume = read_image(images, choices=options.choices)
+    if not masks or mapping is None:
+        return volume, None
+    return volume, to_indices(read_labels(masks, volume, images[0], options).values, mapping, masks[0])
 
 
 def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options: MaskOptions = OWN_VALUES) -> Mask:

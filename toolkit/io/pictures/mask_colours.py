@@ -111,10 +111,9 @@ def _colours(path: Path, rgb: np.ndarray, file: "Image") -> np.ndarray:
         if np.ptp(rgb, axis=2).max() > MAX_JPEG_CHROMA:
             raise InputError(f"{path}: a mask as JPEG must be grey, since JPEG changes colours; save it as PNG")
         return rgb[:, :, 0]
-    values = codes_of(rgb)
-    if values.max() < COLOUR:
-        return values.astype(np.uint8)
-    _check_colours(path, np.unique(values))
+    values = _narrow(codes_of(rgb))
+    if values.max() >= COLOUR:
+        _check_colours(path, np.unique(values))
     return values
 
 
