@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from attunet.decisions import Decision
@@ -26,16 +27,14 @@ USUAL_SHARE = 0.5  # a role of fewer groups than this share is no channel
 SEPARATORS = "-_ ."
 SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?_(.+)")
 
-Roles = dict[str, Path]
-Groups = Mapping[str, tuple[str, Roles]]  # case -> its patient, and its files by role
-Twins = dict[Path, Path]  # a file by role -> another one of the same role and case
+Roles = dict[str, list[Path]]  # the files of each role; a case that needs a role with several is refused
+Groups = Mapping[str, Roles]  # by case
 
 
 def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
     """Cases in a folder each, with files by role: t1, t2 and seg, or ct and segmentations/liver, ..."""
     items = [*filter(is_single_file, files), *series_folders(files)]
     best: Groups = {}
-    best_twins: Twins = {}
     best_fit = (0, 0)
     for depth in range(1, MAX_DEPTH + 1):
         folders: defaultdict[Path, list[Path]] = defaultdict(list)
@@ -45,45 +44,30 @@ def find_case_folders(root: Path, files: list[Path], options: SourceOptions) -> 
                 folders[Path(*parts[:depth])].append(path)
         if any(names_images_or_masks(folder) for folder in folders):
             continue  # these are no cases
-        twins: Twins = {}
         groups = {
-            name: (name, _roles_in(root / folder, inside, twins))
+            name: _roles_in(root / folder, inside)
             for name, (folder, inside) in zip(case_names(list(folders)), folders.items(), strict=True)
         }
         # Of two depths with as many cases it is the one where roles recur: pat1/20240131/t1 is t1 of pat1's visit
-        fit = (len(_paired(groups)), -len({role for _, roles in groups.values() for role in roles}))
+        fit = (len(_paired(groups)), -len({role for roles in groups.values() for role in roles}))
         if fit[0] and fit > best_fit:
-            best, best_twins, best_fit = groups, twins, fit
-    source = _source(root, "case-folders", "each case has a folder of files by role", best, options)
-    return _without_twins(source, best_twins)
+            best, best_fit = groups, fit
+    return _source(root, "case-folders", "each case has a folder of files by role", best, options)
 
 
 def find_bids(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
     """Cases of BIDS: `sub-X[_ses-Y]_..._T1w.nii.gz`, with masks there or below derivatives/."""
-    groups: dict[str, tuple[str, Roles]] = {}
-    twins: Twins = {}
+    groups: defaultdict[str, Roles] = defaultdict(lambda: defaultdict(list))
     for path in filter(is_single_file, files):
         if match := SUBJECT.fullmatch(stem_of(path)):
-            _, roles = groups.setdefault(match[1] + (match[2] or ""), (match[1], {}))
-            _add(roles, match[3], path, twins)
-    return _without_twins(_source(root, "bids", "names are those of BIDS", groups, options), twins)
+            groups[match[1] + (match[2] or "")][match[3]].append(path)
+    source = _source(root, "bids", "names are those of BIDS", groups, options)
+    if source is None:
+        return None
+    return replace(source, cases=tuple(replace(c, patient=c.case.partition("_")[0]) for c in source.cases))
 
 
-def _add(roles: Roles, role: str, path: Path, twins: Twins) -> None:
-    if (first := roles.setdefault(role, path)) != path:
-        twins.setdefault(first, path)
-
-
-def _without_twins(source: Source | None, twins: Twins) -> Source | None:
-    """The source itself; raises InputError where a case has another file of the same role."""
-    for case in source.cases if source else ():
-        for path in (*case.images, *case.labels):
-            if path in twins:
-                raise InputError(f"{twins[path]}: {case.case} has this file twice, also as {path}: leave one out")
-    return source
-
-
-def _roles_in(folder: Path, items: Iterable[Path], twins: Twins) -> Roles:
+def _roles_in(folder: Path, items: Iterable[Path]) -> Roles:
     """Files of a case's folder by role: paths below it, without the case's name."""
     stems = {path: (path.parent / stem_of(path)).relative_to(folder).as_posix() for path in items}
     if folder in stems:
@@ -91,10 +75,10 @@ def _roles_in(folder: Path, items: Iterable[Path], twins: Twins) -> Roles:
     names = [part for stem in stems.values() for part in stem.split("/") if part]
     common = os.path.commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 (names, not paths)
     common = common[: max(map(common.rfind, SEPARATORS)) + 1] if any(map(str.isdigit, common)) else ""
-    roles: Roles = {}
+    roles: Roles = defaultdict(list)
     for path, stem in sorted(stems.items()):
         parts = [_without_case(part, folder.name, common) for part in stem.split("/")]
-        _add(roles, "/".join(filter(None, parts)) or "image", path, twins)
+        roles["/".join(filter(None, parts)) or "image"].append(path)
     return roles
 
 
@@ -112,7 +96,7 @@ def is_mask_role(role: str) -> bool:
 
 def _paired(groups: Groups) -> list[str]:
     """The groups that have an image and a mask."""
-    return [case for case, (_, roles) in groups.items() if len(set(map(is_mask_role, roles))) == 2]
+    return [case for case, roles in groups.items() if len(set(map(is_mask_role, roles))) == 2]
 
 
 def _may_be_several(roles: Roles) -> bool:
@@ -129,7 +113,7 @@ def _may_be_several(roles: Roles) -> bool:
 def _source(root: Path, layout: str, reason: str, groups: Groups, options: SourceOptions) -> Source | None:
     """The source of groups; None where they have no masks and images by role."""
     groups, decisions = _with_one_image(_without_snapshots(groups))
-    labelled = [groups[case][1] for case in _paired(groups)]
+    labelled = [groups[case] for case in _paired(groups)]
     if len(labelled) * 2 < len(groups) or not labelled or (len(labelled) == 1 and _may_be_several(labelled[0])):
         return None
     counts = Counter(role for roles in labelled for role in roles)
@@ -139,24 +123,24 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
         return None  # no image has the same role in two cases
     chosen = _mask_roles(counts, options.masks)
     cases, left = [], list[Path]()
-    for case, (patient, roles) in groups.items():
-        images = [roles[role] for role in channels if role in roles]
+    for case, roles in groups.items():
+        images = [_only_file(case, roles[role]) for role in channels if role in roles]
         if not images:
             if masks := [roles[role] for role in sorted(roles) if role in chosen]:
-                raise InputError(f"{masks[0]}: {case} has this mask and none of the images {', '.join(channels)}")
-            left += roles.values()
+                raise InputError(f"{masks[0][0]}: {case} has this mask and none of the images {', '.join(channels)}")
+            left += chain(*roles.values())
             continue
         if missing := [role for role in channels if role not in roles]:
             raise InputError(
                 f"{images[0]}: {case} has no file {missing[0]}, which other cases have; choose channels with --images "
                 "NAME,..."
             )
-        labels = [roles[role] for role in sorted(roles) if role in chosen]
-        cases.append(CaseFiles(case, patient, tuple(images), _slice_masks(images, labels)))
-        left += [path for role, path in roles.items() if role not in channels and role not in chosen]
+        labels = [_only_file(case, roles[role]) for role in sorted(roles) if role in chosen]
+        cases.append(CaseFiles(case, case, tuple(images), _slice_masks(images, labels)))
+        left += chain(*(paths for role, paths in roles.items() if role not in channels and role not in chosen))
     notes = []
     if left:
-        total = sum(len(roles) for _, roles in groups.values())
+        total = sum(len(paths) for roles in groups.values() for paths in roles.values())
         names = ", ".join(sorted({path.name for path in left})[:5])
         notes.append(f"{len(left)} of {total} files have other roles and are left out: {names}")
     named = tuple(channels) if len(channels) > 1 else ()
@@ -166,14 +150,20 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
     return replace(source, channels=named, left_out=frozenset(left))
 
 
+def _only_file(case: str, paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        raise InputError(f"{paths[1]}: {case} has this file twice, also as {paths[0]}: leave one out")
+    return paths[0]
+
+
 def _without_snapshots(groups: Groups) -> Groups:
     """Leave out pictures where images are volumes: a program's view of a scan is no channel and no mask of it."""
-    images = [path for _, roles in groups.values() for role, path in roles.items() if not is_mask_role(role)]
+    images = [path for roles in groups.values() for role in roles if not is_mask_role(role) for path in roles[role]]
     if not any(is_single_file(path) and not _is_picture(path) for path in images):
         return groups
     return {
-        case: (patient, {role: path for role, path in roles.items() if not _is_picture(path)})
-        for case, (patient, roles) in groups.items()
+        case: {role: paths for role, paths in roles.items() if not all(map(_is_picture, paths))}
+        for case, roles in groups.items()
     }
 
 
@@ -183,14 +173,14 @@ def _is_picture(path: Path) -> bool:
 
 def _with_one_image(groups: Groups) -> tuple[Groups, list[Decision]]:
     """Give the images of cases the same role where every case has one, and each of them another name."""
-    renamed: dict[str, tuple[str, Roles]] = {}
+    renamed: dict[str, Roles] = {}
     names = []
-    for case, (patient, roles) in groups.items():
+    for case, roles in groups.items():
         image, *others = [role for role in roles if not is_mask_role(role)] or ["", ""]
         folders = {(Path(image).parent, Path(role).parent) for role in roles}
         if others or not all(one.is_relative_to(other) or other.is_relative_to(one) for one, other in folders):
             return groups, []
-        renamed[case] = patient, {"image" if role == image else role: path for role, path in roles.items()}
+        renamed[case] = {"image" if role == image else role: paths for role, paths in roles.items()}
         names.append(image)
     if len(names) < 2 or len(set(names)) < len(names):
         return groups, []
@@ -220,8 +210,8 @@ def _channels(
     if len(usual) < 2:
         return usual, []
     first = next(roles for roles in groups if usual[0] in roles)
-    grid = next((nifti_shape(first[role]) for role in sorted(first) if is_mask_role(role)), ())[:3]
-    same = [role for role in usual if role in first and nifti_shape(first[role])[:3] == grid] if grid else usual
+    grid = next((nifti_shape(first[role][0]) for role in sorted(first) if is_mask_role(role)), ())[:3]
+    same = [role for role in usual if role in first and nifti_shape(first[role][0])[:3] == grid] if grid else usual
     if not same or len(same) == len(usual):
         return usual, []
     other = ", ".join(sorted(set(usual) - set(same)))
