@@ -23,9 +23,9 @@ from attunet.evaluate_case import LabelledCase
 from attunet.metrics.aggregate import mean
 from attunet.system.atomic_files import require_regular, write_file
 from attunet.system.lock import beside
-from attunet.volumes.attention import attention_volumes
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
 from attunet.volumes.model import Model
+from attunet.volumes.predict import attention_volumes
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume

@@ -22,9 +22,8 @@ from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
 from attunet.system.audit_log import AuditLog
 from attunet.system.pseudonyms import claim, pseudonyms
-from attunet.volumes.attention import attention_volumes
 from attunet.volumes.model import Model
-from attunet.volumes.predict import MAX_MEGAPIXELS
+from attunet.volumes.predict import MAX_MEGAPIXELS, attention_volumes
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume, class_amounts
 

@@ -1,6 +1,6 @@
 """The interface of a loaded model for every backend, and a model made of any function from slices to logits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.volumes.oriented_volume import OrientedVolume
-from attunet.volumes.predict import Network, Observer, predict_prepared
+from attunet.volumes.predict import AttentionMaps, Network, Observer, predict_prepared
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges
@@ -106,7 +106,7 @@ class NetworkModel:
     training_cases: Mapping[str, str] = field(default_factory=dict)
     num_parameters: int = 0
     num_gates: int = 0
-    maps: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
+    maps: AttentionMaps | None = None
     with_disagreement: Network | None = None
 
     def logits(self, slices: np.ndarray) -> np.ndarray:

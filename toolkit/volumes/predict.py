@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from attunet.errors import RunError, TooLarge
+from attunet.volumes.geometry import resize_linear
 from attunet.volumes.postprocess import postprocess
-from attunet.volumes.slices import VolumeSlices, assemble, make_grid, restore
+from attunet.volumes.slices import VolumeSlices, assemble, make_grid, restore, restore_scores
 from attunet.volumes.spec import UNTOUCHED, Postprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -16,6 +17,10 @@ Network = Callable[[np.ndarray], np.ndarray]
 # called with the number of a batch's first slice and the network's output for it, with the padding
 Observer = Callable[[int, np.ndarray], None]
 
+# slices float32 (N, in_channels, H, W) -> the map of every gate (N, h, w), the deepest first
+AttentionMaps = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+
+ATTENTION_BATCH = 8  # slices
 MAX_BATCH_PIXELS = 8 * 512 * 512  # pixels of a batch, in one channel
 MAX_PIXELS = 2048 * 2048  # pixels of a slice; larger slices are run in tiles
 TILE, OVERLAP = 1024, 256  # multiples of 16
@@ -77,6 +82,18 @@ def predict_prepared(
         logits = output[:, :num_classes]
         labels[start:stop] = restore(logits, grid)
     return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
+
+
+def attention_volumes(maps: AttentionMaps, prepared: VolumeSlices) -> list[np.ndarray]:
+    """Compute the map of every gate, the deepest first, as float32 `(X, Y, Z)` from 0 to 1 on the volume's own grid."""
+    grid = prepared.grid
+    gates: list[list[np.ndarray]] = []
+    for start in range(0, grid.num_slices, ATTENTION_BATCH):
+        of_batch = maps(prepared.batch(start, min(start + ATTENTION_BATCH, grid.num_slices)))
+        gates = gates or [[] for _ in of_batch]
+        for parts, part in zip(gates, of_batch, strict=True):
+            parts.append(restore_scores(resize_linear(part[:, None], grid.window), grid)[:, 0])
+    return [assemble(np.concatenate(parts), grid) for parts in gates]
 
 
 def check_pixels(

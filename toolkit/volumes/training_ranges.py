@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -38,8 +38,7 @@ class TrainingRanges:
     mean: tuple[Range, ...] = ()  # artefacts of schema 1 lack it
 
     def to_json(self) -> dict[str, object]:
-        ranges = {name: [list(v) for v in getattr(self, name)] for name in ("spacing", "extent", "std", "mean")}
-        return {"unit": self.unit, **ranges}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, at: Fields) -> "TrainingRanges":
