@@ -17,6 +17,7 @@ from attunet.io.pictures.images import picture_size
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.layouts.matching import LABEL_STUDIO_MASK, case_names, names_one_of
+from attunet.sources.layouts.numbers import number_columns
 
 RULE = "label-studio-tasks"
 INSTEAD = "export the project as JSON, which names the pictures, and put that file beside them"
@@ -116,11 +117,10 @@ def _pictures(masks: Sequence[_Mask], pictures: Sequence[Path], choices: Choices
 def _readings(tasks: Sequence[int], pictures: Sequence[Path]) -> dict[str, Reading]:
     """Every reading under which each task has a picture: by a number in its name, as the Nth picture, in order."""
     readings: dict[str, Reading] = {}
-    rows = [[int(digits[-18:]) for digits in re.findall(r"\d+", stem_of(path))] for path in pictures]
-    for column in range(min(map(len, rows), default=0)):
-        numbers = {row[column]: path for row, path in zip(rows, pictures, strict=True)}
+    for place, column in enumerate(number_columns([stem_of(path) for path in pictures]), 1):
+        numbers = dict(zip(column, pictures, strict=True))
         if len(numbers) == len(pictures) and numbers.keys() >= set(tasks):
-            name = f"name, number {column + 1}" if "name" in readings else "name"
+            name = f"name, number {place}" if "name" in readings else "name"
             readings[name] = {task: numbers[task] for task in tasks}
     orders = {
         "": sorted(pictures, key=lambda path: _natural(path.name)),

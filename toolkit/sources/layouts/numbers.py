@@ -121,10 +121,15 @@ def _length(rows: Mapping[str, Row]) -> int:
     return len(next(iter(rows.values())))
 
 
+def number_columns(names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the first numbers of all names, their second numbers, ..., as far as every name has them."""
+    rows = [[int(digits[-18:]) for digits in re.findall(r"\d+", name)] for name in names]
+    return list(zip(*rows, strict=False))
+
+
 def _distinct_numbers(names: Sequence[str]) -> list[dict[str, int]]:
     """Return the numbers in which the names differ, the last one first."""
-    rows = [[int(digits[-18:]) for digits in re.findall(r"[0-9]+", name)] for name in names]
-    columns = ([row[column] for row in rows] for column in reversed(range(min(map(len, rows), default=0))))
+    columns = reversed(number_columns(names))
     return [dict(zip(names, numbers, strict=True)) for numbers in columns if len(set(numbers)) == len(numbers)]
 
 
