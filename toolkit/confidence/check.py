@@ -1,12 +1,12 @@
 """The check of a fit on patients that it did not see, and the sentences about it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from attunet.confidence.fit import LeftOut, Row, dice_of, leave_out, left_out_residuals, range_of_residuals
-from attunet.fields import Fields, JsonObject, Rule
+from attunet.fields import Fields, Rule
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,9 @@ class Check:
     marked_of_poor: float | None
     marked_of_good: float | None
 
-    def to_json(self) -> JsonObject:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, at: Fields) -> "Check":
-        """Raises InputError for anything that `to_json` would not have written."""
+        """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
         return cls(**{name: at.get(name, rule) for name, rule in RULES.items()})
 
     def describe(self) -> str:

@@ -36,22 +36,15 @@ class CaseConfidence:
         threshold: estimates below it are marked.
     """
 
-    organs: dict[str, OrganEstimate]
     review: bool
     reasons: tuple[str, ...]
     level: float
     threshold: float | None
+    organs: dict[str, OrganEstimate]
 
     def to_json(self) -> JsonObject:
-        """The record: schema, review, reasons, level, threshold, and for each organ the fields of its estimate."""
-        return {
-            "schema": SCHEMA,
-            "review": self.review,
-            "reasons": list(self.reasons),
-            "level": self.level,
-            "threshold": self.threshold,
-            "organs": {name: asdict(organ) for name, organ in self.organs.items()},
-        }
+        """The record: the schema and all fields."""
+        return {"schema": SCHEMA, **asdict(self)}
 
     def in_short(self) -> JsonObject:
         """`{"review", "organs": {name: [dice, low, high]}}`, rounded; without organs that have no estimate."""

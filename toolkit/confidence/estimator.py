@@ -34,7 +34,7 @@ class LearnedCase:
     def to_json(self) -> JsonObject:
         return {
             "patient": self.patient,
-            "features": self.features.to_json(),
+            "features": asdict(self.features),
             "dice": list(self.dice),
             "calibration": self.calibration and self.calibration.to_json(),
         }
@@ -93,12 +93,12 @@ class Estimator:
         """
         reasons = [finding.text for finding in findings if finding.rule.startswith(OUTSIDE)]
         if self.fit is None:
-            return CaseConfidence({}, bool(reasons), (*reasons, f"cannot tell: {self.cannot}"), LEVEL, None)
+            return CaseConfidence(bool(reasons), (*reasons, f"cannot tell: {self.cannot}"), LEVEL, None, {})
         limit = self.threshold if threshold is None else threshold
         organs = {name: self._organ(features, index, limit) for index, name in enumerate(names)}
         marks = [f"{name}: {organ.reason}" for name, organ in organs.items() if organ.reason]
         review = bool(reasons) or any(organ.review for organ in organs.values())
-        return CaseConfidence(organs, review, (*reasons, *marks), LEVEL, limit)
+        return CaseConfidence(review, (*reasons, *marks), LEVEL, limit, organs)
 
     def _organ(self, features: CaseFeatures, index: int, threshold: float | None) -> OrganEstimate:
         assert self.fit is not None
@@ -134,7 +134,7 @@ class Estimator:
             "cannot": self.cannot,
             "fit": self.fit and self.fit.to_json(),
             "residuals": list(self.residuals),
-            "check": self.check and self.check.to_json(),
+            "check": self.check and asdict(self.check),
             "threshold": self.threshold,
             "expected": list(self.expected),
         }

@@ -5,12 +5,12 @@ the padding.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from attunet.fields import Fields, JsonObject, Rule
+from attunet.fields import Fields, Rule
 from attunet.volumes.slices import Grid
 from attunet.volumes.training_ranges import Range, TrainingRanges, spacing_and_extent
 from attunet.volumes.volume import Volume
@@ -67,12 +67,9 @@ class CaseFeatures:
     organs: tuple[OrganFeatures | None, ...]
     distance: float
 
-    def to_json(self) -> JsonObject:
-        return {"organs": [organ and asdict(organ) for organ in self.organs], "distance": self.distance}
-
     @classmethod
     def from_json(cls, at: Fields) -> "CaseFeatures":
-        """Raises InputError for anything that `to_json` would not have written."""
+        """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
         return cls(tuple(at.optional_rows("organs", OrganFeatures.from_json)), at.get("distance", Rule(float, 0)))
 
 
