@@ -99,7 +99,6 @@ class Store:
         if self.is_pseudonymised:
             raise InputError(f"{self.path}: its cases have numbers already; leave out --pseudonymise")
         numbers = names.numbers_of(name for case in self.cases for name in (case.name, case.patient))
-        names.remember(numbers)
         for case in self.cases:
             for file in case.source_sha256:
                 names.remember_file(self.source_root / file, self.source_root, numbers[case.name])

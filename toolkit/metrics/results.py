@@ -1,6 +1,6 @@
 """Types of results.json and metrics.jsonl. A score that is not defined is null."""
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 from attunet.classes import ClassRow
 from attunet.fields import JsonObject
@@ -8,7 +8,7 @@ from attunet.system.environment import Environment
 
 Metric = Literal["dice", "hd95_mm", "assd_mm", "mssd_mm", "ravd_percent", "surface_dice", "chaos_score"]
 Part = Literal["read", "prepare", "network", "finish", "write"]
-PARTS: tuple[Part, ...] = ("read", "prepare", "network", "finish", "write")  # of a volume from file to file
+PARTS: tuple[Part, ...] = get_args(Part)  # of a volume from file to file
 PerClass = dict[str, float | None]
 
 

@@ -39,10 +39,8 @@ def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> S
 
 
 def _numbers(source: Source, names: Pseudonyms) -> dict[str, str]:
-    """The numbers of all cases and patients, which `names` hides from now on."""
-    numbers = names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
-    names.remember(numbers)
-    return numbers
+    """The numbers of all cases and patients."""
+    return names.numbers_of(name for case in source.cases for name in (case.case, case.patient))
 
 
 def pseudonymised(source: Source, names: Pseudonyms) -> Source:

@@ -54,7 +54,8 @@ class Pseudonyms(HiddenNames):
         super().__init__()
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
-        """The number of each name; new names get numbers in a random order, which tell nothing about them.
+        """The number of each name, which is hidden from now on; new names get numbers in a random order, which tell
+        nothing about them.
 
         Raises:
             InputError: the file cannot be written where it is.
@@ -71,7 +72,9 @@ class Pseudonyms(HiddenNames):
                     self.path.chmod(0o600)
         except OSError as error:
             raise write_error(self.path, error) from None
-        return {name: self._numbers[name] for name in names}
+        numbers = {name: self._numbers[name] for name in names}
+        self.remember(numbers)
+        return numbers
 
     def claim(self, folder: Path) -> None:
         """Mark a folder of outputs that are called by numbers of this table; see `claim`."""
