@@ -5,7 +5,6 @@ import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ from attunet.export.artefact.artefact import PRECISIONS, Artefact
 from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.artefact.graph_tensors import DISAGREEMENT
 from attunet.export.build.graph_of_run import graph_of_run
-from attunet.export.build.judge import judge
+from attunet.export.build.judge import judge, open_artefact
 from attunet.export.build.learn_confidence import learn_confidence
 from attunet.export.build.parity import Parity
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
@@ -97,7 +96,10 @@ def export_run(
             about = _with_confidence(about, estimator)
         unfinished = "" if run.finished else ", the training is not finished"
         logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
-        compare = partial(judge, run, opened, provider=provider, parity_cases=parity_cases)
+
+        def compare(draft: Path) -> Parity:
+            return judge(run, opened, open_artefact(draft, provider), parity_cases)
+
         about, data = _checked(graph_of_run(run, opened, about).SerializeToString(), about, compare, numbers)
         _write(data, about, out, triton)
         return about

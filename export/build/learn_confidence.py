@@ -33,9 +33,6 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
 
     Raises:
         InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
-
-    Example:
-        >>> learn_confidence(Path("comparison"), run, store, run.postprocessing).describe()  # doctest: +SKIP
     """
     runs = _runs_like(folder, Origin.of_members(run, postprocessing))
     snapshots = is_snapshots(run.path)

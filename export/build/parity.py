@@ -5,8 +5,6 @@ organ for the sake of a few voxels, so Dice after post-processing is reported an
 """
 
 import logging
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -14,16 +12,12 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import RunError
-from attunet.evaluate_case import evaluate_case, read_labelled_case
+from attunet.evaluate_case import CaseEvaluation
 from attunet.export.artefact.dice_at_export import DiceAtExport
 from attunet.metrics.aggregate import case_means, mean, nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion, pixel_accuracy
-from attunet.store import Store
-from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
-
-SLOW_SECONDS = 10.0  # duration from which the log announces how long the check will take
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,19 @@ class Parity:
     artefact_raw: Scores = field(default_factory=dict)
     checkpoint_finished: Scores = field(default_factory=dict)
     artefact_finished: Scores = field(default_factory=dict)
+
+    def add(self, reference: CaseEvaluation, candidate: CaseEvaluation) -> str:
+        """Add a case as the checkpoint and as the artefact segments it; gives both means as text."""
+        name, means = reference.case.name, []
+        for result, raw, finished in (
+            (reference, self.checkpoint_raw, self.checkpoint_finished),
+            (candidate, self.artefact_raw, self.artefact_finished),
+        ):
+            raw[name] = dice_from_confusion(result.case.confusion(result.raw))[1:]
+            finished[name] = dice_from_confusion(result.confusion)[1:]
+            means.append("no class" if np.isnan(score := mean(finished[name])) else f"{score:.4f}")
+        self.agreement += confusion(candidate.raw, reference.raw, len(self.classes))
+        return f"{name}: checkpoint {means[0]}, artefact {means[1]}"
 
     def refuse_if_different(self, precision: str) -> None:
         """Raises RunError with the figures for a difference beyond the tolerance; warns of jumps in post-processing."""
@@ -114,61 +121,6 @@ class Parity:
             },
         }
         return nan_to_null(cast(DiceAtExport, _rounded(values)))
-
-
-def measure_parity(
-    checkpoint: Model,
-    artefact: Model,
-    store: Store,
-    cases: Sequence[str],
-    *,
-    seen: Literal["held out", "training"],
-    max_seconds: float | None = None,
-) -> Parity:
-    """Segment cases with a checkpoint and with its artefact.
-
-    Args:
-        checkpoint: with the pre- and post-processing of the artefact.
-        cases: labelled cases of the store.
-        seen: "held out" if the training left these cases out, else "training".
-        max_seconds: duration above which fewer cases are compared, at least one; None compares all.
-
-    Raises:
-        InputError: for a case without labels, and for source files that are missing or changed.
-
-    Example:
-        >>> measure_parity(checkpoint, segmenter, store, run.held_out, seen="held out").agreement_dice  # doctest: +SKIP
-    """
-    parity = Parity(store.classes, seen, np.zeros((len(store.classes),) * 2, dtype=np.int64))
-    began = time.monotonic()
-    for number, name in enumerate(cases, start=1):
-        if number == 2:
-            cases = _cases_in_time(cases, time.monotonic() - began, max_seconds)
-        if number > len(cases):
-            break
-        case = read_labelled_case(store, name)
-        reference, candidate = (evaluate_case(model, case) for model in (checkpoint, artefact))
-        for result, raw, finished in (
-            (reference, parity.checkpoint_raw, parity.checkpoint_finished),
-            (candidate, parity.artefact_raw, parity.artefact_finished),
-        ):
-            raw[name] = dice_from_confusion(case.confusion(result.raw))[1:]
-            finished[name] = dice_from_confusion(result.confusion)[1:]
-        parity.agreement += confusion(candidate.raw, reference.raw, len(store.classes))
-        means = (mean(scores[name]) for scores in (parity.checkpoint_finished, parity.artefact_finished))
-        scores = ["no class" if np.isnan(value) else f"{value:.4f}" for value in means]
-        logger.info(f"  {number}/{len(cases)} {name}: checkpoint {scores[0]}, artefact {scores[1]}")
-    return parity
-
-
-def _cases_in_time(cases: Sequence[str], seconds: float, max_seconds: float | None) -> Sequence[str]:
-    """The cases that fit into the time if each takes as long as the first one took."""
-    kept = cases if max_seconds is None else cases[: max(1, int(max_seconds / max(seconds, 1e-3)))]
-    if seconds * len(kept) > SLOW_SECONDS or len(kept) < len(cases):
-        number = "all" if len(kept) == len(cases) else f"{len(kept)} of"
-        minutes = seconds * len(kept) / 60
-        logger.info(f"  parity on {number} {len(cases)} cases takes about {minutes:.1f} minutes (--parity-cases)")
-    return kept
 
 
 def _differences(artefact: Scores, checkpoint: Scores) -> dict[str, float]:

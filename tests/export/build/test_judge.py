@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from attunet.errors import InputError, RunError
-from attunet.export.build.judge import judge, open_artefact
-from attunet.export.build.parity import _cases_in_time
+from attunet.export.build.judge import _cases_in_time, judge, open_artefact
 from attunet.launch.options import parse_parity_cases
 from attunet.runs.ensemble import load_runs
 from attunet.store import Store
@@ -62,6 +61,6 @@ def test_parity_cases_are_a_number_or_all() -> None:
 
 @pytest.mark.slow
 def test_the_number_of_cases_is_kept(run: Path, small_store: Store, artefact: Path) -> None:
-    trained = load_runs(run)
-    assert len(judge(trained, small_store, artefact, parity_cases=1).checkpoint_raw) == 1
-    assert len(judge(trained, small_store, artefact, parity_cases="all").checkpoint_raw) == len(trained.held_out)
+    trained, segmenter = load_runs(run), open_artefact(artefact, None)
+    assert len(judge(trained, small_store, segmenter, 1).checkpoint_raw) == 1
+    assert len(judge(trained, small_store, segmenter, "all").checkpoint_raw) == len(trained.held_out)
