@@ -34,8 +34,6 @@ class Audit:
         input_sha256: str | None,
         output_sha256: str | None,
         findings: Sequence[Finding] = (),
-        *,
-        user: str | None = None,
         confidence: CaseConfidence | None = None,
     ) -> None:
         """Append a case.
@@ -44,16 +42,11 @@ class Audit:
             input_sha256: hash by `hash_of_files`; None if the files cannot be read.
             output_sha256: hash of the label map; None for a case that failed.
             findings: about the input.
-            user: of this case, in place of the log's.
-
-        Example:
-            >>> audit = Audit(AuditLog("log.jsonl"), model_sha256)  # doctest: +SKIP
-            >>> audit.record(hash_of_files([scan]), sha256(labels))  # doctest: +SKIP
         """
         self.log.append(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "user": user or self.user,
+                "user": self.user,
                 "status": "failed" if output_sha256 is None else "done",
                 "input_sha256": input_sha256,
                 "output_sha256": output_sha256,
@@ -84,7 +77,7 @@ class CaseAudit:
     ) -> None:
         """Record a case. labels: its whole label map before it gets its name; None if the case failed."""
         written = sha256(labels) if labels is not None else None
-        self._audit.record(self._inputs.get(case), written, findings, confidence=estimates)
+        self._audit.record(self._inputs.get(case), written, findings, estimates)
 
 
 def hash_of_files(paths: Sequence[Path]) -> str:

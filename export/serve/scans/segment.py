@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +119,15 @@ def segment(
     """
     if model.audit is None:
         return _segment(model, files, folder, ending, ticket, settings)
-    received = hash_of_files(files)
+    audit, received = replace(model.audit, user=user), hash_of_files(files)
     try:
         answer = _segment(model, files, folder, ending, ticket, settings)
     except Exception:
         with _kept():
-            model.audit.record(received, None, user=user)
+            audit.record(received, None)
         raise
     with _kept():
-        model.audit.record(received, answer.sha256, answer.findings, user=user, confidence=answer.confidence)
+        audit.record(received, answer.sha256, answer.findings, answer.confidence)
     return answer
 
 
