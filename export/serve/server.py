@@ -5,8 +5,7 @@ import logging
 import resource
 import socket
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import ClassVar
 
@@ -18,8 +17,7 @@ from attunet.export.serve.app import make_app
 from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
-from attunet.export.serve.work.served_model import load_models
-from attunet.system.audit_log import AuditLog
+from attunet.export.serve.work.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -30,48 +28,26 @@ MAX_FILES = 4096  # open ones, where the system allows so many: connections, the
 BACKLOG = 128  # connections that are accepted at once, before the first of them is looked at
 
 
-def serve(
-    models: Sequence[str | Path],
-    settings: Settings,
-    *,
-    provider: str = "cpu",
-    num_threads: int | None = None,
-    public_key: Path | None = None,
-    audit: Path | None = None,
-) -> None:
-    """Serve artefacts until SIGTERM or SIGINT comes; requests that run then are finished.
+def serve(settings: Settings, load: Callable[[], Mapping[str, ServedModel]]) -> None:
+    """Serve models until SIGTERM or SIGINT comes; requests that run then are finished.
 
     Args:
-        models: artefacts, or NAME=PATH.
-        public_key: refuses artefacts that are not signed with it.
-        audit: a log of every scan.
+        load: gives the models by name; called when the address is taken.
 
     Raises:
-        InputError: an artefact cannot be served.
         RunError: the address cannot be listened on, or no folder for uploads can be made.
-
-    Example:
-        >>> serve(["liver.onnx"], Settings(port=8080, max_queue=4))  # doctest: +SKIP
     """
-    listening = _listen(settings)
-    loaded = load_models(
-        models,
-        provider=provider,
-        workers=settings.workers,
-        num_threads=num_threads,
-        public_key=public_key,
-        audit_log=AuditLog(audit) if audit else None,
-    )
-    with listening, PrivateFolder(settings.temp) as folder:
-        service = Service(settings, loaded, folder)
-        for model in loaded.values():
-            about = model.segmenter.metadata
-            text = f"{about.name} {about.precision} on {provider}, SHA-256 {model.segmenter.sha256}"
-            logger.info(f"model {model.name}: {text}")
-        host, port = listening.getsockname()[:2]
-        logger.info(f"serving at http://{f'[{host}]' if ':' in host else host}:{port}")
-        _Server(service).run(sockets=[listening])
-        logger.info("stopped")
+    with _listen(settings) as listening:
+        models = load()
+        with PrivateFolder(settings.temp) as folder:
+            for name, model in models.items():
+                about, segmenter = model.segmenter.metadata, model.segmenter
+                text = f"{about.name} {about.precision} on {segmenter.provider}, SHA-256 {segmenter.sha256}"
+                logger.info(f"model {name}: {text}")
+            host, port = listening.getsockname()[:2]
+            logger.info(f"serving at http://{f'[{host}]' if ':' in host else host}:{port}")
+            _Server(Service(settings, models, folder)).run(sockets=[listening])
+            logger.info("stopped")
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -1,6 +1,7 @@
 """`attunet serve`: artefacts behind an HTTP server."""
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -57,9 +58,20 @@ def serve_command(
     from attunet.export.serve.logs import json_log
     from attunet.export.serve.server import serve
     from attunet.export.serve.settings import Settings, check_reachable, read_token
+    from attunet.export.serve.work.served_model import load_models
+    from attunet.system.audit_log import AuditLog
 
     limits["token"] = read_token(token_file) if token_file else None
     settings = Settings(**limits)
     check_reachable(settings, insecure=insecure)
+    load = partial(
+        load_models,
+        models,
+        provider=provider,
+        workers=settings.workers,
+        num_threads=num_threads,
+        public_key=public_key,
+        audit_log=AuditLog(audit) if audit else None,
+    )
     with json_log() if log_json else nullcontext():
-        serve(models, settings, provider=provider, num_threads=num_threads, public_key=public_key, audit=audit)
+        serve(settings, load)
