@@ -18,13 +18,11 @@ _CUDA: dict[str, str | int] = {
     # Full float32, as in the parity check at export; with 1, convolutions round their inputs to 10 bits of mantissa
     "use_tf32": 0,
 }
-# Tensor cores compute channels-last convolutions
-_BY_PRECISION = {"fp32": {"prefer_nhwc": 0}, "fp16": {"prefer_nhwc": 1}}
 
 
 def cuda_options(precision: str) -> dict[str, str | int]:
     """Options of the CUDA provider for an artefact of a precision."""
-    return {**_CUDA, **_BY_PRECISION.get(precision, {"prefer_nhwc": 0})}
+    return {**_CUDA, "prefer_nhwc": int(precision == "fp16")}  # tensor cores compute channels-last convolutions
 
 
 def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:

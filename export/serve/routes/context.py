@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ def service_of(request: Request) -> Service:
 
 
 async def receive_and_run(
-    request: Request, model: ServedModel, work: Callable[[Upload, Path, Ticket], tuple[Result, int]]
+    request: Request, model: ServedModel, work: Callable[[Upload, Ticket], tuple[Result, int]]
 ) -> tuple[Result, Ticket]:
     """Receives the body into a folder, runs `work` in the queue, and removes the folder in every case.
 
@@ -53,7 +54,7 @@ async def receive_and_run(
 
     try:
         result, size = await service.queue.run(
-            lambda ticket: work(upload, folder, ticket), ticket, left=lambda: _left(request), remove=remove
+            partial(work, upload), ticket, left=lambda: _left(request), remove=remove
         )
     finally:
         for stage, seconds in ticket.seconds.items():

@@ -3,7 +3,6 @@
 import gzip
 import zlib
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -139,7 +138,7 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
 
 
 def _infer(
-    model: ServedModel, headers: Headers, settings: Settings, upload: Upload, _: Path, ticket: Ticket
+    model: ServedModel, headers: Headers, settings: Settings, upload: Upload, ticket: Ticket
 ) -> tuple[Response, int]:
     with ticket.stage("read"):
         if len(upload.files) != 1:

@@ -1,6 +1,6 @@
 """`/v1`: scans in, label maps on their own grid out."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,7 +10,7 @@ from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import BINARY, ERRORS, TEXT, ModelName, json_object
-from attunet.export.serve.scans.segment import Answer, ending_for, segment
+from attunet.export.serve.scans.segment import Answer, ending_for, recorded, segment
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.work.queue import Ticket
 
@@ -77,8 +77,10 @@ async def segment_scan(
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
     user = "".join(c for c in request.headers.get("x-attunet-user", "") if c.isprintable())[:128] or None
 
-    def work(upload: Upload, folder: Path, ticket: Ticket) -> tuple[Answer, int]:
-        result = segment(model, upload.files, folder, ending, ticket, service.settings, user)
+    audit = model.audit and replace(model.audit, user=user)
+
+    def work(upload: Upload, ticket: Ticket) -> tuple[Answer, int]:
+        result = recorded(audit, upload.files, lambda: segment(model, upload, ending, ticket, service.settings))
         return result, len(result.content)
 
     result, ticket = await receive_and_run(request, model, work)

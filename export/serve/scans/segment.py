@@ -4,9 +4,9 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ import numpy as np
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
 from attunet.errors import Finding, InputError
-from attunet.export.runtime.audit import hash_of_files
+from attunet.export.runtime.audit import Audit, hash_of_files
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume
 from attunet.export.serve.scans.scan import Scan, open_scan
+from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
@@ -93,35 +94,13 @@ def ending_for(accept: str) -> str:
     raise Refusal(406, f"Accept: must be one of {', '.join(ENDINGS)}, got {accept[:200]!r}")
 
 
-def segment(
-    model: ServedModel,
-    files: list[Path],
-    folder: Path,
-    ending: str,
-    ticket: Ticket,
-    settings: Settings,
-    user: str | None = None,
-) -> Answer:
-    """Segment the scan in `files`; everything is written below `folder`.
-
-    Args:
-        ending: result of `ending_for`.
-        user: of this request, for the model's audit log.
-
-    Raises:
-        InputError: the scan cannot be read or does not fit the model; the text is that of `attunet predict`.
-        TooLarge: the scan needs too much.
-        Refusal: 406, the scan's format cannot be written with this ending.
-        Stopped: the client left, or the time is over.
-
-    Example:
-        >>> segment(model, [folder / "body"], folder, ".nii.gz", ticket, Settings()).amounts  # doctest: +SKIP
-    """
-    if model.audit is None:
-        return _segment(model, files, folder, ending, ticket, settings)
-    audit, received = replace(model.audit, user=user), hash_of_files(files)
+def recorded(audit: Audit | None, files: Sequence[Path], work: Callable[[], Answer]) -> Answer:
+    """The answer of `work`, which may fail, with a record in the audit log: of the files before they are renamed."""
+    if audit is None:
+        return work()
+    received = hash_of_files(files)
     try:
-        answer = _segment(model, files, folder, ending, ticket, settings)
+        answer = work()
     except Exception:
         with _kept():
             audit.record(received, None)
@@ -143,14 +122,26 @@ def _kept() -> Iterator[None]:
         ) from None
 
 
-def _segment(
-    model: ServedModel, files: list[Path], folder: Path, ending: str, ticket: Ticket, settings: Settings
-) -> Answer:
-    segmenter = model.segmenter
+def segment(model: ServedModel, upload: Upload, ending: str, ticket: Ticket, settings: Settings) -> Answer:
+    """Segment the scan in an upload; everything is written below its folder.
+
+    Args:
+        ending: result of `ending_for`.
+
+    Raises:
+        InputError: the scan cannot be read or does not fit the model; the text is that of `attunet predict`.
+        TooLarge: the scan needs too much.
+        Refusal: 406, the scan's format cannot be written with this ending.
+        Stopped: the client left, or the time is over.
+
+    Example:
+        >>> segment(model, upload, ".nii.gz", ticket, Settings()).amounts  # doctest: +SKIP
+    """
+    segmenter, folder = model.segmenter, upload.folder
     try:
         with ticket.stage("read"), ended_by(ticket.check):
             ticket.check()
-            scan = open_scan(files, folder, settings)
+            scan = open_scan(upload.files, folder, settings)
             suffix = _suffix(scan, ending)
             volume, prepared = _read(scan, model, settings)
             check_labels(folder / f"labels{suffix}", segmenter.classes, volume)

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -42,9 +42,10 @@ class SpaceLeft:
 
 @dataclass(eq=False)
 class Upload:
-    """Files of one request in the order in which they came, and their size in bytes."""
+    """Files of one request in its own folder, in the order in which they came, and their size in bytes."""
 
-    files: list[Path]
+    folder: Path
+    files: list[Path] = field(default_factory=list)
     size: int = 0
 
 
@@ -62,11 +63,11 @@ async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLe
     if (announced := request.headers.get("content-length", "0")).isdecimal() and int(announced) > max_mb * MB:
         raise _too_large(max_mb)
     kind, options = parse_options_header(request.headers.get("content-type"))
-    upload = Upload([])
+    upload = Upload(folder)
     with ExitStack() as undo:  # also where the task is cancelled
         undo.callback(lambda: space.give_back(upload.size))
         if kind == b"multipart/form-data":
-            await _receive_form(_bounded(request, upload, max_mb, space), options.get(b"boundary", b""), folder, upload)
+            await _receive_form(_bounded(request, upload, max_mb, space), options.get(b"boundary", b""), upload)
         else:
             upload.files.append(folder / "body")
             with upload.files[0].open("xb") as out:
@@ -101,9 +102,9 @@ def _too_large(max_mb: int) -> Refusal:
     return Refusal(TOO_LARGE, f"body: at most {max_mb} MB are accepted")
 
 
-async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, folder: Path, upload: Upload) -> None:
+async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, upload: Upload) -> None:
     """The form's files as `part-0`, `part-1`, ...; fields without a file name are ignored."""
-    form = _FormFiles(folder, upload)
+    form = _FormFiles(upload)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in chunks:
@@ -122,8 +123,8 @@ async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes, folder: P
 class _FormFiles:
     """Writes the files of a form while its parser reads them."""
 
-    def __init__(self, folder: Path, upload: Upload) -> None:
-        self._folder, self._upload = folder, upload
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
         self._field = self._value = self._disposition = b""
         self._out: BinaryIO | None = None
         self._parts = 0
@@ -165,7 +166,7 @@ class _FormFiles:
 
     def _open(self) -> None:
         if b"filename" in parse_options_header(self._disposition)[1]:
-            self._upload.files.append(self._folder / f"part-{len(self._upload.files)}")
+            self._upload.files.append(self._upload.folder / f"part-{len(self._upload.files)}")
             self._out = self._upload.files[-1].open("xb")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
