@@ -33,11 +33,7 @@ class Component:
 
 
 def components(extras: tuple[str, ...]) -> list[Component]:
-    """Everything that `attunet[extras]` brings on this machine, by name.
-
-    Raises:
-        InputError: if a requirement is not installed.
-    """
+    """Everything that `attunet[extras]` brings on this machine, by name; InputError if a requirement is missing."""
     required_by: dict[str, set[str]] = {}
     waiting: list[tuple[str, tuple[str, ...]]] = [("attunet", extras)]
     visited: set[tuple[str, tuple[str, ...]]] = set()

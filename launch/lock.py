@@ -120,7 +120,6 @@ def with_other_builds(torch: Locked, wheels: Iterable[Path], known: str) -> Lock
     """torch with the hashes of builds that the registry does not have.
 
     Args:
-        torch: as the registry has it.
         wheels: files; those of torch in this version count, with or without the name of a build (`2.13.0+cpu`).
         known: text of an earlier lock, whose hashes stay as long as the version does.
     """
@@ -147,12 +146,10 @@ def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
 
 
 def resolve(uv: Path, upgrade: bool) -> str:
-    """The pylock.toml that uv resolves from setup.py.
+    """The pylock.toml that the program `uv` resolves from setup.py.
 
-    Args:
-        uv: the program.
-        upgrade: takes the newest versions; else those of constraints.txt are kept, and one that no longer fits is to be
-            deleted there.
+    With `upgrade` it takes the newest versions; else it keeps those of constraints.txt, and one that no longer fits is
+    to be deleted there.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "pylock.toml")

@@ -20,7 +20,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 @dataclass(frozen=True)
 class Artefact:
-    """The metadata of an artefact.
+    """The metadata of an artefact; `docs/artefact.md` describes every field.
 
     Args:
         ranges: spacing, size and intensities of the training set, to compare an input with; None if unknown.
@@ -32,11 +32,6 @@ class Artefact:
         num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
         license: of the training data.
         parent: name and sha256 of the weights that the training started from; None for fresh weights.
-        store_sha256: of the manifest of the store that it was trained on; None if unknown.
-        checkpoint_sha256: of the manifest of each member's checkpoint.
-        dice_at_export: {"cases": "held out" or "training", "artefact": mean, "checkpoint": mean, "per_class": {name:
-            Dice}, "per_case": {case: {name: Dice}}} of the foreground classes on the native grid; null where a class is
-            in neither label map.
         tools: package name -> version at export.
         confidence: estimator of Dice and temperature of the probabilities, learned from a cross-validation; None
             without one.
@@ -139,14 +134,7 @@ class Artefact:
 
     @classmethod
     def from_json(cls, data: JsonObject, where: str) -> "Artefact":
-        """Reads the metadata of a file.
-
-        Args:
-            where: the file's name, for messages.
-
-        Raises:
-            InputError: naming the field, for a value that `to_json` cannot have written.
-        """
+        """Raises InputError naming the file `where` and the field, for a value that `to_json` cannot have written."""
         at = Fields(data, where)
         side, training, golden = at.inner("input"), at.inner("training"), at.inner("golden")
         whole = side.choice("name", (INPUT, VOLUME)) == VOLUME

@@ -57,14 +57,7 @@ def load_artefact(path: Path) -> tuple[Artefact, bytes]:
 
 
 def write_artefact(model: bytes, artefact: Artefact) -> bytes:
-    """Content of an artefact's file.
-
-    Args:
-        model: the serialised ONNX model.
-
-    Returns:
-        The model with the metadata appended; their `sha256` covers every byte.
-    """
+    """Content of an artefact's file: the serialised model and the metadata, whose `sha256` covers every byte."""
     text = json.dumps(
         {**artefact.to_json(), "sha256": NO_HASH}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )

@@ -79,11 +79,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_file(data: bytes, key: str, where: str) -> OnnxFile:
-    """Check a serialised ONNX model.
-
-    Args:
-        key: of the metadata entries to look for.
-        where: the file's name, for messages.
+    """Check a serialised ONNX model, and look for metadata entries with the key.
 
     Raises:
         InputError: for bytes that are no ONNX model, are truncated, or refer to tensors in other files.

@@ -18,11 +18,7 @@ CALIBRATION_SLICES = 48
 
 
 def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
-    """The network of a run as the graph that the metadata describe.
-
-    Args:
-        store: of the training cases, for the calibration of int8.
-    """
+    """The network of a run as the graph that the metadata describe. store: has slices for the calibration of int8."""
     size = (about.height, about.width) if about.height and about.width else None
     temperature = about.confidence.temperature if about.confidence else 1.0
     outputs = ("logits",) if about.whole else about.outputs

@@ -76,7 +76,6 @@ def open_artefact(draft: Path, provider: str | None) -> Segmenter:
     """The artefact with the provider that judges it.
 
     Args:
-        draft: the artefact.
         provider: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a GPU can run it, else cpu.
 
     Raises:

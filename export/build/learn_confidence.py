@@ -27,8 +27,6 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
 
     Args:
         folder: of the cross-validation, or a folder in it, down to one run.
-        run: the run to export.
-        store: of the cross-validation.
         postprocessing: of the artefact.
 
     Raises:

@@ -30,15 +30,7 @@ def check_triton_call(repository: Path, name: str) -> None:
 
 
 def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, name: str) -> Path:
-    """Write a model repository.
-
-    Args:
-        artefact: content of the `.onnx` file. about: its metadata.
-        repository: folder of the repository, which may hold other models.
-        name: of the model in Triton.
-
-    Returns:
-        The model's folder.
+    """Write the content of an `.onnx` file into a repository, which may hold other models; gives the model's folder.
 
     Raises:
         InputError: see `check_triton_call`.

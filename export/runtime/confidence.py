@@ -49,14 +49,8 @@ def estimator_of(model: Model) -> Estimator | None:
 
 
 def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, required: bool) -> None:
-    """Refuse a model that cannot give the requested estimates, with the command that makes a suitable one.
-
-    Args:
-        path: file of the model, for the message.
-        required: True refuses a model without an estimator.
-
-    Raises:
-        InputError: the model cannot give what `options` request.
+    """Raises InputError for a model that cannot give what `options` request, or has no `required` estimator, with the
+    command that makes a suitable one. path: file of the model, for the message.
     """
     if isinstance(model, Segmenter) and model.metadata.whole and (options.uncertainty or required):
         raise InputError(

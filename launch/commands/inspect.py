@@ -40,7 +40,6 @@ def describe(path: Path, options: SourceOptions, picture: Path | None = None) ->
     """Lines about a source, a store, a run, an artefact or one volume.
 
     Args:
-        path: any of these.
         options: how a source is read.
         picture: a PNG file for a page with all cases of a source or a store.
 

@@ -14,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
-    """Return True if the output is the label map of a single input, False for a folder of them.
-
-    Raises:
-        InputError: the output does not fit the input.
-    """
+    """True if the output is the label map of a single input, False for a folder; InputError if it does not fit."""
     if source.is_file() or inputs[0].files == (source,):
         endings = suffixes_for(inputs[0].files)
         if not output.name.lower().endswith(endings):

@@ -10,11 +10,7 @@ from attunet.system.atomic_files import sha256
 
 
 def describe_lineage(path: Path) -> Iterator[str]:
-    """Lines about the origin of an artefact, a run or an ensemble, the youngest first.
-
-    Raises:
-        InputError: if the path is neither.
-    """
+    """Lines about the origin of an artefact, a run or an ensemble, the youngest first; InputError for other paths."""
     if path.suffix == ".onnx":
         about, _ = load_artefact(path)
         yield (

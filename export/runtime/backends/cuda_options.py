@@ -28,10 +28,6 @@ def cuda_options(precision: str) -> dict[str, str | int]:
 def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:
     """Options of the TensorRT provider. The engine is kept in one folder per artefact, since TensorRT names engines by
     the graph's names, which are equal for networks of one shape.
-
-    Args:
-        precision: of the artefact.
-        data: the artefact.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]

@@ -26,8 +26,7 @@ def open_backend(
     """Load a graph.
 
     Args:
-        data: the serialised ONNX model.
-        artefact: its metadata.
+        data: the serialised ONNX model, and `artefact` its metadata.
         provider: one of `PROVIDERS`.
         num_threads: CPU threads; the library's own choice by default.
         cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
@@ -39,7 +38,6 @@ def open_backend(
 
     Example:
         >>> backend = open_backend(data, artefact, "cpu", num_threads=4)  # doctest: +SKIP
-        >>> (logits,) = backend.run(["logits"], slices)  # doctest: +SKIP
     """
     if provider not in PROVIDERS:
         raise InputError(f"provider: must be one of {', '.join(PROVIDERS)}, got {provider!r}")

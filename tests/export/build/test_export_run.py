@@ -13,6 +13,7 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import verify
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.volumes.predict import predict_prepared
+from attunet.volumes.slices import VolumeSlices
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
@@ -61,8 +62,8 @@ def test_artefact_segments_as_the_run_and_says_so(exported, run, small_store):
     for case in trained.held_out:
         volume, truth = small_store.read_source(case)
         with torch.no_grad():
-            network = lambda s: trained.network(torch.from_numpy(s)).numpy()  # noqa: E731
-            expected = predict_prepared(network, trained.prepare(volume), postprocessing=trained.postprocessing)
+            network, finish = lambda s: trained.network(torch.from_numpy(s)).numpy(), trained.postprocessing
+            expected = predict_prepared(network, VolumeSlices(volume, trained.spec), postprocessing=finish)
         indices = segmenter.predict_volume(volume)
         assert (indices != expected).mean() < 1e-4
         dice = dice_from_confusion(confusion(indices, truth, 5))[1:]
