@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import time
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from attunet.config import DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
 from attunet.launch.options import MINUTES, MODEL, PATH, Fold, Value, config_options, pseudonymise_option
 from attunet.presets import training_config
-from attunet.system.workers import END_WITH_STDIN, end_with_stdin
+from attunet.system.workers import END_WITH_STDIN, end_with_stdin, process_start
 
 
 @click.command("train", short_help="Train one network.")
@@ -70,13 +69,6 @@ def train_command(
 
     renamed = parse_renamed(init_classes) if init_classes else None
     train(store, run, config, init_classes=renamed, began=process_start(), **options)
-
-
-def process_start() -> float:
-    """Return the `time.monotonic()` at which this process was started: so that imports count towards `--minutes`."""
-    import psutil
-
-    return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
 
 
 def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:

@@ -18,8 +18,8 @@ from attunet.launch.options import (
     parse_parity_cases,
     pseudonymise_option,
 )
-from attunet.launch.train import process_start
 from attunet.system.plain_text import printable_line
+from attunet.system.workers import process_start
 
 
 @click.command(short_help="Folds, seeds, networks and recipes in one table.")

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -46,6 +47,13 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
             yield waiting.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def process_start() -> float:
+    """The `time.monotonic()` at which this process was started, its imports not yet begun."""
+    import psutil
+
+    return time.monotonic() - max(0.0, time.time() - psutil.Process().create_time())
 
 
 def usable_cores() -> int:

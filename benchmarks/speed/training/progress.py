@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-import psutil
+from attunet.system.workers import process_start
 
 FILE = "progress.json"
 
@@ -17,8 +17,7 @@ class Progress:
     """
 
     def __init__(self, folder: Path) -> None:
-        running_s = max(0.0, time.time() - psutil.Process().create_time())
-        self.began = self._last = time.monotonic() - running_s
+        self.began = self._last = process_start()
         self.parts_s: dict[str, float] = {}
         self._file = folder / FILE
 
