@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding, InputError
-from attunet.sources.case_files import content_hash, joined_hash
+from attunet.export.runtime.origin import hash_of_files
 from attunet.system.atomic_files import sha256
 from attunet.system.audit_log import AuditLog
 from attunet.version import __version__
@@ -66,6 +66,11 @@ class CaseAudit:
 
     def __init__(self, audit: Audit) -> None:
         self._audit, self._inputs = audit, dict[Path, str]()
+        self._outputs = frozenset(record.get("output_sha256") for record in audit.log.records())
+
+    def has(self, labels: Path) -> bool:
+        """True for a label map that has a record of an earlier call."""
+        return sha256(labels) in self._outputs
 
     def begin(self, case: Path, files: Sequence[Path]) -> None:
         """Hash the files of a case, which has the path of its label map."""
@@ -78,17 +83,3 @@ class CaseAudit:
         """Record a case. labels: its whole label map before it gets its name; None if the case failed."""
         written = sha256(labels) if labels is not None else None
         self._audit.record(self._inputs.get(case), written, findings, estimates)
-
-
-def hash_of_files(paths: Sequence[Path]) -> str:
-    """SHA-256 of a scan: of its file (and the one beside it with its voxels), or of the hashes of its channels in their
-    order. Of a folder, it is the one of its files' sorted hashes: their names do not count.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
-    return joined_hash([_hash_of_folder(path) if path.is_dir() else content_hash(path) for path in paths])
-
-
-def _hash_of_folder(folder: Path) -> str:
-    return joined_hash(sorted(content_hash(file) for file in folder.rglob("*") if file.is_file()))

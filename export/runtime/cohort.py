@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.audit import CaseAudit
 from attunet.export.runtime.confidence import estimator_of
 from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.origin import Origin, is_finished, origin_of
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import check_labels, write_labels
 from attunet.sources.inputs import Input
@@ -39,6 +39,7 @@ class Job:
     input: Input
     write: Path
     codes: Mapping[str, Code] | None = None  # a user's codes by class name, for DICOM SEG
+    maps: tuple[Path, ...] = ()  # files that `also` and `confidence` write before the label map
 
     @property
     def file(self) -> Path:
@@ -105,14 +106,28 @@ class Work:
             self.also(volume, job.write)
         return SegmentedCase(indices, volume, findings, observed)
 
-    def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
+    def write(self, job: Job, case: SegmentedCase, origin: Origin | None = None) -> CaseConfidence | None:
         """Write the label map after all other files, because it marks a case as finished; gives the estimates."""
         estimates = case.observed.write(job.write, case.findings)
-        complete = None
-        if self.audit is not None:
-            complete = partial(self.audit.end, job.write, findings=case.findings, estimates=estimates)
+
+        def complete(labels: Path) -> None:
+            if self.audit is not None:
+                self.audit.end(job.write, labels, case.findings, estimates)
+            if origin is not None:
+                origin.write(job.write)
+
         write_labels(job.write, case.indices, self.model.classes, case.volume, codes=job.codes, complete=complete)
         return estimates
+
+    def has_finished(self, job: Job) -> bool:
+        """True for a job whose label map is there, of this model and scan, with the job's maps and a record in the log.
+
+        Raises:
+            InputError: the label map is of another model or scan.
+        """
+        if job.input.namesake or not is_finished(job.write, job.input, self.model.sha256):
+            return False
+        return all(path.exists() for path in job.maps) and (self.audit is None or self.audit.has(job.write))
 
     def fail(self, job: Job) -> None:
         """Record a job that failed."""
@@ -135,7 +150,7 @@ class Outcome:
 
 
 def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = (0, 1)) -> Outcome:
-    """Segment the jobs of one process whose label maps do not exist yet; a failed job does not stop the others.
+    """Segment the jobs of one process that are not finished yet; a failed job does not stop the others.
 
     Args:
         shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the
@@ -143,24 +158,32 @@ def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = 
 
     Returns:
         The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
+
+    Raises:
+        InputError: a label map of another model or scan has the place of one of these; nothing has been computed then.
     """
     number, count = shard
     own = list(jobs)[number::count]
-    waiting = deque(job for job in own if job.input.namesake or not job.write.exists())
+    waiting = deque(job for job in own if not work.has_finished(job))
     ends, start = _Ends(work, Outcome(skipped=len(own) - len(waiting)), len(waiting)), time.monotonic()
-    reads: deque[tuple[Job, Future[ReadCase]]] = deque()
+    reads: deque[tuple[Job, Future[tuple[Origin, ReadCase]]]] = deque()
+
+    def read(job: Job) -> tuple[Origin, ReadCase]:
+        return origin_of(job.input, work.model.sha256), work.read(job)
+
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
-                reads.append((waiting[0], reader.submit(work.read, waiting.popleft())))
+                reads.append((waiting[0], reader.submit(read, waiting.popleft())))
             job, future = reads.popleft()
             try:
-                case = work.segment(job, future.result())
+                origin, read_case = future.result()
+                case = work.segment(job, read_case)
             except CASE_ERRORS as error:
                 ends.fail(job, error)
                 continue
             ends.wait(AHEAD - 1)
-            ends.writes.append((job, writer.submit(work.write, job, case)))
+            ends.writes.append((job, writer.submit(work.write, job, case, origin)))
         ends.wait(0)
     ends.outcome.minutes = (time.monotonic() - start) / 60
     return ends.outcome

@@ -79,27 +79,28 @@ def predict(
         is_one = check_output(source, inputs, output)
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
-        jobs = [Job(one, output if is_one else label_map(one, output, dicom_seg), codes) for one in inputs]
         maps = [f"attention-{number}" for number in range(1, predictor.num_gates + 1)] if attention else []
-        _check_files(jobs, [*maps, *([UNCERTAINTY] if confidence.uncertainty else [])], audit)
+        maps += [UNCERTAINTY] if confidence.uncertainty else []
+        jobs = []
+        for one in inputs:
+            labels = output if is_one else label_map(one, output, dicom_seg)
+            jobs.append(Job(one, labels, codes, tuple(map_file(labels, kind) for kind in maps)))
+        _check_files(jobs, audit)
         if is_one:
             _predict_one(work, jobs[0])
         else:
             _predict_folder(work, source, output, jobs, names.claim if names else claim)
 
 
-def _check_files(jobs: Sequence[Job], maps: Sequence[str], audit: Path | None) -> None:
+def _check_files(jobs: Sequence[Job], audit: Path | None) -> None:
     """Raises InputError where a case's file would replace an input, another case's label map, or the audit log."""
-    if not maps and audit is None:
-        return
     kept = {path.resolve() for job in jobs for path in (job.write, *job.input.files)}
     for job in jobs:
-        beside = [map_file(job.write, kind) for kind in maps]
-        if taken := next((path for path in beside if path.resolve() in kept), None):
+        if taken := next((path for path in job.maps if path.resolve() in kept), None):
             raise InputError(
                 f"{taken}: would be a map of {job.file}, and is an input or the label map of another: rename that one"
             )
-        files = (job.write, confidence_file(job.write), *beside)
+        files = (job.write, confidence_file(job.write), *job.maps)
         if audit is not None and audit.resolve() in {path.resolve() for path in files}:
             raise InputError(f"{audit}: the audit log must be another file than those of {job.file}")
 

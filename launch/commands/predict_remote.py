@@ -2,11 +2,15 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
+from attunet.export.runtime.origin import is_finished, origin_of
+from attunet.export.serve.answer import Answer
 from attunet.export.serve.client import Client
+from attunet.export.serve.formats import ModelDescription
 from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
 from attunet.launch.launcher import shard_of
 from attunet.sources.inputs import Input, find_inputs
@@ -35,25 +39,30 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs][number::count]
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
         claim(output)
-        waiting = [job for job in jobs if job[0].namesake or not job[1].exists()]
-        failed = sum(threads.map(partial(_fails, client, described["name"]), waiting))
+        sha256 = described["sha256"]
+        waiting = [(one, labels) for one, labels in jobs if one.namesake or not is_finished(labels, one, sha256)]
+        failed = sum(threads.map(partial(_fails, client, described), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
         raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
 
 
-def _fails(client: Client, model: str, job: tuple[Input, Path]) -> bool:
+def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> bool:
+    scan, labels = job
     try:
-        job[0].check_name()
-        job[1].parent.mkdir(parents=True, exist_ok=True)
-        _segment(client, model, *job)
+        scan.check_name()
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        origin = origin_of(scan, model["sha256"])
+        origin.write(labels)  # before the label map: one without it would not be taken for finished
+        answer = _segment(client, model["name"], scan, labels)
+        replace(origin, model_sha256=answer.model_sha256).write(labels)  # the server may have got another model
     except (InputError, RunError, OSError) as error:
         logger.error(error)
         return True
     return False
 
 
-def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
+def _segment(client: Client, model: str, scan: Input, output: Path) -> Answer:
     answer = client.segment(scan.files if len(scan.files) > 1 else scan.files[0], output, model=model)
     for finding in answer.findings:
         logger.warning(f"{scan.files[0]}: {finding['text']} [{finding['rule']}]")
@@ -61,3 +70,4 @@ def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
         logger.warning(f"{output}: to be looked at: its estimated Dice is low, or the scan is unlike the training's")
     volumes = ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items())
     logger.info(f"{output}: {volumes}")
+    return answer

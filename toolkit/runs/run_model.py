@@ -5,6 +5,7 @@ from pathlib import Path
 from attunet.models.torch_network import TorchNetwork
 from attunet.runs.ensemble import EnsembleNetwork, load_runs
 from attunet.runs.load_run import TrainedRun
+from attunet.sources.case_files import joined_hash
 from attunet.volumes.model import NetworkModel
 
 
@@ -30,6 +31,7 @@ def run_model(run: TrainedRun, device: str = "cpu", *, num_threads: int | None =
         num_parameters=run.num_parameters,
         num_gates=run.num_gates,
         maps=lambda slices: network.attention(slices)[1],
+        sha256=joined_hash(run.checkpoint_sha256),
         with_disagreement=network.with_disagreement if isinstance(run.network, EnsembleNetwork) else None,
     )
 

@@ -70,6 +70,13 @@ class AuditLog:
                 file.truncate(end)
                 raise
 
+    def records(self) -> Iterator[dict[str, object]]:
+        """The log's records, one after another. Raises InputError as `verify_audit` does for a single line."""
+        for number, line in enumerate(_lines(self.path) if self.path.exists() else (), start=1):
+            if line.endswith(b"\n"):
+                _record(line, f"{self.path}: line {number}")
+                yield parse_json(line)
+
     def _end(self, file: BinaryIO) -> tuple[int, int, str]:
         """The end of the last record, the bytes behind it, and the record's hash."""
         end = file.seek(0, os.SEEK_END)

@@ -27,6 +27,10 @@ class Model(Protocol):
     def name(self) -> str: ...
 
     @property
+    def sha256(self) -> str:
+        """Hash of the artefact's file, or of a run's last checkpoint; empty for a network that is in no file."""
+
+    @property
     def spec(self) -> PreprocessSpec:
         """Preprocessing, with the slice size that the model needs."""
 
@@ -108,6 +112,7 @@ class NetworkModel:
     num_gates: int = 0
     maps: AttentionMaps | None = None
     with_disagreement: Network | None = None
+    sha256: str = ""
 
     def logits(self, slices: np.ndarray) -> np.ndarray:
         return self.network(slices)

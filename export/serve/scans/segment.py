@@ -14,8 +14,9 @@ import numpy as np
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
 from attunet.errors import Finding, InputError
-from attunet.export.runtime.audit import Audit, hash_of_files
+from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.observed_case import ObservedCase
+from attunet.export.runtime.origin import hash_of_files
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal, one_line
 from attunet.export.serve.scans.needs import check_header, check_volume

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from attunet.export.runtime.audit import hash_of_files
+from attunet.export.runtime.origin import hash_of_files
 from attunet.launch.commands.predict import predict
 from attunet.system.audit_log import verify_audit
 

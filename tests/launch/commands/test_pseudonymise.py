@@ -209,7 +209,7 @@ def test_label_maps_of_numbers_are_those_of_names_and_go_on_after_a_stop(
     succeed("predict", artefact, scans, tmp_path / "out", "--pseudonymise", key)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     numbers = table(key)
-    for path in (tmp_path / "named").iterdir():
+    for path in (tmp_path / "named").glob("[!.]*"):
         number = numbers[path.name.removesuffix("-src.nii.gz")]
         both = (nib.load(one).get_fdata() for one in (path, tmp_path / "out" / f"{number}.nii.gz"))
         np.testing.assert_array_equal(*both)
