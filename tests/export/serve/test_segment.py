@@ -124,7 +124,7 @@ def test_other_formats_are_recognised_by_their_content(attunet, server, artefact
     (tmp_path / "scans").mkdir()
     path.rename(tmp_path / "scans" / path.name)
     assert attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out").code == 0
-    assert [written.name for written in (tmp_path / "out").iterdir()] == [path.name]
+    assert [written.name for written in (tmp_path / "out").glob("[!.]*")] == [path.name]
 
 
 def test_nothing_is_left_and_nothing_of_a_patient_is_logged(server, series, scan):
