@@ -170,7 +170,7 @@ def test_predict_on_a_server_writes_what_predict_writes(attunet, server, scan, p
     (tmp_path / "scans/a.nii").write_bytes(gzip.decompress(scan.read_bytes()))
     done = attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out")
     assert (done.code, "3 of 3 volumes could not be segmented" in done.err) == (1, True)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["a.nii.gz"]
 
 
 def test_two_predictions_into_one_folder_are_one_at_a_time_on_a_server_too(attunet, server, scan, tmp_path):
@@ -193,7 +193,7 @@ def test_processes_share_the_scans_that_a_server_segments(attunet, server, scan,
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     assert attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out").code == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.nii.gz"]
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["b.nii.gz"]
 
 
 def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_estimator(serve, scan, sure):
