@@ -115,7 +115,7 @@ def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> Non
     for run in plan:
         if progress_of(run.path)[0]:
             there = load_run(run.path)
-            check_belongs(there, store, run.fold, run.config)
+            check_belongs(there, store, run)
             parent.check_same(there)
 
 
@@ -159,7 +159,7 @@ def _score(
     """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
     own = store.preprocessing.postprocessing
     postprocessings = [own, *(other for other in (LARGEST, UNTOUCHED) if every_postprocessing and other != own)]
-    scored = {run.key: score_run(run.path, store, run.fold, run.config, postprocessings) for run in plan}
+    scored = {run.key: score_run(run, store, postprocessings) for run in plan}
     if not any(scored.values()):
         if failed:
             raise RunError(f"{out}: {failed}")

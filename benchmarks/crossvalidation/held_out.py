@@ -13,9 +13,9 @@ from typing import TypeGuard, cast
 import numpy as np
 
 from attunet.benchmarks.crossvalidation.jobs import predicting_device
+from attunet.benchmarks.crossvalidation.plan import PlannedRun
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
 from attunet.confidence.estimator import LearnedCase
-from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.fields import JsonObject, parse_json
@@ -50,28 +50,23 @@ class HeldOut:
     scores: dict[str, Scores]
 
 
-def score_run(
-    path: Path, store: Store, fold: int, config: Config, postprocessings: Sequence[Postprocessing]
-) -> HeldOut | None:
-    """Scores the run at `path`, or reads its scores from an earlier call, which are saved in the run's folder.
+def score_run(planned: PlannedRun, store: Store, postprocessings: Sequence[Postprocessing]) -> HeldOut | None:
+    """Scores a run, or reads its scores from an earlier call, which are saved in the run's folder.
 
     Args:
-        config: configuration that the run must have been trained with, with `auto` values resolved or not.
         postprocessings: that the predictions are scored with.
 
     Returns:
-        None if no training has finished at `path`.
+        None if its training has not finished.
 
     Raises:
         InputError: if the run belongs to another store, fold or configuration.
-
-    Example:
-        >>> score_run(path, store, 0, config, [UNTOUCHED]).scores  # doctest: +SKIP
     """
+    path = planned.path
     if not progress_of(path)[1]:
         return None
     run = load_run(path)
-    check_belongs(run, store, fold, config)
+    check_belongs(run, store, planned)
     cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
     readings = {name: store.reading_sha256(name) for name in cases}
     facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
@@ -96,8 +91,9 @@ def progress_of(path: Path) -> tuple[int, bool]:
     return (0, False) if checkpoint is None else (checkpoint.state.step, checkpoint.state.finished)
 
 
-def check_belongs(run: TrainedRun, store: Store, fold: int, config: Config) -> None:
+def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
     """Raises InputError with the first difference between a run and its place in a cross-validation."""
+    fold, config = planned.fold, planned.config
     training, held_out = store.split(fold)
     images = {name: store.case(name).image_sha256 for name in training}
     if (run.fold, run.training_cases, run.held_out) != (fold, images, held_out):

@@ -7,7 +7,6 @@ baseline, from the same run, is a copy of as many bytes as the operation must mo
 that needs it, each result written once.
 """
 
-import argparse
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -77,10 +76,12 @@ def table(results: Json) -> str:
 
 
 def main() -> None:
-    def measured(chosen: argparse.Namespace) -> Json:
-        return benchmark(settings_of(chosen), compiled=not chosen.no_compile, file=chosen.json)
-
-    run_program("operations.norm_relu", settings_parser(__doc__), measured, table)
+    run_program(
+        "operations.norm_relu",
+        settings_parser(__doc__),
+        lambda chosen: benchmark(settings_of(chosen), compiled=not chosen.no_compile, file=chosen.json),
+        table,
+    )
 
 
 if __name__ == "__main__":

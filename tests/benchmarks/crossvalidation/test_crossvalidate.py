@@ -24,16 +24,16 @@ from attunet.benchmarks.crossvalidation.held_out import (
     scoring_seconds,
 )
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
-from attunet.benchmarks.crossvalidation.plan import minutes_per_run
+from attunet.benchmarks.crossvalidation.plan import PlannedRun, minutes_per_run
 from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.evaluation.saved_cases import load_arrays
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.figures import figures
-from attunet.benchmarks.report.write_report import read_contents
+from attunet.benchmarks.report.read_contents import read_contents
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.learned_cases import Origin, read_learned_cases
-from attunet.runs.load_run import load_run
+from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_model import open_run
 from attunet.store import Store, open_store
 from attunet.volumes.spec import LARGEST, UNTOUCHED
@@ -69,6 +69,11 @@ def compare(attunet: Callable[..., Any], small_store: Store, folder: Path) -> Ca
         return attunet("crossvalidate", small_store.path, out, "--model", "unet", *QUICK, *options)
 
     return call
+
+
+def planned(run: TrainedRun) -> PlannedRun:
+    """Its place in a comparison."""
+    return PlannedRun("default", "unet", 0, 0, run.path, run.config, ())
 
 
 def check_learned_cases(run: Path, store: Store, results: dict) -> None:
@@ -258,11 +263,11 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
 
 def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> None:
     run = load_run(folder / "default/unet/seed-0/fold-0")
-    check_belongs(run, small_store, 0, run.config)
+    check_belongs(run, small_store, planned(run))
     masks = run.state.training_labels
     other = dataclasses.replace(run.state, training_labels=masks | {next(iter(masks)): "corrected"})
     with pytest.raises(InputError, match="was trained with other masks than"):
-        check_belongs(dataclasses.replace(run, state=other), small_store, 0, run.config)
+        check_belongs(dataclasses.replace(run, state=other), small_store, planned(run))
 
 
 def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
@@ -287,10 +292,10 @@ def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
 
     run = load_run(folder / "default/unet/seed-0/fold-0")
     with pytest.raises(InputError, match="its training cases were read in another way than"):
-        check_belongs(run, open_store(store_with(exchange, training)), 0, run.config)
+        check_belongs(run, open_store(store_with(exchange, training)), planned(run))
     other = open_store(store_with(exchange, held_out))
-    check_belongs(run, other, 0, run.config)
-    before, after = (score_run(run.path, store, 0, run.config, [UNTOUCHED]) for store in (small_store, other))
+    check_belongs(run, other, planned(run))
+    before, after = (score_run(planned(run), store, [UNTOUCHED]) for store in (small_store, other))
     assert before.scores != after.scores
 
 

@@ -20,9 +20,10 @@ from attunet.benchmarks.report import bundles
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.contents import twins_of
+from attunet.benchmarks.report.read_contents import read_contents
 from attunet.benchmarks.report.speed_figures import log_ticks
 from attunet.benchmarks.report.tables import models_table
-from attunet.benchmarks.report.write_report import read_contents, write_report, write_report_if_installed
+from attunet.benchmarks.report.write_report import write_report, write_report_if_installed
 from attunet.errors import InputError
 
 PATIENT = "DOE_JANE_19560803"  # of the folder of the source
