@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json, aligned
-from attunet.benchmarks.evaluation.timing import time_interleaved
+from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
@@ -55,6 +55,11 @@ LATENCY_COLUMNS = {
     "slices/s": "{slices_per_s:.1f}",
     "runs": "{runs}",
 }
+
+
+def timing_settings(runs: int, seconds: float) -> Json:
+    """The settings of `rows_in_turns` as JSON values."""
+    return {"runs": runs, "seconds": seconds if math.isfinite(seconds) else None, "warm_up_runs": WARM_UP_RUNS}
 
 
 def rows_in_turns(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     add_runs,
@@ -23,6 +22,7 @@ from attunet.benchmarks.speed.program import (
     program_parser,
     rows_in_turns,
     run_program,
+    timing_settings,
 )
 from attunet.system.environment import environment
 from attunet.system.workers import usable_cores
@@ -66,13 +66,7 @@ def sweep(
             logger.info(
                 f"{count or 'auto'} threads, batch {batch_size}: {rows[-1]['p50_ms']:.1f} ms ({rows[-1]['model']})"
             )
-    settings = {
-        "runs": runs,
-        "seconds": seconds if math.isfinite(seconds) else None,
-        "warm_up_runs": WARM_UP_RUNS,
-        "load_all_ms_by_threads": load_ms,
-        "dtype": "float32",
-    }
+    settings = {**timing_settings(runs, seconds), "load_all_ms_by_threads": load_ms, "dtype": "float32"}
     return {"environment": environment(), "settings": settings, "rows": rows}
 
 

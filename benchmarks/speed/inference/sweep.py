@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS
 from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
@@ -28,6 +27,7 @@ from attunet.benchmarks.speed.program import (
     program_parser,
     rows_in_turns,
     run_program,
+    timing_settings,
 )
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -75,9 +75,7 @@ def measure(
     if not forms:
         raise RunError("inference: nothing could be loaded")
     settings: Json = {
-        "runs": runs,
-        "seconds": seconds if math.isfinite(seconds) else None,
-        "warm_up_runs": WARM_UP_RUNS,
+        **timing_settings(runs, seconds),
         "threads": num_threads if device == "cpu" else None,
         "num_parameters": sum(p.numel() for p in subject.network.parameters()),
         "size": list(subject.size),

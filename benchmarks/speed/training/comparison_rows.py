@@ -27,49 +27,39 @@ COLUMNS = {
 
 
 def results_of(store: Store, task: Task, measured: Mapping[str, Sequence[Json]], rounds: int) -> Json:
-    rates = {name: _rate(rows, task) for name, rows in measured.items()}
-    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
-    shape = [task.batch_size, store.spec.in_channels, *store.spec.size]
-    return {
-        "environment": environment(),
-        "settings": settings | {"rounds": rounds, "shape": shape},
-        "results": [_row(name, rows, rates) for name, rows in measured.items() if rows],
-    }
-
-
-def _step_seconds(rows: Sequence[Json]) -> list[float]:
-    return [row["seconds"] / row["steps"] for row in rows if row["steps"]]
-
-
-def _rate(rows: Sequence[Json], task: Task) -> float | None:
-    steps = _step_seconds(rows)
-    return task.batch_size / float(np.median(steps)) if steps else None
-
-
-def _row(name: str, rows: Sequence[Json], rates: Mapping[str, float | None]) -> Json:
-    """One program; None where nothing was measured. `start_s`: seconds of each part of the start, in the round where it
-    took longest.
+    """Rows of the programs, None where nothing was measured. `times_plain`, `times_monai`, `times_nnunet`: a program's
+    rate over theirs.
     """
+    rows = [_row(name, own, task.batch_size) for name, own in measured.items() if own]
+    rates = {row["name"]: row["slices_per_s"] for row in rows}
+    for row in rows:
+        for other in ("plain", "monai", "nnunet"):
+            theirs = rates.get(other)
+            row[f"times_{other}"] = row["slices_per_s"] / theirs if row["slices_per_s"] and theirs else None
+    settings = {k: v for k, v in dataclasses.asdict(task).items() if k not in ("program", "store", "slices")}
+    settings |= {"rounds": rounds, "shape": [task.batch_size, store.spec.in_channels, *store.spec.size]}
+    return {"environment": environment(), "settings": settings, "results": rows}
+
+
+def _row(name: str, rows: Sequence[Json], batch_size: int) -> Json:
+    """`start_s`: seconds of each part of the start, in the round where it took longest."""
     timed = [row for row in rows if row["steps"]]
     memory = [row["peak_memory_mb"] for row in timed if row["peak_memory_mb"] is not None]
-    seconds = sum(row["seconds"] for row in timed)
-    steps, rate, last = _step_seconds(rows), rates[name], (timed or list(rows))[-1]
+    last, seconds = (timed or list(rows))[-1], sum(row["seconds"] for row in timed)
+    steps = [row["seconds"] / row["steps"] for row in timed]
+    rate = 1 / float(np.median(steps)) if steps else None
     spread = percentile_fields([1000 * step for step in steps or [np.nan]], "step_ms_p{}")
     return {
         "name": name,
         "device": last["device"],
         "num_parameters": last["num_parameters"],
-        "slices_per_s": rate,
-        "steps_per_s": 1 / float(np.median(steps)) if steps else None,
+        "slices_per_s": batch_size * rate if rate else None,
+        "steps_per_s": rate,
         "waiting_share": sum(row["waiting_s"] for row in timed) / seconds if timed else None,
         "peak_memory_mb": max(memory, default=None),
         "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),
         "note": rows[-1]["note"],
         "to_dice": last["to_dice"],
-        **{
-            f"times_{other}": rate / theirs if rate and (theirs := rates.get(other)) else None
-            for other in ("plain", "monai", "nnunet")
-        },
         **(spread if steps else dict.fromkeys(spread)),
     }
 

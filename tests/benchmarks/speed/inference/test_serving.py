@@ -12,25 +12,12 @@ from attunet.benchmarks.speed.inference import load, serving  # noqa: E402
 @pytest.fixture(scope="module")
 def trained_artefact(tmp_path_factory):
     """A small U-Net with fresh weights, as an artefact."""
-    torch = pytest.importorskip("torch")
-    from attunet.classes import CHAOS_MR
-    from attunet.config import ModelConfig
-    from attunet.export.artefact.artefact import Artefact
-    from attunet.export.artefact.artefact_file import write_artefact
-    from attunet.export.build.graph import export_graph
-    from attunet.models import build_model
-    from attunet.volumes.spec import Preprocessing, PreprocessSpec
+    pytest.importorskip("torch")
+    from attunet.benchmarks.speed.inference.forms import fresh_network
+    from attunet.benchmarks.speed.inference.whole_forms import generated_scan, write_pair
 
-    torch.manual_seed(0)
-    network = build_model(ModelConfig(name="unet", base_width=4, depth=2), 1, 5).eval()
-    graph = export_graph(network, 1, ("labels", "logits")).SerializeToString()
-    spec = PreprocessSpec(orientation="LPS", slice_axis=2, spacing_mm=1.5, size=(48, 48))
-    about = Artefact(
-        name="small", precision="fp32", preprocessing=Preprocessing(spec), classes=CHAOS_MR, num_parameters=7
-    )
-    path = tmp_path_factory.mktemp("artefact") / "small.onnx"
-    path.write_bytes(write_artefact(graph, about))
-    return path
+    folder = tmp_path_factory.mktemp("artefact")
+    return write_pair(fresh_network("unet", width=4), "fp32", 48, generated_scan(48, 3), folder)[0]
 
 
 @pytest.mark.slow
