@@ -60,8 +60,7 @@ export const SPACING_RANGE_MM: [number, number] = [1e-6, 1e6];
 
 /** Volume of a voxel in mm³; of a sheared grid less than the product of its sizes. */
 export function voxelVolumeOf(affine: Matrix): number {
-  const [[a, b, c], [d, e, f], [g, h, i]] = affine as unknown as [Triple, Triple, Triple];
-  return Math.abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g));
+  return Math.abs(determinant(affine));
 }
 
 /** Voxel size in mm along the three axes. */

@@ -1,7 +1,5 @@
 /** What the page and its worker say to each other. */
 
-import type { Metadata } from "../network/artefact";
-
 export interface Load {
   kind: "load";
   model: ArrayBuffer;
@@ -41,7 +39,7 @@ export interface Result {
 }
 
 export type FromWorker =
-  | { kind: "loaded"; about: Metadata; warnings: string[] }
+  | { kind: "loaded"; warnings: string[] }
   | { kind: "stage"; words: string }
   | { kind: "progress"; done: number; total: number }
   | { kind: "done"; result: Result }

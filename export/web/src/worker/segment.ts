@@ -48,7 +48,7 @@ async function load(ort: typeof Ort, provider: "wasm" | "webgpu", message: Load)
     if (provider === "webgpu") throw new Error(words);
     warnings.push(words);
   }
-  say({ kind: "loaded", about, warnings });
+  say({ kind: "loaded", warnings });
   return { about, network };
 }
 
@@ -78,7 +78,6 @@ async function resultOf(
 ): Promise<Omit<Result, "warnings" | "seconds">> {
   const voxels = about.classes.map(() => 0);
   for (let i = 0; i < labels.length; i++) voxels[labels[i]!]!++;
-  const spacing = spacingOf(volume.affine);
   const first = volume.channels[0]!.values;
   const shown = first instanceof Float64Array ? Float32Array.from(first) : first;
   return {
@@ -89,7 +88,7 @@ async function resultOf(
     voxels,
     mlPerVoxel: voxelVolumeOf(volume.affine) / 1000,
     shape: volume.shape,
-    spacing,
+    spacing: spacingOf(volume.affine),
   };
 }
 
