@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.launch.components import INSTALLS, Component, components, pins
+from attunet.system.plain_text import markdown_table
 
 LOCKS = ("lock.txt", "lock-torch.txt")
 CUDA_LOCK = "lock-cuda.txt"
@@ -59,20 +60,23 @@ def page(folder: Path = Path()) -> str:
     ]
     for install, extras in INSTALLS.items():
         title = "pip install attunet" + (f"[{','.join(extras)}]" if extras else "")
-        head = ["| component | version | licence | used for | if it fails |", "|---|---|---|---|---|"]
         listed = {one.name: one for one in components(extras) if one.name not in on_gpus}
         if missing := sorted(listed.keys() - versions.keys()):
             raise InputError(f"{missing[0]}: is in none of {', '.join(LOCKS)}; make lock writes them again")
         rows = [_row(one, versions[name], listed) for name, one in listed.items()]
-        parts.append("\n".join([f"## {install}: `{title}`", "", *head, *rows]))
-    head = ["| component | version | used for | if it fails |", "|---|---|---|---|"]
-    rows = [f"| {name} | {version} | {' | '.join(ON_GPUS)} |" for name, version in sorted(on_gpus.items())]
-    text = "Brought by torch's build for GPUs. NVIDIA's libraries are under NVIDIA's terms, which lie in their wheels."
-    parts.append("\n".join(["## On GPUs", "", text, "", *head, *rows]))
+        table = markdown_table(("component", "version", "licence", "used for", "if it fails"), rows)
+        parts += [f"## {install}: `{title}`", table]
+    parts += [
+        "## On GPUs",
+        "Brought by torch's build for GPUs. NVIDIA's libraries are under NVIDIA's terms, which lie in their wheels.",
+        markdown_table(
+            ("component", "version", "used for", "if it fails"), [(*one, *ON_GPUS) for one in sorted(on_gpus.items())]
+        ),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _row(component: Component, version: str, listed: dict[str, Component]) -> str:
+def _row(component: Component, version: str, listed: dict[str, Component]) -> tuple[str, ...]:
     direct = sorted({component.name} if not component.required_by else set(_direct(component.name, listed)))
     if direct == [component.name]:
         purpose, failure = PURPOSES[component.name]
@@ -82,9 +86,7 @@ def _row(component: Component, version: str, listed: dict[str, Component]) -> st
         for name in direct:
             failures.setdefault(PURPOSES[name][1], []).append(name)
         failure = "; ".join(f"as {', '.join(names)}: {text}" for text, names in failures.items())
-    return (
-        f"| {component.name} | {version} | {LICENSES.get(component.name, component.license)} | {purpose} | {failure} |"
-    )
+    return component.name, version, LICENSES.get(component.name, component.license), purpose, failure
 
 
 def _direct(name: str, listed: dict[str, Component], seen: frozenset[str] = frozenset()) -> Iterator[str]:

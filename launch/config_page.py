@@ -6,6 +6,7 @@ import tomllib
 
 from attunet.config import Config
 from attunet.presets import PRESETS, preset_names
+from attunet.system.plain_text import markdown_table
 
 HEAD = """\
 # Configuration
@@ -44,11 +45,11 @@ def page() -> str:
         values = getattr(Config(), section.name)
         accepted = {name: rule.words for name, rule in values.rules().items()}
         rows = [
-            f"| `{section.name}.{f.name}` | {_value(f.default)} | {accepted[f.name]} | {f.metadata['text']} |"
+            (f"`{section.name}.{f.name}`", _value(f.default), accepted[f.name], f.metadata["text"])
             for f in dataclasses.fields(values)
         ]
-        head = [f"## [{section.name}]", "", SECTIONS[section.name], "", *_head("field", "default", "accepts", "")]
-        parts.append("\n".join([*head, *rows]))
+        table = markdown_table(("field", "default", "accepts", ""), rows)
+        parts += [f"## [{section.name}]", SECTIONS[section.name], table]
     parts.append("\n\n".join(["## Presets", *(_preset(name) for name in preset_names())]))
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -58,15 +59,11 @@ def _preset(name: str) -> str:
     text = (PRESETS / f"{name}.toml").read_text(encoding="utf-8")
     comment = " ".join(line.lstrip("# ") for line in text.split("\n\n")[0].splitlines())
     rows = [
-        f"| `{section}.{field}` | {_value(value)} |"
+        (f"`{section}.{field}`", _value(value))
         for section, fields in tomllib.loads(text).items()
         for field, value in fields.items()
     ]
-    return "\n".join([f"### {name}", "", comment, "", *_head("field", "value"), *rows])
-
-
-def _head(*names: str) -> list[str]:
-    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    return "\n\n".join([f"### {name}", comment, markdown_table(("field", "value"), rows)])
 
 
 def _value(value: object) -> str:

@@ -8,14 +8,15 @@ from attunet.decisions import rules_table
 from attunet.io.readers import FORMATS
 from attunet.io.writers import WRITERS
 from attunet.sources.find_cases import FINDERS
+from attunet.system.plain_text import markdown_table
 
 SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def layouts_table() -> str:
     """One row for each layout, in the order in which they are tried."""
-    rows = [f"| `{name}` | `{example}` |" for name, (_, example) in FINDERS.items()]
-    return "\n".join(["| layout | looks like |", "|---|---|", *rows]) + "\n"
+    rows = [(f"`{name}`", f"`{example}`") for name, (_, example) in FINDERS.items()]
+    return markdown_table(("layout", "looks like"), rows) + "\n"
 
 
 def formats_table() -> str:
@@ -26,8 +27,8 @@ def formats_table() -> str:
         if not written and not format.single:
             written = [".dcm (DICOM SEG)"]
         read, write = (", ".join(f"`{suffix}`" for suffix in suffixes) for suffixes in (format.suffixes, written))
-        rows.append(f"| {format.name} | {read} | {write} |")
-    return "\n".join(["| format | read | label maps |", "|---|---|---|", *rows]) + "\n"
+        rows.append((format.name, read, write))
+    return markdown_table(("format", "read", "label maps"), rows) + "\n"
 
 
 TABLES = {"layouts": layouts_table, "formats": formats_table, "decisions": rules_table}

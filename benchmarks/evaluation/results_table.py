@@ -8,7 +8,7 @@ from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.metrics.aggregate import mean
 from attunet.metrics.results import EvaluatedRow, EvaluationResults, PerClass
 from attunet.system.environment import Environment
-from attunet.system.plain_text import printable_line, table_cell
+from attunet.system.plain_text import markdown_table, printable_line, table_cell
 
 METRICS = {  # name in results.json: title, decimals
     "dice": ("Dice", 3),
@@ -185,9 +185,9 @@ def _environment(about: Environment) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(table_cell(cell) for cell in row) + " |" for row in [header, *rows]]
-    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
+    """A Markdown table of any texts."""
+    head, *cells = [[table_cell(cell) for cell in row] for row in [header, *rows]]
+    return markdown_table(head, cells)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from attunet.export.artefact.artefact_file import load_artefact
 from attunet.export.artefact.card import card, score
 from attunet.metrics.aggregate import mean
 from attunet.metrics.significance import bootstrap_interval
-from attunet.system.plain_text import printable, table_cell
+from attunet.system.plain_text import markdown_table, printable, table_cell
 from attunet.version import __version__
 
 
@@ -114,12 +114,11 @@ def _results(about: Artefact) -> list[str]:
     span = "too few cases for an interval"
     if interval:
         span = f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}"
-    rows = ["| class | Dice |", "|---|---|"]
-    rows += [f"| {table_cell(name)} | {score(value, 3)} |" for name, value in dice["per_class"].items()]
-    rows.append(f"| **mean** | **{score(dice['artefact'], 3)}** |")
+    rows = [(table_cell(name), score(value, 3)) for name, value in dice["per_class"].items()]
+    rows.append(("**mean**", f"**{score(dice['artefact'], 3)}**"))
     return [
         f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing; {span}.",
-        "\n".join(rows),
+        markdown_table(("class", "Dice"), rows),
     ]
 
 

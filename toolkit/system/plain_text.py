@@ -1,6 +1,7 @@
 """Names that a stranger's file brought, made harmless for terminals and tables."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -25,3 +26,9 @@ def spreadsheet_cell(text: str) -> str:
     """The text as one cell of a CSV file, on one line, which no spreadsheet takes for a formula."""
     plain = " ".join(printable(text).split())
     return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already, see `table_cell`."""
+    first, *others = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([first, "|---" * len(head) + "|", *others])
