@@ -81,16 +81,12 @@ class Artefact:
 
     @property
     def inputs(self) -> list[Tensor]:
-        return inputs_of(self.spec, whole=self.whole)
+        return inputs_of(self.spec, (self.height, self.width), whole=self.whole)
 
     @property
     def output_tensors(self) -> list[Tensor]:
-        return [output_of(name, self.classes, whole=self.whole) for name in self.outputs]
-
-    def shape(self, tensor: Tensor) -> tuple[int, ...]:
-        """The shape of an input or an output; -1 for an axis of any length."""
-        fixed = {"height": self.height, "width": self.width}
-        return tuple(axis if isinstance(axis, int) else fixed.get(axis) or -1 for axis in tensor.axes)
+        size = (self.height, self.width)
+        return [output_of(name, self.classes, size, whole=self.whole) for name in self.outputs]
 
     def to_json(self) -> JsonObject:
         return {

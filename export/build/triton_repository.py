@@ -81,6 +81,5 @@ def triton_config(about: Artefact, name: str) -> str:
 
 def _tensor(kind: str, tensor: Tensor, about: Artefact) -> str:
     """A tensor without the batch, which Triton adds."""
-    shape = about.shape(tensor) if about.whole else about.shape(tensor)[1:]
-    dims = ", ".join(map(str, shape))
+    dims = ", ".join(map(str, tensor.shape if about.whole else tensor.shape[1:]))
     return f'{kind} [ {{ name: "{tensor.name}" data_type: TYPE_{tensor.datatype} dims: [ {dims} ] }} ]'

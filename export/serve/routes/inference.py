@@ -17,7 +17,6 @@ from attunet.export.serve.routes.description import BINARY, ERRORS, JSON, TEXT, 
 from attunet.export.serve.routes.tensors import (
     DTYPES,
     InferenceRequest,
-    TensorSpec,
     inflate,
     read_request,
     write_answer,
@@ -82,8 +81,12 @@ def ready(request: Request) -> JSONResponse:
 @router.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
 def model_metadata(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
     model = _model(request, name, version)
-    inputs, outputs = tensors_of(model)
-    tensors = {"inputs": [spec.to_json() for spec in inputs], "outputs": [spec.to_json() for spec in outputs]}
+    about = model.segmenter.metadata
+
+    def rows(tensors: list[Tensor]) -> list[dict[str, object]]:
+        return [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in tensors]
+
+    tensors = {"inputs": rows(about.inputs), "outputs": rows(about.output_tensors)}
     return JSONResponse({"name": name, "versions": [VERSION], "platform": "attunet_onnx", **tensors})
 
 
@@ -98,13 +101,14 @@ def model_ready(name: ModelName, request: Request, version: str = VERSION) -> JS
 @router.get("/v2/models/{name}/config", summary="A model's configuration, as Triton gives it")
 @router.get("/v2/models/{name}/versions/{version}/config", include_in_schema=False)
 def model_config(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
-    inputs, outputs = tensors_of(_model(request, name, version))
+    about = _model(request, name, version).segmenter.metadata
 
-    def rows(specs: list[TensorSpec]) -> list[dict[str, object]]:
-        return [{"name": s.name, "data_type": f"TYPE_{s.datatype}", "dims": list(s.shape)} for s in specs]
+    def rows(tensors: list[Tensor]) -> list[dict[str, object]]:
+        return [{"name": one.name, "data_type": f"TYPE_{one.datatype}", "dims": list(one.shape)} for one in tensors]
 
-    about = {"name": name, "platform": "attunet_onnx", "backend": "attunet", "max_batch_size": 0}
-    return JSONResponse({**about, "input": rows(inputs), "output": rows(outputs)})
+    tensors = {"input": rows(about.inputs), "output": rows(about.output_tensors)}
+    general = {"name": name, "platform": "attunet_onnx", "backend": "attunet", "max_batch_size": 0}
+    return JSONResponse({**general, **tensors})
 
 
 @router.post("/v2/repository/index", summary="The models that are served, as Triton gives them")
@@ -121,16 +125,6 @@ async def infer(name: ModelName, request: Request, version: str = VERSION) -> Re
     return response
 
 
-def tensors_of(model: ServedModel) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """Inputs and outputs of a model's graph."""
-    about = model.segmenter.metadata
-
-    def specs(tensors: list[Tensor]) -> list[TensorSpec]:
-        return [TensorSpec(tensor.name, tensor.datatype, about.shape(tensor)) for tensor in tensors]
-
-    return specs(about.inputs), specs(about.output_tensors)
-
-
 def _model(request: Request, name: str, version: str) -> ServedModel:
     if version != VERSION:
         raise Refusal(404, f"version: a model has the version {VERSION} alone, got {version[:40]!r}")
@@ -144,7 +138,7 @@ def _infer(
         if len(upload.files) != 1:
             raise Refusal(400, "body: must be one request, not a form")
         body = inflate(upload.files[0], headers.get("content-encoding", "").lower(), settings.max_mb)
-        request = read_request(body, headers.get(JSON_BYTES), *tensors_of(model))
+        request = read_request(body, headers.get(JSON_BYTES), model.segmenter.metadata)
     with ticket.stage("network"):
         try:
             results = _run(model, request, settings, ticket)

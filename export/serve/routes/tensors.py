@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet.export.artefact.artefact import Artefact
+from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB
 from attunet.fields import parse_strict_json
@@ -24,18 +26,6 @@ DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {
     "UINT8": np.dtype("u1"),
     "INT32": np.dtype("<i4"),
 }
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor of the protocol. shape: −1 for an axis of any length."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +61,8 @@ def inflate(body: Path, encoding: str, max_mb: int) -> Path:
     return plain
 
 
-def read_request(
-    body: Path, json_bytes: str | None, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-) -> InferenceRequest:
-    """Read a request from a file.
+def read_request(body: Path, json_bytes: str | None, about: Artefact) -> InferenceRequest:
+    """Read a request for an artefact from a file.
 
     Args:
         json_bytes: the header Inference-Header-Content-Length; None where all of the body is JSON.
@@ -95,11 +83,11 @@ def read_request(
     with body.open("rb") as file:
         values = _parse(file.read(length))
     tensors = _tensors(values.get("inputs"), body, length)
-    names = [spec.name for spec in inputs]
-    if set(tensors) != set(names):
-        raise _wrong(f"inputs: must be {', '.join(names)}, got {', '.join(tensors) or 'none'}"[:300])
-    arrays = {spec.name: _checked(tensors[spec.name], spec) for spec in inputs}
-    return InferenceRequest(_id(values), arrays, _outputs(values, [spec.name for spec in outputs]))
+    specs = {spec.name: spec for spec in about.inputs}
+    if set(tensors) != set(specs):
+        raise _wrong(f"inputs: must be {', '.join(specs)}, got {', '.join(tensors) or 'none'}"[:300])
+    arrays = {name: _checked(tensors[name], spec) for name, spec in specs.items()}
+    return InferenceRequest(_id(values), arrays, _outputs(values, about.outputs))
 
 
 def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np.ndarray]) -> tuple[bytes, int | None]:
@@ -140,18 +128,18 @@ def _parse(text: bytes) -> dict[str, object]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Tensor:
+class _Received:
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: object  # of JSON; an array where it came as bytes
 
 
-def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
+def _tensors(rows: object, body: Path, start: int) -> dict[str, _Received]:
     """The request's tensors; bytes are mapped, not read."""
     if not isinstance(rows, list):
         raise _wrong("inputs: must be a list of tensors")
-    tensors: dict[str, _Tensor] = {}
+    tensors: dict[str, _Received] = {}
     for number, row in enumerate(rows):
         where = f"inputs[{number}]"
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
@@ -175,7 +163,7 @@ def _tensors(rows: object, body: Path, start: int) -> dict[str, _Tensor]:
                 raise _wrong(f"{where}: {datatype} of the shape {shape} does not have {count} bytes")
             data = np.memmap(body, DTYPES[datatype], "r", offset=start, shape=tuple(shape))
             start += count
-        tensors[row["name"]] = _Tensor(row["name"], datatype, tuple(shape), data)
+        tensors[row["name"]] = _Received(row["name"], datatype, tuple(shape), data)
     if start != body.stat().st_size:
         raise _wrong(f"body: {body.stat().st_size - start} bytes follow that belong to no tensor")
     return tensors
@@ -195,7 +183,7 @@ def _parameters(row: Mapping[str, object], where: str) -> dict[str, object]:
     return parameters
 
 
-def _checked(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
+def _checked(tensor: _Received, spec: Tensor) -> np.ndarray:
     if tensor.datatype != spec.datatype:
         raise _wrong(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
     sides = zip(tensor.shape, spec.shape, strict=False)
@@ -207,7 +195,7 @@ def _checked(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
     return array
 
 
-def _from_json(tensor: _Tensor, spec: TensorSpec) -> np.ndarray:
+def _from_json(tensor: _Received, spec: Tensor) -> np.ndarray:
     array = np.asarray(None)
     with suppress(ValueError):  # nested too deeply
         array = np.asarray(tensor.data, object)  # a pointer for each: a long text would make all of them as long

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from attunet.export.runtime import Segmenter
 from attunet.export.serve.app import make_app
 from attunet.export.serve.refusal import Refusal
-from attunet.export.serve.routes.tensors import TensorSpec, read_request
+from attunet.export.serve.routes.tensors import read_request
 from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
@@ -100,14 +100,13 @@ def with_row(**changes: object) -> dict[str, object]:
     return {"inputs": [{key: value for key, value in (ROW | changes).items() if value is not ...}]}
 
 
-def test_texts_in_place_of_numbers_take_no_memory(tmp_path):
+def test_texts_in_place_of_numbers_take_no_memory(metadata, tmp_path):
     """NumPy makes every text of an array as long as its longest."""
-    spec = TensorSpec("slices", "FP32", (-1, 1, -1, -1))
     body = tmp_path / "body"
     body.write_text(json.dumps(with_row(data=["a" * 1000] + ["b"] * 50_000)))
     tracemalloc.start()
     with pytest.raises(Refusal, match="must be 256 numbers"):
-        read_request(body, None, [spec], [spec])
+        read_request(body, None, metadata)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20_000_000  # 200 MB as an array of texts
