@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.export.serve.formats import MARKS, ModelDescription
+from attunet.export.serve.formats import ENDINGS, MARKS, ModelDescription
 from attunet.fields import Fields, JsonObject, Rule, parse_json
 from attunet.io.dicom.segmentation import check_segmentation_file
 from attunet.io.readers import read_mask
@@ -69,7 +69,9 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
     for headers that are.
     """
     kind = response.headers["content-type"]
-    if accept not in (kind, "*/*") or not response.content.startswith(MARKS.get(kind, ())):
+    ending = ENDINGS.get(kind, "")
+    is_marked = ending == ".dcm" or response.content.startswith(MARKS.get(ending, ()))
+    if accept not in (kind, "*/*") or not is_marked:
         raise ValueError(f"its label map is no {accept}")
     amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
     volumes = amounts.inner("volumes")

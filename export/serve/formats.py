@@ -1,4 +1,4 @@
-"""Media types of label maps, and the description of a model, which the server and its client share."""
+"""Formats of scans and label maps, and the description of a model, which the server and its client share."""
 
 from typing import TypedDict
 
@@ -14,16 +14,18 @@ MEDIA_TYPES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
 }
-# First bytes of the files; DICOM has its mark behind 128 bytes of any content
-MARKS: dict[str, bytes | tuple[bytes, ...]] = {
-    "application/gzip": b"\x1f\x8b",
-    "application/x-mgz": b"\x1f\x8b",
-    "application/x-nifti": (b"\x5c\x01\x00\x00", b"\x1c\x02\x00\x00"),
-    "application/x-nrrd": b"NRRD",
-    "application/x-mha": b"ObjectType",
-    "image/png": b"\x89PNG",
-    "image/tiff": (b"II*\x00", b"MM\x00*"),
-    "application/dicom": b"",
+MARKS = {  # file ending that the readers know: first bytes of the format; DICOM has its mark behind any 128 bytes
+    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),  # the second of an empty archive
+    ".nii.gz": (b"\x1f\x8b",),
+    ".mgz": (b"\x1f\x8b",),
+    ".nii": (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c"),
+    ".png": (b"\x89PNG",),
+    ".tif": (b"II*\x00", b"MM\x00*"),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".bmp": (b"BM",),
+    ".gif": (b"GIF8",),
+    ".nrrd": (b"NRRD",),
+    ".mha": (b"ObjectType", b"NDims", b"Comment"),
 }
 ANY = ("*/*", "application/*", "application/octet-stream")  # the scan's own format
 ENDINGS = {

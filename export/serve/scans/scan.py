@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.export.serve.formats import MARKS
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB, Settings
 from attunet.io.archives import extract
@@ -14,18 +15,6 @@ from attunet.io.gzip_file import open_gzip
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input, find_inputs
 
-MARKS = {  # file ending that the readers know: first bytes of the format
-    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),  # the second of an empty archive
-    ".nii.gz": (b"\x1f\x8b",),
-    ".nii": (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c", b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c"),
-    ".png": (b"\x89PNG",),
-    ".tif": (b"II*\x00", b"MM\x00*"),
-    ".jpg": (b"\xff\xd8\xff",),
-    ".bmp": (b"BM",),
-    ".gif": (b"GIF8",),
-    ".nrrd": (b"NRRD",),
-    ".mha": (b"ObjectType", b"NDims", b"Comment"),
-}
 MGH_MARK = b"\x00\x00\x00\x01"  # inside a gzipped file of FreeSurfer
 MAX_FILES = 4096  # of a zip archive: every file of a series is opened
 MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
