@@ -182,9 +182,7 @@ def load_case(folder: Path) -> SavedCase | None:
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a prediction or of attention maps by name; empty where there is no such file.
-
-    Raises:
-        InputError: for a damaged file, and for one that would take more than `MAX_UNPACKED_MB` of memory.
+    Raises InputError for a damaged file, and for one that would take more than `MAX_UNPACKED_MB` of memory.
     """
     if not path.exists():
         return {}

@@ -73,12 +73,6 @@ class Contents:
         return self.folder / FOLDER / case
 
 
-def worst_first(cases: list[str], models: list[ModelRow]) -> tuple[str, ...]:
-    """Cases by their mean Dice over all models, the worst first; a case where no class is defined comes last."""
-    means = {case: mean(model.case_mean(case) for model in models) for case in cases}
-    return tuple(sorted(cases, key=lambda case: (np.isnan(means[case]), means[case], case)))
-
-
 def twins_of(contents: Contents) -> dict[str, str]:
     """Models that give the label maps of an earlier one, label -> the earlier one's: one network in two formats."""
     twins: dict[str, str] = {}

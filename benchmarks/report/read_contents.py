@@ -1,6 +1,6 @@
 """The folder of an evaluation or a cross-validation as the contents of a report."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -11,9 +11,9 @@ import numpy as np
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import CaseDetails, EvaluationDetails, ModelDetails, as_card, curves_of
 from attunet.benchmarks.evaluation.results_table import model_label
-from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case
+from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case, worst_first
 from attunet.benchmarks.evaluation.scores import SCORES
-from attunet.benchmarks.report.contents import Contents, ModelRow, worst_first
+from attunet.benchmarks.report.contents import Contents, ModelRow
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.fields import Fields, Rule, is_file_name, read_json, shown
@@ -48,6 +48,11 @@ def read_contents(folder: Path) -> Contents:
         _require_file_names(file, evaluated["store"]["cases"])
         _require_file_names(file, (name for row in evaluated["models"] for name in row["dice"]["per_case"]))
         return _checked(file, _of_evaluation(folder, evaluated))
+
+
+def _worst_first(cases: Sequence[str], models: Sequence[ModelRow]) -> tuple[str, ...]:
+    """Cases by their mean Dice over all models; equal ones by name."""
+    return tuple(worst_first({case: [[model.case_mean(case)] for model in models] for case in sorted(cases)}))
 
 
 def _checked(file: Path, contents: Contents) -> Contents:
@@ -101,7 +106,7 @@ def _of_evaluation(folder: Path, results: EvaluationResults) -> Contents:
         folder=folder,
         store=store["name"],
         classes=Classes.from_json(Fields(store, "store").rows("classes")),
-        cases=worst_first(cases, models),
+        cases=_worst_first(cases, models),
         models=tuple(models),
         comparisons=tuple(results["comparisons"]),
         environment=results["environment"],
@@ -145,7 +150,7 @@ def _of_crossvalidation(folder: Path, results: CrossvalidationResults) -> Conten
         folder=folder,
         store=store["name"],
         classes=classes,
-        cases=worst_first(cases, models),
+        cases=_worst_first(cases, models),
         models=tuple(models),
         comparisons=tuple(c for c in results["comparisons"] if c["first"] in labels and c["second"] in labels),
         environment=results["environment"],
