@@ -21,7 +21,7 @@ REMEDY = "remove it, or choose another folder"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a label map is made of.
+    """Model, scan and interpretations that a label map is made of.
 
     Args:
         scan_sha256: hash by `hash_of_files`.
