@@ -28,6 +28,7 @@ class Case:
         image_sha256, label_sha256: one hash over the files of the image, and of the mask.
         image_files, label_files: paths relative to the source.
         source_sha256: path -> SHA-256 of each of these files.
+        content_sha256: hash of the image's voxels, the same in any file format and order of the channels.
         drawn: names of the classes that were drawn; None for all.
         label_mapping: value in the mask -> class index; None without labels.
         label_values: the label value of each mask file's foreground; empty where the masks' own values count.
@@ -45,6 +46,7 @@ class Case:
     image_files: tuple[str, ...]
     label_files: tuple[str, ...]
     source_sha256: dict[str, str]
+    content_sha256: str
     label_mapping: dict[int, int] | None
     label_values: tuple[int, ...] = ()
     drawn: tuple[str, ...] | None = None
@@ -111,6 +113,7 @@ def _case(at: Fields, classes: Classes) -> Case:
         image_files=tuple(f.text("file", MAX_PATH) for f in images),
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
+        content_sha256=at.text("content_sha256"),
         label_mapping=_mapping(at, len(classes)) if labels else None,
         drawn=_drawn(at, classes),
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),

@@ -181,7 +181,8 @@ def _evaluate_cases(
     kept: folder for images and label maps, which a report shows.
     """
     results: list[list[CaseResult]] = [[] for _ in models]
-    seen = [{c.patient for c in store.cases if c.image_sha256 in one.training_hashes} for one in models]
+    hashes = [(case.patient, {case.image_sha256, case.content_sha256}) for case in store.cases]
+    seen = [{patient for patient, own in hashes if own & one.training_hashes} for one in models]
     predictions = Predictions()
     for number, case in enumerate(cases, start=1):
         labelled = read_labelled_case(store, case.name)

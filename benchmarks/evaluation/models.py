@@ -53,8 +53,8 @@ class EvaluatedModel:
 
     @property
     def training_hashes(self) -> frozenset[str]:
-        """SHA-256 of the images in the training set."""
-        return frozenset(self.model.training_cases.values())
+        """SHA-256 of the files and hashes of the voxels of the images in the training set."""
+        return frozenset((*self.model.training_cases.values(), *self.model.training_voxels))
 
     def random_slices(self, batch_size: int) -> np.ndarray:
         """Input float32 `(N, in_channels, H, W)` of the training window's size, for timing."""

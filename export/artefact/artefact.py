@@ -28,6 +28,7 @@ class Artefact:
             gate, `attention_0` for the deepest, and the `disagreement` of an ensemble's members.
         height: of the slices in pixels, None if any multiple of 16 is accepted; `width` likewise.
         training_cases: case name -> SHA-256 of its image, for every case in the training set.
+        training_voxels: hashes of the voxels of these images, which are the same in any file.
         whole: whether the graph takes a whole volume and gives its label map, instead of slices and logits.
         num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
         license: of the training data.
@@ -47,6 +48,7 @@ class Artefact:
     height: int | None = None
     width: int | None = None
     training_cases: dict[str, str] = field(default_factory=dict)
+    training_voxels: tuple[str, ...] = ()
     fold: int | str = "all"
     step: int = 0
     num_members: int = 1
@@ -113,6 +115,7 @@ class Artefact:
             "ranges": self.ranges and self.ranges.to_json(),
             "training": {
                 "cases": self.training_cases,
+                "voxels": list(self.training_voxels),
                 "fold": self.fold,
                 "step": self.step,
                 "num_members": self.num_members,
@@ -154,6 +157,7 @@ class Artefact:
             height=side.get("height", length),
             width=side.get("width", length),
             training_cases=training.texts("cases"),
+            training_voxels=tuple(training.text_list("voxels") if has("voxels") else ()),
             fold=training.require("fold", lambda v: v == "all" or is_whole(v), "a fold's number or all"),
             step=training.whole("step"),
             num_members=training.whole("num_members"),

@@ -229,6 +229,7 @@ def _metadata(
         height=height,
         width=width,
         training_cases=dict(run.training_cases),
+        training_voxels=tuple(run.state.training_voxels),
         fold=run.fold,
         parent={"name": lineage.parent, "sha256": lineage.sha256} if lineage else None,
         store_sha256=run.state.store_sha256,

@@ -86,6 +86,7 @@ class Segmenter:
         self.spec = replace(about.spec, size=(about.height or height, about.width or width))
         self.postprocessing, self.ranges, self.estimator = about.postprocessing, about.ranges, about.confidence
         self.training_cases: Mapping[str, str] = about.training_cases
+        self.training_voxels: Sequence[str] = about.training_voxels
         self.num_gates = len(about.attention_outputs)
         self.observed_outputs = ("logits", DISAGREEMENT) if DISAGREEMENT in about.outputs else ("logits",)
         try:

@@ -30,7 +30,7 @@ class CaseFacts:
             axes if it has no physical spacing.
         dtype: data type of the image.
         intensity: statistics of each channel.
-        content_sha256: hash of the voxels, independent of the file format.
+        content_sha256: hash of the voxels, independent of the file format and of the order of the channels.
         steepest_jump: largest difference between neighbouring slices along the coarsest axis, divided by the median
             difference.
         decisions: rule and text of every interpretation that may differ from the user's.

@@ -185,8 +185,7 @@ def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> 
 
 
 def _voxel_hash(oriented: np.ndarray) -> str:
-    """Hash voxels, independent of the compression, data type and orientation of their file."""
-    digest = hashlib.sha256(repr(oriented.shape).encode())
-    for channel in oriented:
-        digest.update(np.ascontiguousarray(channel, dtype=np.float32).data)
-    return digest.hexdigest()
+    """Hash voxels, whatever the compression, data type and orientation of their file and the order of the channels."""
+    voxels = (np.ascontiguousarray(channel, dtype=np.float32).data for channel in oriented)
+    channels = sorted(hashlib.sha256(channel).hexdigest() for channel in voxels)
+    return hashlib.sha256(repr((oriented.shape, channels)).encode()).hexdigest()

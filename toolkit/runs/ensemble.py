@@ -137,6 +137,7 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         first.state,
         fold=first.fold if len(folds) == 1 else "all",
         training_cases=seen,
+        training_voxels=sorted({digest for member in members for digest in member.state.training_voxels}),
         held_out=[case for case in first.held_out if case in held_out],
         step=min(member.step for member in members),
         finished=True,

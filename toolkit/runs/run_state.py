@@ -47,6 +47,7 @@ class RunState:
         fold: the fold that is left out; "all" for none.
         training_cases: case name to SHA-256 of its image.
         training_labels: case name to SHA-256 of its labels.
+        training_voxels: hashes of the voxels of the training cases, which are the same in any file.
         held_out: labelled cases that are not trained on.
         drawn: partially labelled training case to the names of its drawn classes, joined by commas.
         readings: case name to SHA-256 of how the store reads its files.
@@ -79,6 +80,7 @@ class RunState:
     readings: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
     channels: list[str] = field(default_factory=list)
+    training_voxels: list[str] = field(default_factory=list)
     attunet: str = __version__
 
     @classmethod
@@ -101,6 +103,7 @@ class RunState:
             fold=fold,
             training_cases={name: case.image_sha256 for name, case in cases.items()},
             training_labels={name: case.label_sha256 or "" for name, case in cases.items()},
+            training_voxels=sorted({case.content_sha256 for case in cases.values()}),
             held_out=held_out,
             readings={name: store.reading_sha256(name) for name in training},
             channels=list(store.channels),
@@ -135,6 +138,7 @@ class RunState:
             fold=at.require("fold", lambda v: v == "all" or is_whole(v), 'an integer or "all"'),
             training_cases=at.texts("training_cases"),
             training_labels=at.texts("training_labels"),
+            training_voxels=at.text_list("training_voxels") if "training_voxels" in at else [],
             held_out=at.text_list("held_out"),
             drawn=at.texts("drawn"),
             readings=at.texts("readings"),

@@ -49,6 +49,10 @@ class Model(Protocol):
         """Case name -> SHA-256 of its image, for every case in the training set."""
 
     @property
+    def training_voxels(self) -> Sequence[str]:
+        """Hashes of the voxels of the cases in the training set, which are the same in any file."""
+
+    @property
     def num_parameters(self) -> int: ...
 
     @property
@@ -108,6 +112,7 @@ class NetworkModel:
     postprocessing: Postprocessing = UNTOUCHED
     ranges: TrainingRanges | None = None
     training_cases: Mapping[str, str] = field(default_factory=dict)
+    training_voxels: Sequence[str] = ()
     num_parameters: int = 0
     num_gates: int = 0
     maps: AttentionMaps | None = None

@@ -1,5 +1,6 @@
 """The evaluator on cases whose brightness gives the organs away, so that what a model should score is known."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import summary_table
 from attunet.classes import CHAOS_MR, Classes
-from attunet.config import DataConfig
+from attunet.config import Config, DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
+from attunet.runs.run_state import RunState
 from attunet.store import Store
 from attunet.volumes.model import NetworkModel
 
@@ -182,6 +184,43 @@ def test_cases_of_seen_patients_stay_out_of_the_mean(run_evaluate: Evaluate) -> 
     unseen = [np.mean(list(v.values())) for case, v in row["dice"]["per_case"].items() if case not in row["seen_cases"]]
     assert row["dice"]["mean"] == pytest.approx(np.mean(unseen))
     assert np.sum(row["confusion"]) < np.sum(everything["confusion"])
+
+
+def unpacked(path: Path) -> None:
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+
+
+def compressed_again(path: Path) -> None:
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1))
+
+
+def turned(path: Path) -> None:
+    """The same voxels along other axes, as other numbers."""
+    image = nib.load(path)
+    data, affine = np.asarray(image.dataobj)[::-1], image.affine @ np.diag([-1.0, 1, 1, 1])
+    affine[:3, 3] = (image.affine @ (data.shape[0] - 1, 0, 0, 1))[:3]
+    nib.save(nib.Nifti1Image(data.astype(np.int32), affine), path)
+
+
+@pytest.mark.parametrize("change", [unpacked, compressed_again, turned])
+def test_a_scan_of_the_training_is_known_in_any_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    (tmp_path / "source").mkdir()
+    for name, new in (("03-T2", "a-T2"), ("04-T2", "b-T2")):
+        for kind in ("src", "mask"):
+            file = tmp_path / f"source/{new}-{kind}.nii.gz"
+            shutil.copy(store.source_root / f"{name}-{kind}.nii.gz", file)
+            change(file)
+    other = prepare(tmp_path / "source", tmp_path / "store", DataConfig(normalization="ct", window=WINDOW, size=64))
+    state = RunState.at_start(store, ["03-T2"], [], 0, Config().resolve(base_width=4, epochs=1, batch_size=2))
+    seen = {"training_cases": state.training_cases, "training_voxels": state.training_voxels}
+    monkeypatch.setattr(module, "load_models", lambda models, **_: [_model("m", perfect, store, **seen)])
+    monkeypatch.setattr(module, "peak_memory_mb", lambda *_, **__: None)
+    monkeypatch.setattr(module, "draw_evaluation", lambda *_, **__: None)
+    results = evaluate(other.path, [], tmp_path / "out", latency_seconds=0.01)
+    assert results["models"][0]["seen_cases"] == ["a-T2"]
 
 
 def test_a_model_that_has_seen_everything_has_no_mean(run_evaluate: Evaluate, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_an_ensemble_has_seen_what_any_member_has(folds, exported, small_store):
     assert about.num_members == 2
     assert about.dice_at_export["cases"] == "training"
     for one in load_models([folds, exported]):
-        assert one.training_hashes == set(labelled.values())
+        assert one.training_hashes == {*labelled.values(), *(case.content_sha256 for case in small_store.cases)}
 
 
 def test_extreme_logits_stay_finite():

@@ -74,6 +74,7 @@ def test_metadata_name_the_training_cases(exported, run, small_store):
     about, trained = read_artefact(exported), load_run(run)
     train, _ = small_store.split(0)
     assert about.training_cases == {name: small_store.case(name).image_sha256 for name in train}
+    assert set(about.training_voxels) == {small_store.case(name).content_sha256 for name in train}
     assert (about.name, about.fold, about.step, about.license) == ("small-run", 0, trained.step, "test data")
     assert about.spec == small_store.spec
     assert about.classes == small_store.classes

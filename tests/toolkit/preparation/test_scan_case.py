@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 from scipy import ndimage
 
-from attunet.preparation.scan_case import _centres
+from attunet.preparation.scan_case import _centres, _voxel_hash
 
 
 def test_centres_of_a_large_plane_take_little_memory() -> None:
@@ -18,3 +18,11 @@ def test_centres_of_a_large_plane_take_little_memory() -> None:
     assert peak < 10 * labels.nbytes
     expected = np.array(ndimage.center_of_mass(np.ones_like(labels), labels, [3, 7])) - (1499.5, 0, 999.5)
     np.testing.assert_allclose([centres[3], centres[7]], expected * (2.0, 5.0, 0.5))
+
+
+def test_the_hash_of_voxels_is_of_any_order_of_the_channels_and_of_these_voxels_alone() -> None:
+    voxels = np.random.default_rng(0).integers(0, 9, (2, 3, 4, 5), dtype=np.int16)
+    changed = voxels.copy()
+    changed[1, 2, 3, 4] += 1
+    assert _voxel_hash(voxels) == _voxel_hash(voxels[::-1].astype(np.float32))
+    assert len(set(map(_voxel_hash, (voxels, changed, voxels[:1], voxels.swapaxes(1, 2))))) == 4
