@@ -12,6 +12,7 @@ import click
 from attunet.errors import InputError, RunError, one_line
 from attunet.system.log_lines import forward_log
 from attunet.system.plain_text import printable
+from attunet.system.stop_signals import UnwindOnSignals
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 EXTRA_OF = (
@@ -32,7 +33,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
     """Run a click command and return its exit code; without `--debug`, errors that users can act on are one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with forward_log(click.echo):  # echo flushes: a log that the output goes to shows the progress at once
+        # echo flushes: a log that the output goes to shows the progress at once
+        with UnwindOnSignals(), forward_log(click.echo):
             code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
     except SystemExit as stopped:  # by a signal; whoever called this may have to `leave`
         code = stopped.code

@@ -10,7 +10,6 @@ import argparse
 import itertools
 import re
 import subprocess
-import tempfile
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from packaging.utils import parse_wheel_filename
 
 from attunet.errors import InputError
 from attunet.system.atomic_files import sha256, write_text
+from attunet.system.private_folder import PrivateFolder
 
 EXTRAS = ("train", "docs", "dev")
 PLACES = list(itertools.product(("3.11.0", "3.11.99", "3.12.0", "3.12.99"), ("x86_64", "aarch64")))
@@ -151,8 +151,8 @@ def resolve(uv: Path, upgrade: bool) -> str:
     With `upgrade` it takes the newest versions; else it keeps those of constraints.txt, and one that no longer fits is
     to be deleted there.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "pylock.toml")
+    with PrivateFolder() as folder:
+        out = folder.path / "pylock.toml"
         extras = [word for extra in EXTRAS for word in ("--extra", extra)]
         known = [] if upgrade else ["--constraints", "constraints.txt"]
         how = ["--quiet", "--universal", "--python-version", "3.11", "--format", "pylock.toml"]

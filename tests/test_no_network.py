@@ -298,7 +298,7 @@ def test_the_server_reports_nothing(watched, tmp_path):
     script = """
 import asyncio, sys, threading, time, urllib.request
 from attunet.export.serve.server import _listen, _Server
-from attunet.export.serve.scans.private_folder import PrivateFolder
+from attunet.system.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
 settings = Settings(port=0)

@@ -151,11 +151,11 @@ def served(out: Path, scan: Path) -> None:
     pytest.importorskip("fastapi")
     testclient = pytest.importorskip("fastapi.testclient")
     from attunet.export.serve.app import make_app
-    from attunet.export.serve.scans.private_folder import PrivateFolder
     from attunet.export.serve.service import Service
     from attunet.export.serve.settings import Settings
     from attunet.export.serve.work.served_model import load_models
     from attunet.system.audit_log import AuditLog
+    from attunet.system.private_folder import PrivateFolder
 
     body = scan.read_bytes() if scan.is_file() else zipped(scan)
     models = load_models([out / "model.onnx"], num_threads=1, audit_log=AuditLog(out / "server.jsonl"))

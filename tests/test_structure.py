@@ -209,6 +209,16 @@ def test_children_import_nothing_from_the_working_directory() -> None:
             assert in_the_repository or call[0].startswith('sys.executable, "-P"'), (name, call[0])
 
 
+def test_one_module_makes_temporary_folders() -> None:
+    """Others might leave a patient's data where nothing removes it."""
+    makers = {
+        name
+        for name, path in modules().items()
+        if re.search(r"\b(TemporaryDirectory|NamedTemporaryFile|mkdtemp|mkstemp)\b", path.read_text(encoding="utf-8"))
+    }
+    assert makers == {"attunet.system.private_folder"}
+
+
 def test_any_is_rare() -> None:
     uses = [
         f"{name}:{node.lineno}"

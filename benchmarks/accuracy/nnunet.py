@@ -14,9 +14,7 @@ import argparse
 import contextlib
 import json
 import logging
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,6 +38,8 @@ from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.log_lines import forward_log
+from attunet.system.private_folder import PrivateFolder
+from attunet.system.stop_signals import UnwindOnSignals
 from attunet.system.workers import usable_cores
 from attunet.training.loop import train
 
@@ -71,8 +71,8 @@ def compare(call: Call, out: Path) -> Json:
     train(call.store.path, run, read_config(call.config, settings), fold=call.fold, resume="auto")
     rows = _judge(call, "attunet", confusion_of(load_model(run, device=call.device)))
     log = (out / f"nnunet-fold{call.fold}.log").open("w", encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="attunet-nnunet-") as folder, log, contextlib.redirect_stdout(log):
-        facts, confusion = _nnunet(call, Path(folder))
+    with PrivateFolder() as folder, log, contextlib.redirect_stdout(log):
+        facts, confusion = _nnunet(call, folder.path)
         rows += _judge(call, "nnU-Net 2D", confusion)
     return {"environment": environment(), "minutes": call.minutes, "rows": rows, "nnunet": facts}
 
@@ -135,9 +135,8 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     options = vars(parser.parse_args())
     out = options.pop("out")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nnU-Net's processes and folders end with this one
     stdout = sys.stdout
-    with forward_log(lambda line: print(line, flush=True, file=stdout)):
+    with UnwindOnSignals(), forward_log(lambda line: print(line, flush=True, file=stdout)):
         try:
             store = open_store(options.pop("store"), source=options.pop("source"))
             results = compare(Call(store, **options | {"settings": tuple(options["settings"])}), out)

@@ -21,7 +21,7 @@ from attunet.store import Store, open_store
 from attunet.system.lock import writing
 from attunet.system.outputs import require_own_folder
 from attunet.system.pseudonyms import pseudonyms
-from attunet.training.processes.signals import Stopped, StopSignals
+from attunet.system.stop_signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
 logger = logging.getLogger(__name__)

@@ -4,11 +4,9 @@ prediction from file to file.
 
 import gc
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from attunet.manifest import Case
 from attunet.metrics.results import Latency
 from attunet.sources.read_case import read_image
 from attunet.store import Store
+from attunet.system.private_folder import PrivateFolder
 from attunet.volumes.model import Model
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.postprocess import postprocess
@@ -119,7 +118,7 @@ def predict_from_file(model: Model, store: Store, case: Case) -> tuple[np.ndarra
         network_s += time.perf_counter() - start
         return logits
 
-    with tempfile.TemporaryDirectory() as folder:
+    with PrivateFolder() as folder:
         marks = [time.perf_counter()]
         volume = read_image(files, choices=store.choices)
         marks.append(time.perf_counter())
@@ -132,7 +131,7 @@ def predict_from_file(model: Model, store: Store, case: Case) -> tuple[np.ndarra
         else:
             indices = predict_prepared(network, prepared, postprocessing=model.postprocessing)
         marks.append(time.perf_counter())
-        write_labels(Path(folder) / "prediction.nii.gz", indices, model.classes, volume)
+        write_labels(folder.path / "prediction.nii.gz", indices, model.classes, volume)
         marks.append(time.perf_counter())
     read, prepare, predict, write = (float(v) for v in np.diff(marks))
     seconds = {"read": read, "prepare": prepare, "network": network_s, "finish": predict - network_s, "write": write}

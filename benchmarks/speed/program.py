@@ -15,6 +15,7 @@ from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
+from attunet.system.stop_signals import UnwindOnSignals
 
 
 def percentile_fields(
@@ -144,7 +145,7 @@ def run_program(
     """
     options = parser.parse_args()
     try:
-        with forward_log(lambda line: print(line, file=sys.stderr)):
+        with UnwindOnSignals(), forward_log(lambda line: print(line, file=sys.stderr)):
             measured = measure(options)
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)

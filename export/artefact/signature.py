@@ -7,12 +7,12 @@ says who vouches for it.
 import hashlib
 import importlib
 import logging
-import tempfile
 from pathlib import Path
 from types import ModuleType
 
 from attunet.errors import InputError, one_line
 from attunet.system.atomic_files import write_error, write_file
+from attunet.system.private_folder import PrivateFolder
 
 ENDING = ".sig"
 MAX_SIGNATURE = 2**24  # bytes; those with a chain of certificates have some thousands
@@ -82,8 +82,8 @@ def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = 
             config.use_certificate_verifier(certificate_chain=[key])
         else:
             config.use_elliptic_key_verifier(public_key=key)
-        with tempfile.TemporaryDirectory(prefix="attunet-verify-") as folder:  # copies that nobody else can exchange
-            model, own = Path(folder, path.name), Path(folder, signature.name)
+        with PrivateFolder() as folder:  # copies that nobody else can exchange
+            model, own = folder.path / path.name, folder.path / signature.name
             model.write_bytes(data)
             own.write_bytes(content)
             config.verify(model, own)

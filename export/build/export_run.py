@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from attunet.store import Store, open_store
 from attunet.system.atomic_files import name_in_errors, write_file
 from attunet.system.environment import versions
 from attunet.system.lock import writing
+from attunet.system.private_folder import PrivateFolder
 from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.volumes.spec import LARGEST, MAX_SIDE, MULTIPLE, UNTOUCHED, Preprocessing
 
@@ -109,8 +109,8 @@ def _checked(
     graph: bytes, about: Artefact, compare: Callable[[Path], Parity], numbers: Mapping[str, str]
 ) -> tuple[Artefact, bytes]:
     """Metadata with the result of the comparison and a self test, and the content of the artefact's file."""
-    with tempfile.TemporaryDirectory(prefix="attunet-export-") as folder:
-        draft = Path(folder) / "model.onnx"
+    with PrivateFolder() as folder:
+        draft = folder.path / "model.onnx"
         with name_in_errors(draft):
             draft.write_bytes(write_artefact(graph, about))
         parity = compare(draft)

@@ -1,8 +1,6 @@
 """Conversion of fp32 graphs to fp16 for GPUs and to int8 for CPUs."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +9,7 @@ from onnx import helper, numpy_helper
 from attunet.export.artefact.graph_tensors import INPUT
 from attunet.export.build.graph import drop_unused_initializers, replace_items, without_notes
 from attunet.export.build.upsampling import shapes_of_quantised_tensors
+from attunet.system.private_folder import PrivateFolder
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -106,8 +105,8 @@ def to_int8(model: onnx.ModelProto, slices: np.ndarray) -> onnx.ModelProto:
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(({INPUT: one[None]} for one in self.left), None)
 
-    with tempfile.TemporaryDirectory(prefix="attunet-int8-") as folder, without_notes(""):
-        plain, before, after = (Path(folder) / name for name in ("plain.onnx", "before.onnx", "after.onnx"))
+    with PrivateFolder() as folder, without_notes(""):
+        plain, before, after = (folder.path / name for name in ("plain.onnx", "before.onnx", "after.onnx"))
         onnx.save(model, plain)  # the quantiser empties a model that it gets in memory
         quant_pre_process(plain, before, skip_symbolic_shape=True)
         quantize_static(

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from attunet.export.serve.settings import MB
 from attunet.fields import Fields, parse_json
 from attunet.io.dicom.series import series_files
 from attunet.system.atomic_files import write_file
+from attunet.system.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
 
@@ -203,8 +203,8 @@ def _sendable(scan: Sequence[Path]) -> Iterator[Sequence[Path]]:
     slices = series_files(folder) if folder.is_dir() else []
     if not slices or len(scan) > 1:
         raise InputError(f"{folder}: must be a file, or the folder of a DICOM series")
-    with TemporaryDirectory(prefix="attunet-client-") as temporary:
-        archive = Path(temporary) / "series.zip"
+    with PrivateFolder() as temporary:
+        archive = temporary.path / "series.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
             for number, path in enumerate(slices):
                 zipped.write(path, f"{number:05d}.dcm")

@@ -14,10 +14,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from attunet.errors import RunError
 from attunet.export.serve.app import make_app
-from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.served_model import ServedModel
+from attunet.system.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 from attunet.export.serve.metrics import Metrics
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal
-from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.scans.upload import SpaceLeft
 from attunet.export.serve.settings import MB, Settings
 from attunet.export.serve.work.queue import READ_AHEAD, WorkQueue
 from attunet.export.serve.work.served_model import ServedModel
+from attunet.system.private_folder import PrivateFolder
 
 
 class Service:

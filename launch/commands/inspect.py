@@ -1,6 +1,5 @@
 """`attunet inspect`: the contents of a path in plain lines, and what looks wrong with them."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from attunet.store import Store, open_store
 from attunet.store_damage import damage
 from attunet.system.log_lines import forward_log
 from attunet.system.outputs import require_ending
+from attunet.system.private_folder import PrivateFolder
 from attunet.volumes.spec import PreprocessSpec
 from attunet.volumes.volume import Volume
 
@@ -129,8 +129,8 @@ def _artefact(path: Path) -> Iterator[str]:
 
 def _archive(path: Path, options: SourceOptions, picture: Path | None) -> Iterator[str]:
     """The lines of the folder in an archive, which is unpacked as long as it is inspected."""
-    with tempfile.TemporaryDirectory(prefix="attunet-inspect-") as folder:
-        root, logged = Path(folder, path.name.partition(".")[0]), list[str]()
+    with PrivateFolder() as folder:
+        root, logged = Path(folder.path, path.name.partition(".")[0]), list[str]()
         try:
             with forward_log(logged.append):
                 unpack(path, root, options.layout)

@@ -18,9 +18,9 @@ from attunet.runs.checkpoint import Checkpoints
 from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.store import open_store
 from attunet.system.pseudonyms import pseudonyms
+from attunet.system.stop_signals import Stopped, StopSignals
 from attunet.training.processes.heartbeat import Heartbeat
 from attunet.training.processes.rank_log import RankLog
-from attunet.training.processes.signals import Stopped, StopSignals
 from attunet.training.progress.journal import Journal
 from attunet.training.start import Request, Resume, Training, describe_run, headline, open_training
 from attunet.training.time_plan import validation_interval

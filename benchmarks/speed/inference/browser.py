@@ -8,7 +8,6 @@ table and one JSON line.
 
 import functools
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from attunet.export.web.write_page import page_files, write_page
 from attunet.io.writers import write_labels
 from attunet.phantom import generate_case
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -109,8 +109,8 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> Json:
         raise InputError("chromium: must be installed, and is not on the PATH")
     seconds: dict[tuple[str, int], list[float]] = {}
     ready: list[float] = []
-    with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
-        folder = Path(place)
+    with PrivateFolder() as place, sync_playwright() as playwright:
+        folder = place.path
         scan = write_scan(folder)
         write_page(model, folder / "web")
         segmenters = {count: Segmenter(model, num_threads=count) for count in threads}

@@ -12,13 +12,13 @@ import statistics
 import subprocess
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.load import ATTUNET, running_server, send, write_scan
 from attunet.benchmarks.speed.program import choices, format_table, program_parser, run_program
 from attunet.errors import RunError
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def measure(
     """
     tolerance = ON_GPU_DIFFER if provider != "cpu" else 0.0
     options = [*options, "--provider", provider]
-    with TemporaryDirectory(prefix="attunet-serving-") as temporary:
-        folder = Path(temporary)
+    with PrivateFolder() as temporary:
+        folder = temporary.path
         names = [folder / "scans" / f"scan-{number:02d}.nii.gz" for number in range(DISTINCT)]
         paths = [write_scan(path, number, side, slices) for number, path in enumerate(names)]
         rates = [_predict_folder(model, folder, "first", provider)]

@@ -10,7 +10,6 @@ shuffle. The network has random weights, or is a run's (`--run`). Prints a table
 import argparse
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from attunet.benchmarks.speed.program import (
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 from attunet.system.workers import usable_cores
 
 logger = logging.getLogger(__name__)
@@ -172,9 +172,9 @@ def main() -> None:
     add_runs(parser)
 
     def measured(arguments: argparse.Namespace) -> Json:
-        with tempfile.TemporaryDirectory(prefix="attunet-inference-") as folder:
+        with PrivateFolder() as folder:
             return measure(
-                _subject(arguments, Path(folder)),
+                _subject(arguments, folder.path),
                 device=arguments.device,
                 num_threads=arguments.threads,
                 batch_sizes=arguments.batch_sizes or ([1, 32] if arguments.device == "cuda" else [1, 8]),

@@ -11,10 +11,8 @@ on the GPU waits for it.
 
 import logging
 import resource
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +31,7 @@ from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume
 
@@ -89,14 +88,14 @@ def measure(
     width = width or (64 if on_gpu else 16)
     network = fresh_network(model, width=width)
     rows, skipped = [], {}
-    with tempfile.TemporaryDirectory(prefix="attunet-whole-") as folder:
+    with PrivateFolder() as folder:
         for size in sizes:
             scan = generated_scan(round(size * enlarged), slices)
             balance_head(network, scan, spec_of(scan, size))
             for precision in precisions or (("fp32", "fp16") if on_gpu else ("fp32", "fp16", "int8")):
                 name = f"{precision}, {size}"
                 logger.info(f"{name}: exporting")
-                paths = write_pair(network, precision, size, scan, Path(folder))
+                paths = write_pair(network, precision, size, scan, folder.path)
                 try:
                     ordinary, whole = (Segmenter(path, provider=provider, num_threads=num_threads) for path in paths)
                     rows.append({"precision": precision, "size": size, **_row(ordinary, whole, scan, runs)})

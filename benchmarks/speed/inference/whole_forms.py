@@ -1,7 +1,6 @@
 """One network as an ordinary and as a whole artefact, a scan for both, and the nodes of a whole graph by provider."""
 
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork
+from attunet.system.private_folder import PrivateFolder
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
@@ -98,9 +98,9 @@ def count_nodes(
 
     prepared = segmenter.prepare(scan)
     assert isinstance(prepared, OrientedVolume)
-    with tempfile.TemporaryDirectory(prefix="attunet-profile-") as folder:
+    with PrivateFolder() as folder:
         options = session_options()
-        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+        options.enable_profiling, options.profile_file_prefix = True, str(folder.path / "profile")
         options.intra_op_num_threads = num_threads or 0
         settings = (
             {k: str(v) for k, v in cuda_options(segmenter.metadata.precision).items()}

@@ -16,7 +16,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from attunet.benchmarks.speed.training.progress import read_progress
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.store import Store, open_store
+from attunet.system.private_folder import PrivateFolder
 from attunet.system.workers import usable_cores
 
 PROGRAMS = ("attunet", "attunet-streamed", "plain", "monai", "nnunet")
@@ -51,16 +51,17 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
     """
     measured: dict[str, list[Json]] = {name: [] for name in programs}
     results = results_of(store, task, measured, rounds)
-    with tempfile.TemporaryDirectory(prefix="attunet-slices-") as folder:
+    with PrivateFolder() as temporary:
+        folder = temporary.path
         if {"plain", "monai"} & set(programs):
-            _write_slices(store, store.split(task.fold)[0], Path(folder))
+            _write_slices(store, store.split(task.fold)[0], folder)
         if "nnunet" in programs:
-            write_slices(store, task.fold, Path(folder) / "nnunet")
+            write_slices(store, task.fold, folder / "nnunet")
         for number in range(rounds):
             for name in programs:
                 dice = task.dice if number == rounds - 1 else None
-                one = dataclasses.replace(task, program=name, store=str(store.path), slices=folder, dice=dice)
-                measured[name].append(_in_own_process(one, Path(folder)))
+                one = dataclasses.replace(task, program=name, store=str(store.path), slices=str(folder), dice=dice)
+                measured[name].append(_in_own_process(one, folder))
                 results = results_of(store, task, measured, rounds)
                 keep(results, file)
     return results
@@ -102,7 +103,6 @@ def _in_own_process(task: Task, folder: Path) -> Json:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a training ends with this program
     parser = program_parser(
         "Training speed of attunet, a plain script, MONAI and nnU-Net on the same store.", plot=True
     )
@@ -142,8 +142,8 @@ def _compare_installed(options: argparse.Namespace) -> Json:
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes", "limit_s")
     chosen = {name: getattr(options, name) for name in shared}
     task = Task(program="", store="", slices="", settings=options.settings, **chosen)
-    with tempfile.TemporaryDirectory(prefix="attunet-training-") as folder:
-        store = open_store(options.store) if options.store else generated_store(Path(folder), options.size)
+    with PrivateFolder() as folder:
+        store = open_store(options.store) if options.store else generated_store(folder.path, options.size)
         return compare(store, task, programs=programs, rounds=options.rounds, file=options.json)
 
 

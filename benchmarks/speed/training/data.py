@@ -8,7 +8,6 @@ read from the disk. Prints a table and one JSON line.
 
 import argparse
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from attunet.loading.resident import ResidentLoader
 from attunet.loading.streamed import StreamedLoader
 from attunet.store import open_store
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 
 TIERS: dict[str, Callable[..., Loader]] = {"resident": ResidentLoader, "streamed": StreamedLoader}
 
@@ -155,8 +155,8 @@ def main() -> None:
 
     def measured(chosen: argparse.Namespace) -> Json:
         settings = Settings(chosen.side, chosen.batch_size, chosen.seconds, chosen.rounds, chosen.device)
-        with tempfile.TemporaryDirectory(prefix="attunet-data-", dir=chosen.folder) as folder:
-            return benchmark(chosen.slices, settings, Path(folder))
+        with PrivateFolder(chosen.folder) as folder:
+            return benchmark(chosen.slices, settings, folder.path)
 
     run_program("training.data", parser, measured, table)
 

@@ -13,7 +13,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from attunet.models import build_model
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store, open_store
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 from attunet.system.workers import usable_cores
 
 COLUMNS = {
@@ -138,8 +138,8 @@ def _train(
     program = [*(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store.path)]
     start = [sys.executable, "-P", *program]
     variables = os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cores() // count))}
-    with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
-        runs = [Path(folder) / str(number) for number in range(trainings)]
+    with PrivateFolder() as folder:
+        runs = [folder.path / str(number) for number in range(trainings)]
         children = [
             subprocess.Popen(
                 [*start, str(run), "--fold", "all", *options],
@@ -183,8 +183,8 @@ def main() -> None:
     def measured(arguments: argparse.Namespace) -> Json:
         if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
             raise InputError(f"--rounds must be at least 1, --steps at least {2 * LOG_EVERY}")
-        with tempfile.TemporaryDirectory(prefix="attunet-scaling-") as folder:
-            store = open_store(arguments.store) if arguments.store else generated_store(Path(folder), 192)
+        with PrivateFolder() as folder:
+            store = open_store(arguments.store) if arguments.store else generated_store(folder.path, 192)
             settings = ["model.base_width=16", *arguments.settings]
             return measure(**choices(arguments) | {"store": store, "settings": settings})
 

@@ -10,7 +10,6 @@ import argparse
 import gc
 import itertools
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.store import Store
 from attunet.system.environment import environment
+from attunet.system.private_folder import PrivateFolder
 from attunet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -197,8 +197,8 @@ def main() -> None:
         settings = Settings(arguments.device, arguments.size, arguments.seconds, arguments.minutes, arguments.profile)
         models = arguments.models or list(MODELS)
         rows = list(rows_of(models, arguments.widths, arguments.batch_sizes, arguments.device))
-        with tempfile.TemporaryDirectory(prefix="attunet-sweep-") as folder:
-            return sweep(generated_store(Path(folder), arguments.size), rows, settings, arguments.json)
+        with PrivateFolder() as folder:
+            return sweep(generated_store(folder.path, arguments.size), rows, settings, arguments.json)
 
     run_program("training.sweep", parser, measured, table)
 

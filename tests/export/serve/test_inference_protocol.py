@@ -14,10 +14,10 @@ from attunet.export.runtime import Segmenter
 from attunet.export.serve.app import make_app
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.routes.tensors import read_request
-from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.served_model import load_models
+from attunet.system.private_folder import PrivateFolder
 
 
 @pytest.fixture

@@ -182,6 +182,16 @@ def test_sigterm_lets_running_requests_finish_and_ends_with_0(serve, long_scan):
     assert server.lines[-1] == "stopped"
 
 
+def test_sighup_removes_the_uploads(serve, long_scan):
+    server = serve()
+    with ThreadPoolExecutor(1) as threads:
+        broken = threads.submit(server.post, "/v1/models/small/segment", long_scan)
+        wait_for(lambda: running(server) == 1)
+        assert server.stop(signal.SIGHUP) == 128 + signal.SIGHUP
+        assert isinstance(broken.exception(), httpx.TransportError)
+    assert list(server.temp.iterdir()) == []
+
+
 def test_after_kill_9_the_next_start_empties_the_folder(serve, long_scan, scan, predicted):
     server = serve()
     with ThreadPoolExecutor(1) as threads:

@@ -5,7 +5,7 @@ SCRIPT = """
 from fastapi.testclient import TestClient
 from attunet.export.serve import Client
 from attunet.export.serve.app import make_app
-from attunet.export.serve.scans.private_folder import PrivateFolder
+from attunet.system.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.served_model import load_models

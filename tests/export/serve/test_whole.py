@@ -11,10 +11,10 @@ import pytest
 
 from attunet.export.runtime import Segmenter
 from attunet.export.serve.app import make_app
-from attunet.export.serve.scans.private_folder import PrivateFolder
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.served_model import load_models
+from attunet.system.private_folder import PrivateFolder
 
 testclient = pytest.importorskip("fastapi.testclient")
 

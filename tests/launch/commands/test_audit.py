@@ -118,10 +118,10 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
     pytest.importorskip("fastapi")
     testclient = pytest.importorskip("fastapi.testclient")
     from attunet.export.serve.app import make_app
-    from attunet.export.serve.scans.private_folder import PrivateFolder
     from attunet.export.serve.service import Service
     from attunet.export.serve.settings import Settings
     from attunet.export.serve.work.served_model import load_models
+    from attunet.system.private_folder import PrivateFolder
 
     log = tmp_path / "audit.jsonl"
     scan = sorted(small_store.path.parent.glob("source/*src*"))[0].read_bytes()

@@ -1,4 +1,4 @@
-"""The folder for uploads: only the server's user can read it; it is removed at the end, or at the next start."""
+"""A temporary folder that only its user can read; it is removed at the end, or by the next process that makes one."""
 
 import fcntl
 import os
@@ -8,13 +8,12 @@ from pathlib import Path
 
 from attunet.errors import RunError
 
-PREFIX = "attunet-serve-"
+PREFIX = "attunet-temporary-"
 
 
 class PrivateFolder:
-    """A folder that belongs to this process, and one folder in it for each request.
-
-    The process holds a lock on the folder. A folder without a lock was left by a killed server, and is removed.
+    """A folder that belongs to this process, which holds a lock on it. A folder without a lock was left by a killed
+    process, and is removed.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -25,7 +24,7 @@ class PrivateFolder:
             self.path, self._lock = _locked_folder(parent)
         except OSError as error:
             raise RunError(
-                f"{error.filename or parent}: no folder for uploads can be made: {error.strerror or error}"
+                f"{error.filename or parent}: no temporary folder can be made: {error.strerror or error}"
             ) from None
 
     def request_folder(self) -> Path:
@@ -45,7 +44,7 @@ class PrivateFolder:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Removes the folders of servers that are no longer alive; those of other users stay."""
+    """Removes the folders of processes that are no longer alive; those of other users stay."""
     for path in parent.glob(f"{PREFIX}*"):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -55,14 +54,14 @@ def remove_abandoned(parent: Path) -> None:
             if os.fstat(descriptor).st_uid == os.geteuid():
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its server is alive
+        except OSError:
+            pass  # its process is alive, or the file system has no locks
         finally:
             os.close(descriptor)
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:
-    """A new folder and the descriptor of its lock; another try if a second server removed it before the lock."""
+    """A new folder and the descriptor of its lock; another try if a second process removed it before the lock."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # mode 0700
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

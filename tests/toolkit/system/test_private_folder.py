@@ -1,0 +1,54 @@
+"""Temporary folders with users' data: removed on any end of a command, or by the next one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attunet.system.private_folder import PREFIX, PrivateFolder
+
+
+@pytest.fixture
+def archive(tmp_path: Path, write_case: Callable[..., object]) -> Path:
+    """Scans that `inspect` looks at for a while."""
+    for number in range(3):
+        write_case(tmp_path / "scans", f"{number}-T2", seed=number, shape=(192, 192, 40))
+    return Path(shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "scans"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_an_inspection_that_is_stopped_leaves_no_scans(
+    attunet: Callable[..., object], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "attunet.launch.cli", "inspect", archive]
+    process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.DEVNULL)
+    while not (scans := list(temporary.rglob("2-T2-mask.nii.gz"))):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    killed = number == signal.SIGKILL
+    assert process.wait(timeout=60) == (-number if killed else 128 + number)
+    assert [path.is_file() for path in scans] == [killed]
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with PrivateFolder() as folder:
+        assert list(temporary.iterdir()) == [folder.path]
+    assert not list(temporary.iterdir())
+
+
+def test_folders_of_others_and_of_living_processes_stay(tmp_path: Path) -> None:
+    (tmp_path / "attunet-results").mkdir()
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "attunet-results")
+    with PrivateFolder(tmp_path) as first:
+        (first.path / "scan").touch()
+        with PrivateFolder(tmp_path):
+            assert (first.path / "scan").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attunet-results", f"{PREFIX}link"]
