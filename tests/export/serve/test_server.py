@@ -185,10 +185,9 @@ def test_sigterm_lets_running_requests_finish_and_ends_with_0(serve, long_scan):
 def test_sighup_removes_the_uploads(serve, long_scan):
     server = serve()
     with ThreadPoolExecutor(1) as threads:
-        broken = threads.submit(server.post, "/v1/models/small/segment", long_scan)
+        threads.submit(server.post, "/v1/models/small/segment", long_scan)
         wait_for(lambda: running(server) == 1)
         assert server.stop(signal.SIGHUP) == 128 + signal.SIGHUP
-        assert isinstance(broken.exception(), httpx.TransportError)
     assert list(server.temp.iterdir()) == []
 
 
