@@ -9,6 +9,7 @@ from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input
 from attunet.sources.pseudonymise import NOT_SHOWN
 from attunet.system.lock import Lock, writing
+from attunet.system.outputs import require_own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
         return True
     if output.is_file() or output.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{output}: must be a folder outside the input's")
+    require_own_folder(output, "label maps")
     return False
 
 

@@ -65,6 +65,8 @@ def predict(
     predictor = _load_model(model, provider, device, public_key, tf32)
     if audit is not None and audit.resolve() in (model.resolve(), source.resolve(), output.resolve()):
         raise InputError(f"{audit}: the audit log must be another file than the model, the input and the output")
+    if user is not None and audit is None:
+        raise InputError("--user: is for the audit log, which needs --audit LOG")
     log = _auditor(predictor, model, audit, user) if audit else None
     also = _attention_writer(predictor, model) if attention else None
     check_confidence(predictor, model, confidence, required=confidence_required)

@@ -6,7 +6,7 @@ from typing import Literal
 from attunet.errors import InputError
 from attunet.fields import read_json
 
-Product = Literal["a store", "a run", "an evaluation", "a cross-validation"]
+Product = Literal["a store", "a run", "an evaluation", "a cross-validation", "label maps"]
 
 
 def require_ending(path: Path, *endings: str) -> None:

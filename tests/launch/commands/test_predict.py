@@ -100,6 +100,19 @@ def test_a_folder_goes_through_and_a_bad_file_does_not_stop_it(attunet, run: Pat
     assert made == ["deeper/other-src.nii.gz", "scan.nii.gz"]
 
 
+def test_label_maps_are_not_written_into_a_store_or_a_run(attunet, run: Path, small_store: Store, scan: Path) -> None:
+    for folder, words in ((small_store.path, "holds a store"), (run, "holds a run")):
+        before = sorted(folder.rglob("*"))
+        done = attunet("predict", run, scan.parent, folder)
+        assert (done.code, words in done.err) == (2, True), done.err
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_a_user_is_of_an_audit_log(attunet, run: Path, scan: Path, tmp_path: Path) -> None:
+    done = attunet("predict", run, scan, tmp_path / "labels.nii.gz", "--user", "me")
+    assert (done.code, "needs --audit LOG" in done.err) == (2, True)
+
+
 def test_two_scans_of_one_name_fail_both_each_time_and_the_others_are_segmented(
     attunet, succeed, run: Path, scan: Path, tmp_path: Path
 ) -> None:
