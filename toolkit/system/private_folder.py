@@ -1,14 +1,18 @@
 """A temporary folder that only its user can read; it is removed at the end, or by the next process that makes one."""
 
 import fcntl
+import hashlib
 import os
 import shutil
+import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from attunet.errors import RunError
 
-PREFIX = "attunet-temporary-"
+# With the machine: file locks of a file system that several machines share may hold on one of them alone
+PREFIX = f"attunet-temporary-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
 
 
 class PrivateFolder:
@@ -65,7 +69,8 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # mode 0700
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a file system without locks, on which `remove_abandoned` removes nothing
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         if path.exists():
             return path, descriptor
         os.close(descriptor)

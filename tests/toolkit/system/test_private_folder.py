@@ -1,5 +1,7 @@
 """Temporary folders with users' data: removed on any end of a command, or by the next one."""
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -52,3 +54,18 @@ def test_folders_of_others_and_of_living_processes_stay(tmp_path: Path) -> None:
         with PrivateFolder(tmp_path):
             assert (first.path / "scan").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["attunet-results", f"{PREFIX}link"]
+
+
+def test_without_file_locks_there_are_folders_and_nothing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some file systems of clusters."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with PrivateFolder(tmp_path) as first, PrivateFolder(tmp_path):
+        assert len(list(tmp_path.iterdir())) == 2
+        assert first.path.is_dir()
+    assert not list(tmp_path.iterdir())
