@@ -76,18 +76,15 @@ class _GzipFile(io.RawIOBase):
         elif whence != io.SEEK_SET:
             raise io.UnsupportedOperation("the end of a gzip file is known where it has been read")
         if offset < self._position:
-            self._rewind()
+            self._file.seek(0)
+            self._pending, self._member = b"", None
+            self._position = self._members = 0
         while self._position < offset and self.read(min(offset - self._position, 2**20)):
             pass
         return self._position
 
     def tell(self) -> int:
         return self._position
-
-    def _rewind(self) -> None:
-        self._file.seek(0)
-        self._pending, self._position, self._members = b"", 0, 0
-        self._member = None
 
     def _next_member(self) -> bool:
         """Begins a member; False at the file's end, before which zeros may lie."""

@@ -149,11 +149,7 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
 
 
 def _join_classes(
-    paths: Sequence[Path],
-    masks: Iterator[np.ndarray],
-    shape: tuple[int, int, int],
-    values: Sequence[int],
-    order: str,
+    paths: Sequence[Path], masks: Iterator[np.ndarray], shape: tuple[int, int, int], values: Sequence[int], order: str
 ) -> tuple[np.ndarray, list[Decision]]:
     """Join one mask per class to a label map."""
     labels = np.zeros(shape, dtype=np.min_scalar_type(max(values)))

@@ -151,7 +151,10 @@ def _grid(
     if "(" in keys.get("spaceorigin", ""):
         stated = _vector(path, "space origin", keys["spaceorigin"])
         origin[: len(stated)] = stated
-    spacings, mins = (_per_axis(path, keys, key, dimension) for key in ("spacings", "axismins"))
+    spacings, mins = (
+        numbers(path, key, keys[key], dimension) if key in keys else np.full(dimension, np.nan)
+        for key in ("spacings", "axismins")
+    )
     centers = keys.get("centers", keys.get("centerings", "")).lower().split() + [""] * dimension
     steps = []
     for place, (axis, vector) in enumerate(zip(domain, vectors, strict=True)):
@@ -159,15 +162,10 @@ def _grid(
         if vector is None and place < 3:
             step[place] = 1.0 if np.isnan(spacings[axis]) else spacings[axis]
             if "spacedirections" not in keys and not np.isnan(mins[axis]):
-                origin[place] = mins[axis] + (
-                    0 if centers[axis] == "node" else step[place] / 2
-                )  # else of a cell's edge
+                # The place of a cell's edge, but for nodes
+                origin[place] = mins[axis] + (0 if centers[axis] == "node" else step[place] / 2)
         steps.append(step)
     return np.stack(steps) * signs, origin * signs
-
-
-def _per_axis(path: Path, keys: dict[str, str], key: str, dimension: int) -> np.ndarray:
-    return numbers(path, key, keys[key], dimension) if key in keys else np.full(dimension, np.nan)
 
 
 def _dtype(path: Path, keys: dict[str, str], encoding: str) -> np.dtype:

@@ -7,15 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.regions import (
-    Annotations,
-    Block,
-    NotAnnotations,
-    PackedMask,
-    Region,
-    block_of_runs,
-    numbered,
-)
+from attunet.io.pictures.regions import Annotations, Block, NotAnnotations, PackedMask, Region, block_of_runs, numbered
 
 OUTLINES = ("polygon", "mask", "tag")  # a tag is of a whole picture
 

@@ -30,19 +30,18 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
     }
     if not cases["Tr"]:
         return None
+    every = [case for part in cases.values() for case in part]
     description = root / "dataset.json"
     if description not in files:
-        listed = [case for part in cases.values() for case in part]
-        return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), tuple(listed))
+        return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), tuple(every))
     data = _read_json(description)
     classes, ignored = _described_classes(description, data)
-    listed = []
+    listed: list[CaseFiles] = []
     notes: list[str] = []
     for part, part_cases in cases.items():
         _check_pairs(description, part_cases, data.get(PARTS[part]))
         listed += _listed(part_cases, PARTS[part], data, notes)
-    kept = {path for case in listed for path in (*case.images, *case.labels)}
-    everything = (path for part in cases.values() for case in part for path in (*case.images, *case.labels))
+    left_out = set(every) - set(listed)
     source = Source(
         root,
         "decathlon",
@@ -52,7 +51,7 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
         ignored=ignored,
         notes=tuple(notes),
         channels=_described_channels(data),
-        left_out=frozenset(everything) - kept,
+        left_out=frozenset(path for case in left_out for path in (*case.images, *case.labels)),
     )
     if "labelled" not in data:
         return source

@@ -81,11 +81,6 @@ def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
     pictures = {stem: path for stem, path in readable.items() if stem not in masks}
     prefix = "" if folder == root else f"{flat(folder.relative_to(root))}_"
     return [
-        CaseFiles(
-            prefix + stem,
-            prefix + stem,
-            (path,),
-            tuple(readable[mask] for mask in matched.get(stem, [])),
-        )
+        CaseFiles(prefix + stem, prefix + stem, (path,), tuple(readable[mask] for mask in matched.get(stem, [])))
         for stem, path in pictures.items()
     ]
