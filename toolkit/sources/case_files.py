@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,6 +126,17 @@ class Source:
         if self.grey_levels:
             return min(self.grey_levels, key=lambda level: (abs(level - value), -level))
         return value
+
+
+@contextmanager
+def without_names(case: str, hidden: bool) -> Iterator[None]:
+    """Context in which errors of reading a case's files do not quote what these hold, where names are hidden."""
+    try:
+        yield
+    except InputError:
+        if not hidden:
+            raise
+        raise InputError(f"{case}: its files cannot be read; `attunet inspect` on them says why") from None
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

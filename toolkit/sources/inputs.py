@@ -14,12 +14,12 @@ from attunet.errors import InputError
 from attunet.io.dicom.file import may_be_slice
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, is_single_file, read_volume, stem_of
 from attunet.io.refusal import refuse_unending
-from attunet.sources.case_files import Source, files_in, regular_files
+from attunet.sources.case_files import Source, files_in, regular_files, without_names
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
 from attunet.sources.layouts.series import series_folders, series_in_parts
-from attunet.sources.read_case import read_image, without_names
+from attunet.sources.read_case import read_image
 from attunet.volumes.volume import Volume
 
 # Layouts whose images and masks differ in their names; in others the layout is needed

@@ -1,7 +1,6 @@
 """Reading of a case's files: image and mask."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -61,17 +60,6 @@ class MaskOptions:
 OWN_VALUES = MaskOptions()
 
 
-@contextmanager
-def without_names(case: str, hidden: bool) -> Iterator[None]:
-    """Context in which errors of reading a case's files do not quote what these hold, where names are hidden."""
-    try:
-        yield
-    except InputError:
-        if not hidden:
-            raise
-        raise InputError(f"{case}: its files cannot be read; `attunet inspect` on them says why") from None
-
-
 def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
     """Read a case's image; several files on one grid become its channels, in the given order.
 
@@ -80,7 +68,7 @@ def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
     """
     first, *others = volumes = [read_volume(path, channels=None, choices=choices) for path in paths]
     for path, volume in zip(paths[1:], others, strict=True):
-        if volume.shape != first.shape or grid_distance(first, volume.affine) > SAME_GRID:
+        if volume.shape != first.shape or first.distance(volume.affine) > SAME_GRID:
             raise InputError(
                 f"{path}: channels of one case must share a grid, got {volume.shape} beside {first.shape} in "
                 f"{paths[0].name}; choose the files with --images NAME,..."
@@ -217,10 +205,10 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
         text = f"the {which} states no orientation: image and mask belong together voxel by voxel"
         return Mask(labels, palette=palette, decisions=(*decisions, Decision("mask-geometry", text)))
     if image.unit == "mm":
-        distance = grid_distance(image, mask.affine)
+        distance = image.distance(mask.affine)
         if not same_shape or distance > SAME_GRID:
             turned, affine = _along(image.affine, labels, mask.affine)
-            if turned.shape == image.shape and grid_distance(image, affine) <= SAME_GRID:
+            if turned.shape == image.shape and image.distance(affine) <= SAME_GRID:
                 return Mask(turned, decisions=decisions)
     if not same_shape:
         shapes = f"{image.shape} ({image_path.name}), got {labels.shape}"
@@ -229,13 +217,6 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
         text = "image or mask is a picture without a place in space: they belong together voxel by voxel"
         decisions = (*decisions, Decision("mask-geometry", text))
     return Mask(labels, distance, palette, decisions)
-
-
-def grid_distance(volume: Volume, affine: np.ndarray) -> float:
-    """Return the largest distance between the volume's corners under two affines, in voxels of its finest axis."""
-    corners = np.stack(np.meshgrid(*((0, n - 1) for n in volume.shape), [1], indexing="ij"), axis=-1).reshape(-1, 4)
-    distances = np.linalg.norm((corners @ (volume.affine - affine).T)[:, :3], axis=1)
-    return float(distances.max() / min(volume.spacing))
 
 
 def _along(target: np.ndarray, array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -45,6 +45,14 @@ class Volume:
         """Volume of a voxel, in `unit` to the third power; on a sheared grid less than the product of the spacings."""
         return abs(float(np.linalg.det(self.affine[:3, :3])))
 
+    def distance(self, affine: np.ndarray) -> float:
+        """Return the largest distance between the corners of the volume here and by another affine, in voxels of the
+        finest axis.
+        """
+        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.shape), [1], indexing="ij"), axis=-1).reshape(-1, 4)
+        distances = np.linalg.norm((corners @ (self.affine - affine).T)[:, :3], axis=1)
+        return float(distances.max() / min(self.spacing))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Spatial shape `(X, Y, Z)`."""

@@ -1,1 +1,1 @@
-"""DICOM: series, files, segmentation objects."""
+"""NRRD and MetaImage: headers and voxels."""
