@@ -15,13 +15,13 @@ class AttentionGate(nn.Module):
     Args:
         channels: channels C of the skip x.
         gating_channels: channels G of the gating signal g.
-        backend: implementation of the gate: "auto", or a name that `attention_gate` takes.
     """
 
-    def __init__(self, channels: int, gating_channels: int, *, backend: str = "auto") -> None:
+    backend = "auto"  # or another name that `attention_gate` takes
+
+    def __init__(self, channels: int, gating_channels: int) -> None:
         super().__init__()
         hidden = max(1, channels // 2)
-        self.backend = backend
         self.weight_x = nn.Parameter(_uniform(hidden, channels))
         self.weight_g = nn.Parameter(_uniform(hidden, gating_channels))
         self.bias = nn.Parameter(torch.zeros(hidden))
@@ -50,8 +50,7 @@ class AttentionUNet(UNet):
     The gates are made last, so that with one seed both networks start from the same encoder and decoder weights.
 
     Args:
-        in_channels, num_classes, base_width, depth, blocks, norm_backend: as for `UNet`.
-        gate_backend: implementation of the gates, see `AttentionGate`.
+        in_channels, num_classes, base_width, depth, blocks: as for `UNet`.
 
     Example:
         >>> AttentionUNet(in_channels=1, num_classes=5, base_width=16)(torch.rand(2, 1, 64, 64)).shape
@@ -59,25 +58,12 @@ class AttentionUNet(UNet):
     """
 
     def __init__(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        base_width: int,
-        depth: int = 4,
-        blocks: str = "plain",
-        gate_backend: str = "auto",
-        norm_backend: str = "auto",
+        self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, blocks: str = "plain"
     ) -> None:
         super().__init__(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            base_width=base_width,
-            depth=depth,
-            blocks=blocks,
-            norm_backend=norm_backend,
+            in_channels=in_channels, num_classes=num_classes, base_width=base_width, depth=depth, blocks=blocks
         )
-        self.gates = nn.ModuleList(AttentionGate(width, width, backend=gate_backend) for width in self.widths[:-1])
+        self.gates = nn.ModuleList(AttentionGate(width, width) for width in self.widths[:-1])
         self.num_gates = len(self.gates)
 
     def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -8,14 +8,10 @@ from attunet.ops import batch_norm_relu
 
 
 class BatchNormReLU(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with its state and initialisation, and a ReLU; `attunet.ops.batch_norm_relu` computes both.
+    """`nn.BatchNorm2d` with its state and initialisation, and a ReLU; `attunet.ops.batch_norm_relu` computes both."""
 
-    `backend` is "auto", or a name that `batch_norm_relu` takes.
-    """
-
-    def __init__(self, channels: int, *, backend: str = "auto") -> None:
-        super().__init__(channels)
-        self.backend, self.synchronized = backend, False
+    backend = "auto"  # or another name that `batch_norm_relu` takes
+    synchronized = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) and set negative values to 0."""

@@ -22,10 +22,6 @@ class TorchNetwork:
 
     Raises:
         InputError: there is no such device.
-
-    Example:
-        >>> network = TorchNetwork(load_run("run").network, "cpu")  # doctest: +SKIP
-        >>> logits = network(np.zeros((1, 1, 256, 256), np.float32))  # doctest: +SKIP
     """
 
     def __init__(
@@ -69,11 +65,11 @@ class TorchNetwork:
 
         return call
 
-    def attention(self, slices: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Compute logits `(N, K, H, W)` and the map `(N, h, w)` of every gate, the deepest first."""
+    def attention(self, slices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Compute the map `(N, h, w)` of every gate, the deepest first."""
         with torch.inference_mode():
-            logits, maps = self.network.with_attention(self._tensor(slices))
-        return logits.float().cpu().numpy(), tuple(m[:, 0].float().cpu().numpy() for m in maps)
+            _, maps = self.network.with_attention(self._tensor(slices))
+        return tuple(one[:, 0].float().cpu().numpy() for one in maps)
 
     def with_disagreement(self, slices: np.ndarray) -> np.ndarray:
         """Compute an ensemble's logits followed by the disagreement of its members, `(N, K + 1, H, W)`."""

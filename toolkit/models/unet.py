@@ -22,12 +22,12 @@ class DoubleConv(nn.Sequential):
     Parameters are named as in a sequence of six layers: the ReLUs (2 and 5) have none.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_backend: str = "auto") -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         layers: dict[str, nn.Module] = {
             "0": nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            "1": BatchNormReLU(out_channels, backend=norm_backend),
+            "1": BatchNormReLU(out_channels),
             "3": nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            "4": BatchNormReLU(out_channels, backend=norm_backend),
+            "4": BatchNormReLU(out_channels),
         }
         super().__init__(OrderedDict(layers))
 
@@ -40,11 +40,11 @@ class ResidualConv(nn.Module):
     Recognition"), so that a residual network has exactly the parameters of a plain one.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm_backend: str = "auto") -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.missing_channels = out_channels - in_channels
         self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.first_norm = BatchNormReLU(out_channels, backend=norm_backend)
+        self.first_norm = BatchNormReLU(out_channels)
         self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.second_norm = nn.BatchNorm2d(out_channels)
 
@@ -81,7 +81,6 @@ class UNet(SegmentationNetwork):
         base_width: channels of the finest level.
         depth: number of down-samplings.
         blocks: "plain", or "residual" for residual blocks in the encoder below level 0; both have the same parameters.
-        norm_backend: implementation of batch norm with ReLU, see `BatchNormReLU`.
 
     Example:
         >>> UNet(in_channels=1, num_classes=5, base_width=16)(torch.rand(2, 1, 64, 64)).shape
@@ -91,27 +90,18 @@ class UNet(SegmentationNetwork):
     kinds_of_blocks = ("plain", "residual")
 
     def __init__(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        base_width: int,
-        depth: int = 4,
-        blocks: str = "plain",
-        norm_backend: str = "auto",
+        self, *, in_channels: int, num_classes: int, base_width: int, depth: int = 4, blocks: str = "plain"
     ) -> None:
         super().__init__()
         self.depth = depth
         self.activation_checkpointing = False
         self.widths = [base_width * 2**level for level in range(depth + 1)]
         block = ResidualConv if blocks == "residual" else DoubleConv
-        self.encoder = nn.ModuleList([DoubleConv(in_channels, base_width, norm_backend=norm_backend)])
+        self.encoder = nn.ModuleList([DoubleConv(in_channels, base_width)])
         for before, after in itertools.pairwise(self.widths):
-            self.encoder.append(block(before, after, norm_backend=norm_backend))
+            self.encoder.append(block(before, after))
         self.upsample = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in self.widths[:-1])
-        self.decoder = nn.ModuleList(
-            DoubleConv(2 * width, width, norm_backend=norm_backend) for width in self.widths[:-1]
-        )
+        self.decoder = nn.ModuleList(DoubleConv(2 * width, width) for width in self.widths[:-1])
         self.head = nn.Conv2d(base_width, num_classes, 1)
         self.coarse_heads = nn.ModuleList()  # of levels 1, 2, ... while the network is trained with deep supervision
 

@@ -10,11 +10,7 @@ from attunet.volumes.model import NetworkModel
 
 
 def run_model(run: TrainedRun, device: str = "cpu", *, num_threads: int | None = None) -> NetworkModel:
-    """The averaged weights of a run, ready to predict; its `network` is a `TorchNetwork`.
-
-    Args:
-        device: `cpu`, `cuda` or one GPU such as `cuda:1`.
-        num_threads: CPU threads of the whole process; PyTorch's own choice by default.
+    """The averaged weights of a run, ready to predict; its `network` is a `TorchNetwork` with these arguments.
 
     Raises:
         InputError: where torch has no such device.
@@ -31,7 +27,7 @@ def run_model(run: TrainedRun, device: str = "cpu", *, num_threads: int | None =
         training_voxels=run.state.training_voxels,
         num_parameters=run.num_parameters,
         num_gates=run.num_gates,
-        maps=lambda slices: network.attention(slices)[1],
+        maps=network.attention,
         sha256=joined_hash(run.checkpoint_sha256),
         with_disagreement=network.with_disagreement if isinstance(run.network, EnsembleNetwork) else None,
     )

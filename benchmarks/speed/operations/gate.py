@@ -115,7 +115,8 @@ def measure_gate(settings: Settings, level: int, compiled: bool) -> list[Json]:
         calls = {}
         for name, backend in {"eager": "reference", "compile": "reference", "fused": fused_backend(settings)}.items():
             if name != "compile" or compiled:
-                gate = AttentionGate(channels, channels, backend=backend).to(settings.device)
+                gate = AttentionGate(channels, channels).to(settings.device)
+                gate.backend = backend
                 computed = _compiled(gate) if name == "compile" else gate
                 calls[name] = _gate_call(computed, x, g, grad_out if mode == "training" else None)
         rows += measure_level(calls, settings, level, mode, TENSORS_MOVED[mode] * grad_out.nbytes)
@@ -185,7 +186,10 @@ def _compiled(module: nn.Module) -> Any:
 
 
 def _network(settings: Settings, backend: str) -> nn.Module:
-    network = AttentionUNet(in_channels=1, num_classes=NUM_CLASSES, base_width=settings.width, gate_backend=backend)
+    network = AttentionUNet(in_channels=1, num_classes=NUM_CLASSES, base_width=settings.width)
+    for module in network.modules():
+        if isinstance(module, AttentionGate):
+            module.backend = backend
     return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

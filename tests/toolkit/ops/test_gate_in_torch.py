@@ -34,7 +34,9 @@ def leaves(inputs: list[Tensor]) -> list[Tensor]:
 
 def small_network(backend: str, device: str) -> AttentionUNet:
     torch.manual_seed(0)
-    network = AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2, gate_backend=backend)
+    network = AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2)
+    for gate in network.gates:
+        gate.backend = backend
     return network.to(device, memory_format=torch.channels_last)
 
 

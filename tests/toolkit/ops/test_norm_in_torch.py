@@ -6,17 +6,28 @@ from torch import nn
 
 from attunet.errors import InputError
 from attunet.models import AttentionUNet
+from attunet.models.batch_norm_relu import BatchNormReLU
 from attunet.models.unet import DoubleConv
 from attunet.ops.norm_relu import choose_backend
 
 BACKENDS = ("reference", "torch", "triton")
 
 
+def with_norms(network: nn.Module, backend: str) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, BatchNormReLU):
+            module.backend = backend
+    return network
+
+
+def network_with(backend: str, device: str) -> nn.Module:
+    network = AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2)
+    return with_norms(network, backend).to(device, memory_format=torch.channels_last)
+
+
 def test_a_network_compiles_without_a_graph_break_and_trains_alike(backend: str, device: str) -> None:
     torch.manual_seed(0)
-    sizes = {"in_channels": 1, "num_classes": 3, "base_width": 4, "depth": 2}
-    networks = [AttentionUNet(**sizes, norm_backend=name) for name in (backend, "reference")]
-    networks = [network.to(device, memory_format=torch.channels_last) for network in networks]
+    networks = [network_with(name, device) for name in (backend, "reference")]
     networks[1].load_state_dict(networks[0].state_dict())
     x = torch.randn(2, 1, 16, 24, device=device)
     compiled = torch.compile(networks[0], fullgraph=True, backend="aot_eager")
@@ -42,8 +53,7 @@ def test_activation_checkpointing_changes_nothing(backend: str, device: str) -> 
     results = []
     for recomputed in (False, True):
         torch.manual_seed(0)
-        network = AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2, norm_backend=backend)
-        network = network.to(device, memory_format=torch.channels_last)
+        network = network_with(backend, device)
         network.activation_checkpointing = recomputed
         out = network(torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)).to(device))
         results.append([*torch.autograd.grad(out.square().mean(), list(network.parameters())), *network.buffers()])
@@ -56,7 +66,7 @@ def test_on_the_cpu_a_block_is_bitwise_torchs_own_layers() -> None:
         return [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
     torch.manual_seed(0)
-    block = DoubleConv(3, 8, norm_backend="torch")
+    block = with_norms(DoubleConv(3, 8), "torch")
     plain = nn.Sequential(*layers(3, 8), *layers(8, 8))
     assert list(block.state_dict()) == list(plain.state_dict())
     plain.load_state_dict(block.state_dict())
