@@ -68,9 +68,7 @@ def batch_norm_relu(
     if chosen == "torch":
         return F.relu(F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps), inplace=True)
     if chosen == "reference":
-        return batch_norm_relu_reference(
-            x, *vectors, training=training, momentum=momentum, eps=eps, synchronized=synchronized
-        )
+        return _reference(x, vectors, training, momentum, eps, synchronized)
     mean, var, count = running_mean, running_var, None
     if training:
         mean, var, count = norm_statistics(x.detach(), running_mean, running_var, momentum, synchronized)
@@ -98,24 +96,11 @@ def choose_backend(x: Tensor, backend: str = "auto", *, synchronized: bool = Fal
     return choose("batch_norm_relu", backend, obstacles)
 
 
-def batch_norm_relu_reference(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    *,
-    training: bool,
-    momentum: float,
-    eps: float,
-    synchronized: bool = False,
+def _reference(
+    x: Tensor, vectors: tuple[Tensor, ...], training: bool, momentum: float, eps: float, synchronized: bool
 ) -> Tensor:
-    """The specification of every backend, in float32 or better; arguments as in `batch_norm_relu`.
-
-    Example:
-        >>> one, zero = torch.ones(8), torch.zeros(8)  # doctest: +SKIP
-        >>> batch_norm_relu_reference(x, one, zero, zero, one, training=False, momentum=0.1, eps=1e-5)  # doctest: +SKIP
-    """
+    """The specification of every backend, in float32 or better."""
+    weight, bias, running_mean, running_var = vectors
     dtype = torch.promote_types(x.dtype, torch.float32)
     values, mean, var = x.to(dtype), running_mean.to(dtype), running_var.to(dtype)
     if training:

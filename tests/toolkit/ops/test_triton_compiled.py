@@ -83,9 +83,10 @@ def norm_step(width: int, dtype: torch.dtype) -> None:
     """A forward and backward pass of batch norm with ReLU, with float32 vectors."""
     x, (weight, bias, running_mean, running_var) = zeros(dtype, 2, width, 64, 64), torch.zeros(4, width).unbind()
     mean, var, count = triton_norm.combine(triton_norm.statistics(x), running_mean, running_var, 0.1)
-    out = triton_norm.normalise(x, weight, bias, mean, var, 1e-5)
-    sums = triton_norm.gradient_sums(out, x, weight, bias, mean, var, 1e-5)
-    triton_norm.gradient(out, x, (weight, bias), mean, var, 1e-5, (count, *sums))
+    vectors = (weight, bias, mean, var)
+    out = triton_norm.normalise(x, vectors, 1e-5)
+    sums = triton_norm.gradient_sums(out, x, vectors, 1e-5)
+    triton_norm.gradient(out, x, vectors, 1e-5, (count, *sums))
 
 
 def pool_step(width: int, dtype: torch.dtype) -> None:

@@ -39,7 +39,7 @@ def _normalise(
 ) -> Tensor:  # fmt: skip
     from attunet.ops.norm import triton_norm
 
-    return triton_norm.normalise(x, weight, bias, mean, var, eps)
+    return triton_norm.normalise(x, (weight, bias, mean, var), eps)
 
 
 def _gradients(
@@ -50,7 +50,8 @@ def _gradients(
     from attunet.ops.norm import triton_norm
 
     grad_out = grad_out.contiguous(memory_format=torch.channels_last)
-    grad_weight, grad_bias = triton_norm.gradient_sums(grad_out, x, weight, bias, mean, var, eps)
+    vectors = (weight, bias, mean, var)
+    grad_weight, grad_bias = triton_norm.gradient_sums(grad_out, x, vectors, eps)
     sums = None
     if count is not None:
         sum_dy, sum_dy_x = grad_bias, grad_weight
@@ -59,7 +60,7 @@ def _gradients(
             distributed.all_reduce(both)
             sum_dy, sum_dy_x = both.unbind(0)
         sums = (count, sum_dy, sum_dy_x)
-    grad_x = triton_norm.gradient(grad_out, x, (weight, bias), mean, var, eps, sums)
+    grad_x = triton_norm.gradient(grad_out, x, vectors, eps, sums)
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 

@@ -32,6 +32,8 @@ ROW_BYTES = 128  # of a tile: a line of the cache, which a warp loads whole
 PROGRAMS_PER_MULTIPROCESSOR = 2  # that the reductions keep resident
 FINISH_TILE = (128, 16)  # parts and channels of a program that combines the parts
 
+Vectors = tuple[Tensor, Tensor, Tensor, Tensor]  # weight, bias, mean and variance, each (C,)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -85,38 +87,27 @@ def combine(
     return mean, var, count
 
 
-def normalise(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-    """relu((x - mean) / sqrt(var + eps) * weight + bias), channels-last.
-
-    Example:
-        >>> normalise(x, weight, bias, running_mean, running_var, 1e-5)  # doctest: +SKIP
-    """
+def normalise(x: Tensor, vectors: Vectors, eps: float) -> Tensor:
+    """relu((x - mean) / sqrt(var + eps) * weight + bias), channels-last."""
     out, grid = torch.empty_like(x), Grid.of(x, ELEMENTWISE)
     if x.numel():
         with on_device_of(x):
             kernels.norm_apply[(grid.tiles, grid.columns)](
-                as_rows(x), weight, bias, mean, var, as_rows(out), grid.rows, eps, **grid.constants(x)
+                as_rows(x), *vectors, as_rows(out), grid.rows, eps, **grid.constants(x)
             )
     return out
 
 
-def gradient_sums(
-    grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """The gradients of weight and bias, (C,) float32: the sums that the gradient of x needs too.
-
-    Example:
-        >>> grad_weight, grad_bias = gradient_sums(grad_out, x, weight, bias, mean, var, 1e-5)  # doctest: +SKIP
-    """
+def gradient_sums(grad_out: Tensor, x: Tensor, vectors: Vectors, eps: float) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and bias, (C,) float32: the sums that the gradient of x needs too."""
     grid, channels = Grid.of(x, REDUCTION, operands=2), x.shape[1]
     grad_weight, grad_bias = (x.new_zeros(channels, dtype=torch.float32) for _ in range(2))
     if x.numel():
         partial = x.new_empty((grid.programs(x), 2, channels), dtype=torch.float32)
         with on_device_of(x):
             kernels.norm_gradient_sums[(len(partial), grid.columns)](
-                as_rows(grad_out), as_rows(x), weight, bias, mean, var, partial,
-                grid.rows, grid.tiles, eps, **grid.constants(x),
-            )  # fmt: skip
+                as_rows(grad_out), as_rows(x), *vectors, partial, grid.rows, grid.tiles, eps, **grid.constants(x)
+            )
             kernels.norm_gradient_finish[(triton.cdiv(channels, FINISH_TILE[1]),)](
                 partial, grad_weight, grad_bias, len(partial), **_finish_constants(channels)
             )
@@ -124,19 +115,18 @@ def gradient_sums(
 
 
 def gradient(
-    grad_out: Tensor, x: Tensor, parameters: tuple[Tensor, Tensor], mean: Tensor, var: Tensor, eps: float,
-    sums: tuple[Tensor, Tensor, Tensor] | None,
-) -> Tensor:  # fmt: skip
+    grad_out: Tensor, x: Tensor, vectors: Vectors, eps: float, sums: tuple[Tensor, Tensor, Tensor] | None
+) -> Tensor:
     """The gradient of x. sums: count (1,), sum of dy and of dy * normalised x, each (C,); None for fixed statistics.
 
     Example:
-        >>> gradient(grad_out, x, (weight, bias), running_mean, running_var, 1e-5, None)  # doctest: +SKIP
+        >>> gradient(grad_out, x, (weight, bias, running_mean, running_var), 1e-5, None)  # doctest: +SKIP
     """
     grad_x, grid = torch.empty_like(x), Grid.of(x, ELEMENTWISE, operands=2)
     if x.numel():
         with on_device_of(x):
             kernels.norm_gradient[(grid.tiles, grid.columns)](
-                as_rows(grad_out), as_rows(x), *parameters, mean, var, *(sums or (None, None, None)), as_rows(grad_x),
+                as_rows(grad_out), as_rows(x), *vectors, *(sums or (None, None, None)), as_rows(grad_x),
                 grid.rows, eps, **grid.constants(x),
             )  # fmt: skip
     return grad_x
