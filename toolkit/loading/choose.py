@@ -27,9 +27,6 @@ def make_loader(
     """Make the loader of this process.
 
     Args:
-        store: the prepared data set.
-        cases: the cases to train on.
-        accelerator: gives the device and the number of processes.
         seed: seed of the order of the samples.
         batch_size: slices per step over all processes.
         resident_gb: memory for the slices of one process in 10^9 bytes, or "auto" for a share of what is free.

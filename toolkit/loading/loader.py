@@ -41,14 +41,7 @@ class Batch:
 
 
 class Loader(ABC):
-    """Batches of a training, step after step from any step on.
-
-    Args:
-        store: the prepared data set.
-        cases: the cases to train on.
-        device: where the batches go.
-        sampling: seed, batch size and the share of this process.
-    """
+    """Batches of a training, step after step from any step on."""
 
     tier: str  # where the slices are kept; the order of the samples depends on it, so a run keeps its tier
 

@@ -9,20 +9,8 @@ an epoch.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
-
-
-class SampleOrder(Protocol):
-    """A permutation of the samples for each epoch."""
-
-    @property
-    def num_samples(self) -> int: ...
-
-    def epoch(self, epoch: int) -> np.ndarray:
-        """Permutation `(num_samples,)` of one epoch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +21,8 @@ class ShuffledOrder:
     num_samples: int
 
     def epoch(self, epoch: int) -> np.ndarray:
-        return _shuffled(self, epoch)
+        """Permutation `(num_samples,)` of one epoch."""
+        return _generator(self.seed, epoch).permutation(self.num_samples)
 
 
 @dataclass(frozen=True)
@@ -59,11 +48,24 @@ class WindowOrder:
         return sum(self.lengths)
 
     def epoch(self, epoch: int) -> np.ndarray:
-        return _window_by_window(self, epoch)
+        """Permutation `(num_samples,)` of one epoch."""
+        return np.concatenate(self.windows(epoch))
 
     def windows(self, epoch: int) -> list[np.ndarray]:
-        """The samples of each window of an epoch, in their order."""
-        return _in_windows(self, epoch)
+        """The samples of each window of an epoch, in their order; samples are numbered through the cases."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        pieces = [
+            np.arange(start + first, start + min(first + self.piece, length))
+            for start, length in zip(starts, self.lengths, strict=True)
+            for first in range(0, length, self.piece)
+        ]
+        generator = _generator(self.seed, epoch)
+        shuffled = [pieces[i] for i in generator.permutation(len(pieces))]
+        windows = [np.concatenate(shuffled[i : i + self.window]) for i in range(0, len(shuffled), self.window)]
+        return [generator.permutation(window) for window in windows]
+
+
+SampleOrder = ShuffledOrder | WindowOrder
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,6 @@ class Sampling:
     batch_size: int = 8  # slices per step over all processes
     rank: int = 0
     world: int = 1
-
-
-DEFAULT_SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Draw:
         epochs, within = np.divmod(positions, self.order.num_samples)
         samples = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs):
-            samples[epochs == epoch] = self.order.epoch(int(epoch))[within[epochs == epoch]]
+            samples[epochs == epoch] = _permutation(self.order, int(epoch))[within[epochs == epoch]]
         return epochs, samples
 
     def share(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,29 +110,5 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=2)
-def _shuffled(order: ShuffledOrder, epoch: int) -> np.ndarray:
-    return _generator(order.seed, epoch).permutation(order.num_samples)
-
-
-@lru_cache(maxsize=2)
-def _in_windows(order: WindowOrder, epoch: int) -> list[np.ndarray]:
-    generator, pieces = _generator(order.seed, epoch), _pieces(order.lengths, order.piece)
-    shuffled = [pieces[i] for i in generator.permutation(len(pieces))]
-    windows = [np.concatenate(shuffled[i : i + order.window]) for i in range(0, len(shuffled), order.window)]
-    return [generator.permutation(window) for window in windows]
-
-
-@lru_cache(maxsize=2)
-def _window_by_window(order: WindowOrder, epoch: int) -> np.ndarray:
-    return np.concatenate(order.windows(epoch))
-
-
-@lru_cache(maxsize=2)
-def _pieces(lengths: tuple[int, ...], piece: int) -> list[np.ndarray]:
-    """Samples of each piece; samples are numbered through the cases."""
-    starts = np.cumsum(lengths) - lengths
-    return [
-        np.arange(start + first, start + min(first + piece, length))
-        for start, length in zip(starts, lengths, strict=True)
-        for first in range(0, length, piece)
-    ]
+def _permutation(order: SampleOrder, epoch: int) -> np.ndarray:
+    return order.epoch(epoch)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from attunet.loading.loader import Batch, Loader
-from attunet.loading.order import DEFAULT_SAMPLING, Sampling, ShuffledOrder
+from attunet.loading.order import Sampling, ShuffledOrder
 from attunet.store import Store
 
 
@@ -15,9 +15,7 @@ class ResidentLoader(Loader):
 
     tier = "resident"
 
-    def __init__(
-        self, store: Store, cases: Sequence[str], device: torch.device, sampling: Sampling = DEFAULT_SAMPLING
-    ) -> None:
+    def __init__(self, store: Store, cases: Sequence[str], device: torch.device, sampling: Sampling) -> None:
         super().__init__(store, cases, device, sampling)
         self._images = torch.empty(
             (self.num_samples, store.spec.num_channels, *self.size), dtype=torch.float16, device=device
@@ -29,25 +27,20 @@ class ResidentLoader(Loader):
         # (num_samples, context_slices)
         self._channels = torch.from_numpy(self.neighbours(np.arange(self.num_samples))).to(device)
 
-    @property
-    def bytes_on_device(self) -> int:
-        return self._images.nbytes + self._labels.nbytes
-
     def order(self) -> ShuffledOrder:
         return ShuffledOrder(self.sampling.seed, self.num_samples)
 
     def take(self, step: int) -> Batch:
         epochs, samples = self.draw.share(step)
-        return Batch(epochs, samples, *self.batch(samples), self.drawn(torch.from_numpy(samples)))
-
-    def batch(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images `(N, in_channels, H, W)` float32 and labels `(N, H, W)` uint8 of the samples `(N,)`, on the device."""
-        return self.gather(torch.from_numpy(samples).to(self.device, non_blocking=True))
+        numbers = torch.from_numpy(samples).to(self.device, non_blocking=True)
+        return Batch(epochs, samples, *self.gather(numbers), self.drawn(numbers))
 
     def gather(self, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `batch`, for sample numbers `(N,)` that are on the device."""
+        """Images `(N, in_channels, H, W)` float32 and labels `(N, H, W)` uint8 of sample numbers `(N,)`, all on the
+        device.
+        """
         slices = self._images[self._channels[samples]]  # (N, context_slices, num_channels, H, W)
         return slices.flatten(1, 2).float(), self._labels[samples]
 
     def describe(self) -> str:
-        return f"all slices on the device ({self.bytes_on_device / 1e6:.0f} MB)"
+        return f"all slices on the device ({(self._images.nbytes + self._labels.nbytes) / 1e6:.0f} MB)"

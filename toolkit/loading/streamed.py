@@ -17,7 +17,7 @@ import torch
 
 from attunet.errors import RunError
 from attunet.loading.loader import Batch, Loader
-from attunet.loading.order import DEFAULT_SAMPLING, Sampling, WindowOrder
+from attunet.loading.order import Sampling, WindowOrder
 from attunet.store import Store
 
 PIECE = 16  # consecutive slices per read
@@ -37,17 +37,11 @@ class Buffer:
 
 
 class StreamedLoader(Loader):
-    """Slices streamed from the store.
+    """Slices streamed from the store. The order of the samples depends on both sizes.
 
     Args:
-        store, cases, device, sampling: as for `Loader`.
-        piece: slices per piece; the order of the samples depends on it.
-        window: pieces per window, by default as many as `WINDOW_BYTES` hold; the order of the samples depends on it.
-
-    Example:
-        >>> loader = StreamedLoader(store, training_cases, torch.device("cpu"), Sampling(seed=0, batch_size=8))
-        >>> batch = loader.take(0)
-        >>> loader.close()
+        piece: slices per piece.
+        window: pieces per window, by default as many as `WINDOW_BYTES` hold.
     """
 
     tier = "streamed"
@@ -57,7 +51,7 @@ class StreamedLoader(Loader):
         store: Store,
         cases: Sequence[str],
         device: torch.device,
-        sampling: Sampling = DEFAULT_SAMPLING,
+        sampling: Sampling,
         *,
         piece: int = PIECE,
         window: int | None = None,
@@ -164,11 +158,8 @@ class StreamedLoader(Loader):
                     array.base.madvise(mmap.MADV_SEQUENTIAL)
             for row in np.flatnonzero(numbers == number):
                 slot = ascending[row]
-                np.copyto(
-                    images[slot],
-                    image[channels[row]].reshape(images[slot].shape) if len(channels[row]) > 1 else image[slices[row]],
-                )
-                np.copyto(labels[slot], label[slices[row]])
+                images[slot] = image[channels[row]].reshape(images[slot].shape)
+                labels[slot] = label[slices[row]]
         buffer.samples, buffer.taken = samples, 0
 
 

@@ -48,10 +48,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Transform:
-    """One augmentation. The field `NAME_probability` of the configuration is its probability per sample.
+    """One augmentation, `TRANSFORM` of the module NAME. `NAME_probability` of the configuration is its probability per
+    sample.
 
     Args:
-        name: of the transform.
         draw: configuration and random numbers to the parameters `(N, ...)`.
         apply: images `(N, C, H, W)` and parameters to images; of a spatial transform, positions `(N, 2, H, W)` and
             parameters to positions, x first, from -1 to 1 as for grid_sample (the first spatial transform gets them in
@@ -62,7 +62,6 @@ class Transform:
         spatial: True for a transform of positions, which moves image and label together.
     """
 
-    name: str
     draw: Callable[[AugmentConfig, Sample], np.ndarray]
     apply: Callable[[torch.Tensor, torch.Tensor, Context], torch.Tensor]
     neutral: float | np.ndarray = 0.0

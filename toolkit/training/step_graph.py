@@ -9,49 +9,36 @@ would capture the network alone.
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 import torch
 
 from attunet.config import ResolvedConfig
 from attunet.device.memory import is_out_of_memory
-from attunet.loading.augment import Augmenter, Parameters, draw_parameters
+from attunet.loading.augment import Augmenter, draw_parameters
 from attunet.loading.loader import Loader
 from attunet.loading.resident import ResidentLoader
 from attunet.training.batch_gradient import Part
 
 logger = logging.getLogger(__name__)
 
-Inputs = tuple[torch.Tensor, Parameters | None]  # sample numbers (N,) int64 and augmentation parameters of a step
+# Inputs of a step: "samples", their numbers (N,) int64, and the parameters of augmentation where that is enabled.
+Inputs = dict[str, torch.Tensor]
+# Records the operations of a function, which need not run; returns a call that runs them on the same memory.
+Capture = Callable[[Callable[[], None]], Callable[[], object]]
 WARM_UP_STEPS = 3  # uncaptured: libraries choose algorithms and kernels are compiled
 
 
-class GraphBackend(Protocol):
-    """Interface that captures a function of fixed buffers: CUDA graphs, or a recorder of operators in tests."""
-
-    def capture(self, function: Callable[[], None]) -> Callable[[], object]:
-        """Record the operations of `function`, which need not run; return a call that runs them on the same memory."""
-
-
-class CudaGraphBackend:
-    """CUDA graphs of the current device."""
-
-    def capture(self, function: Callable[[], None]) -> Callable[[], object]:
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the drawing thread may pin memory meanwhile
-            function()
-        return graph.replay
+def capture_cuda_graph(function: Callable[[], None]) -> Callable[[], object]:
+    """Capture a function of fixed buffers as a CUDA graph of the current device."""
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the drawing thread may pin memory meanwhile
+        function()
+    return graph.replay
 
 
 def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> str:
-    """Return the reason why the step cannot be a CUDA graph; an empty text if it can.
-
-    Args:
-        config: the configuration of the training.
-        loader: the training data, with their device and tier.
-        processes: number of processes.
-    """
+    """Return the reason why the step cannot be a CUDA graph; an empty text if it can."""
     if config.run.cuda_graph == "off":
         return "run.cuda_graph is off"
     if loader.device.type != "cuda":
@@ -65,42 +52,14 @@ def graph_obstacle(config: ResolvedConfig, loader: Loader, processes: int) -> st
     return ""
 
 
-class StepInputs:
-    """The inputs of a step in device buffers that every step fills again."""
-
-    def __init__(self, samples: torch.Tensor, parameters: Parameters | None, device: torch.device) -> None:
-        self.samples = samples.to(device, copy=True)
-        self.parameters = parameters and parameters.map(lambda value: value.to(device, copy=True))
-
-    def fill(self, samples: torch.Tensor, parameters: Parameters | None) -> None:
-        """Copy the inputs of another step into the buffers, without waiting for the device."""
-        self.samples.copy_(samples, non_blocking=True)
-        if self.parameters is not None and parameters is not None:
-            self.parameters.keys.copy_(parameters.keys, non_blocking=True)
-            for name, buffer in self.parameters.values.items():
-                buffer.copy_(parameters.values[name], non_blocking=True)
-
-    def split(self, parts: int) -> list[Inputs]:
-        """Return views of the buffers for `parts` parts of the batch, whose sizes differ by at most one."""
-        samples = self.samples.tensor_split(parts)
-        if self.parameters is None:
-            return [(part, None) for part in samples]
-        return list(zip(samples, self.parameters.split(parts), strict=True))
-
-
 class StepGraph:
     """The step of a training as a graph; the first `WARM_UP_STEPS` steps run uncaptured.
 
-    Args:
-        loader: the slices, on the device.
-        augmenter: applies the augmentation parameters of a step.
-        config: the configuration of the training.
-        train: function that trains on the parts of a batch.
-        backend: captures the step.
+    `train` trains on the parts of a batch; `capture` is `capture_cuda_graph`, or a recorder of operators in tests.
 
     Example:
         >>> augmenter = Augmenter(config.augment, loader.size, loader.device)
-        >>> graph = StepGraph(loader, augmenter, config, train, CudaGraphBackend())
+        >>> graph = StepGraph(loader, augmenter, config, train, capture_cuda_graph)
         >>> graph.fill(0)
         >>> graph.run()
     """
@@ -111,11 +70,11 @@ class StepGraph:
         augmenter: Augmenter,
         config: ResolvedConfig,
         train: Callable[[list[Part]], None],
-        backend: GraphBackend,
+        capture: Capture,
     ) -> None:
         self._loader, self._augmenter, self._config = loader, augmenter, config
-        self._train, self._backend = train, backend
-        self._inputs: StepInputs | None = None
+        self._train, self._capture = train, capture
+        self._buffers: Inputs = {}  # on the device, the same memory in every step
         self._replay: Callable[[], object] | None = None
         self._steps_run = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="step inputs")
@@ -129,12 +88,12 @@ class StepGraph:
         """Put the inputs of step `number` into the buffers and start to draw the inputs of the next step."""
         if self._drawn is None or self._drawn[0] != number:
             self._drawn = number, self._thread.submit(self._draw, number)
-        samples, parameters = self._drawn[1].result()
+        inputs = self._drawn[1].result()
         self._drawn = number + 1, self._thread.submit(self._draw, number + 1)
-        if self._inputs is None:
-            self._inputs = StepInputs(samples, parameters, self._loader.device)
-        else:
-            self._inputs.fill(samples, parameters)
+        for name, value in inputs.items():
+            if name not in self._buffers:
+                self._buffers[name] = torch.empty_like(value, device=self._loader.device)
+            self._buffers[name].copy_(value, non_blocking=True)
 
     def run(self) -> bool:
         """Run the step whose inputs are in the buffers.
@@ -150,7 +109,7 @@ class StepGraph:
             self._body()
             return True
         try:
-            self._replay = self._replay or self._backend.capture(self._body)
+            self._replay = self._replay or self._capture(self._body)
         except RuntimeError as error:
             if self._config.run.cuda_graph == "on" or is_out_of_memory(error) or "captur" not in str(error):
                 raise
@@ -169,23 +128,24 @@ class StepGraph:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _body(self) -> None:
-        assert self._inputs is not None, "fill comes before run"
+        count = self._config.optim.accumulate_steps
+        pieces = {name: buffer.tensor_split(count) for name, buffer in self._buffers.items()}
         parts: list[Part] = []
-        for samples, parameters in self._inputs.split(self._config.optim.accumulate_steps):
-            images, labels = self._loader.gather(samples)
-            if parameters is not None:
-                images, labels = self._augmenter.apply(images, labels, parameters)
-            parts.append((images, labels, self._loader.drawn(samples)))
+        for index in range(count):
+            inputs = {name: views[index] for name, views in pieces.items()}
+            images, labels = self._loader.gather(inputs["samples"])
+            if self._config.augment.enabled:
+                images, labels = self._augmenter.apply(images, labels, inputs)
+            parts.append((images, labels, self._loader.drawn(inputs["samples"])))
         self._train(parts)
 
     def _draw(self, number: int) -> Inputs:
         epochs, samples = self._loader.draw.share(number)
-        drawn, parameters = torch.from_numpy(samples), None
+        inputs = {"samples": torch.from_numpy(samples)}
         if self._config.augment.enabled:
-            parameters = draw_parameters(
+            inputs |= draw_parameters(
                 self._config.augment, seed=self._config.run.seed, epochs=epochs, samples=samples, size=self._loader.size
             )
         if self._loader.device.type != "cuda":
-            return drawn, parameters
-        # Pinned, so that copies do not wait
-        return drawn.pin_memory(), parameters and parameters.map(torch.Tensor.pin_memory)
+            return inputs
+        return {name: value.pin_memory() for name, value in inputs.items()}  # so that copies do not wait

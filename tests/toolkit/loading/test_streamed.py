@@ -54,17 +54,17 @@ def store(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Store
 
 
 def test_pixels_are_the_resident_tiers(store: Store) -> None:
-    resident, loader = ResidentLoader(store, names(store), CPU), streamed(store, 8)
+    resident, loader = ResidentLoader(store, names(store), CPU, Sampling()), streamed(store, 8)
     seen = []
     for step in range(12):  # two epochs and more, over many windows
         batch = loader.take(step)
-        images, labels = resident.batch(batch.samples)
+        images, labels = resident.gather(torch.from_numpy(batch.samples))
         assert torch.equal(batch.images, images)
         assert torch.equal(batch.labels, labels)
         seen += batch.samples.tolist()
     assert sorted(seen[:45]) == sorted(seen[45:90]) == list(range(45))
     image = store.image("case-3")
-    assert np.array_equal(resident.batch(np.array([17]))[0][0].numpy(), image[[0, 0, 1], 0].astype(np.float32))
+    assert np.array_equal(resident.gather(torch.tensor([17]))[0][0].numpy(), image[[0, 0, 1], 0].astype(np.float32))
     loader.close()
 
 

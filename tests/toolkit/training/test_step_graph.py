@@ -1,4 +1,4 @@
-"""The step as a graph, by a backend that replays recorded operators: what Python computed then stays frozen."""
+"""The step as a graph, captured by a recorder of operators that replays them: what Python computed stays frozen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.store import Store
 from attunet.training.optimization import make_capturable
-from attunet.training.step_graph import WARM_UP_STEPS, graph_obstacle
+from attunet.training.step_graph import WARM_UP_STEPS, Capture, StepGraph, graph_obstacle
 from attunet.training.time_plan import undone
 from attunet.training.trainer import Trainer
 
@@ -52,23 +52,20 @@ class Recorder(TorchDispatchMode):
                         target.data.copy_(value)
 
 
-class RecordingBackend:
-    """Captures as CUDA does: the captured function changes nothing until it is replayed."""
+def recording(state: Callable[[], list[torch.Tensor]]) -> Capture:
+    """A capture as CUDA's: the captured function changes none of the tensors of `state` until it is replayed."""
 
-    def __init__(self, state: Callable[[], list[torch.Tensor]]) -> None:
-        self.state = state
-        self.recorders: list[Recorder] = []
-
-    def capture(self, function: Callable[[], None]) -> Callable[[], object]:
-        before = [t.clone() for t in self.state()]
+    def capture(function: Callable[[], None]) -> Callable[[], object]:
+        before = [t.clone() for t in state()]
         recorder = Recorder()
         with recorder:
             function()
         with torch.no_grad():
-            for tensor, value in zip(self.state(), before, strict=True):
+            for tensor, value in zip(state(), before, strict=True):
                 tensor.copy_(value)
-        self.recorders.append(recorder)
         return recorder.replay
+
+    return capture
 
 
 def config(*settings: str) -> ResolvedConfig:
@@ -79,7 +76,9 @@ def trainer_of(store: Store, *settings: str, graph: bool) -> Trainer:
     trainer = make_trainer(store, "optim.lr=0.01 optim.warmup_fraction=0.5", *settings)
     make_capturable(trainer.optimizer, trainer.loader.device)  # both round the learning rate to float32
     if graph:
-        trainer._graph = trainer._make_graph(RecordingBackend(lambda: tensors_of(trainer)))
+        assert isinstance(trainer.loader, ResidentLoader)
+        capture = recording(lambda: tensors_of(trainer))
+        trainer._graph = StepGraph(trainer.loader, trainer.augmenter, trainer.config, trainer._train_on, capture)
     return trainer
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from small_trainings import make_trainer, small_config
@@ -33,7 +32,7 @@ def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
     assert trainer.loader.num_samples == 6
     for step in range(trainer.total_steps):
         trainer.step(step)
-    images, labels = trainer.loader.batch(np.arange(6))
+    images, labels = trainer.loader.gather(torch.arange(6))
     with torch.inference_mode():
         found = trainer.average.network(images).argmax(1)
     for organ in range(1, 5):

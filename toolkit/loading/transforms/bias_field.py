@@ -21,4 +21,4 @@ def _apply(images: torch.Tensor, nodes: torch.Tensor, context: Context) -> torch
     return low + (images - low) * field  # multiplicative above air, which stays dark
 
 
-TRANSFORM = Transform("bias_field", _draw, _apply, uniforms=1, normals=NODES**2)
+TRANSFORM = Transform(_draw, _apply, uniforms=1, normals=NODES**2)

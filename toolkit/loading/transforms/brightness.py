@@ -15,4 +15,4 @@ def _apply(images: torch.Tensor, shift: torch.Tensor, context: Context) -> torch
     return images + column(shift)
 
 
-TRANSFORM = Transform("brightness", _draw, _apply)
+TRANSFORM = Transform(_draw, _apply)

@@ -16,4 +16,4 @@ def _apply(images: torch.Tensor, factor: torch.Tensor, context: Context) -> torc
     return mean + (images - mean) * column(factor)
 
 
-TRANSFORM = Transform("contrast", _draw, _apply, neutral=1.0)
+TRANSFORM = Transform(_draw, _apply, neutral=1.0)

@@ -20,4 +20,4 @@ def _apply(positions: torch.Tensor, displacement: torch.Tensor, context: Context
     return positions + 2 * F.interpolate(displacement, size=positions.shape[2:], mode="bicubic", align_corners=True)
 
 
-TRANSFORM = Transform("elastic", _draw, _apply, uniforms=1, normals=2 * NODES**2, spatial=True)
+TRANSFORM = Transform(_draw, _apply, uniforms=1, normals=2 * NODES**2, spatial=True)

@@ -17,4 +17,4 @@ def _apply(images: torch.Tensor, exponent: torch.Tensor, context: Context) -> to
     return low + span * ((images - low) / span).clamp(0, 1) ** column(exponent)
 
 
-TRANSFORM = Transform("gamma", _draw, _apply, neutral=1.0)
+TRANSFORM = Transform(_draw, _apply, neutral=1.0)

@@ -30,4 +30,4 @@ def low_resolution_table(length: int, factors: tuple[float, float]) -> torch.Ten
     return torch.stack(table)
 
 
-TRANSFORM = Transform("low_resolution", _draw, _apply)
+TRANSFORM = Transform(_draw, _apply)

@@ -35,4 +35,4 @@ def _hash32(value: torch.Tensor) -> torch.Tensor:
     return value ^ (value >> 16)
 
 
-TRANSFORM = Transform("noise", _draw, _apply)
+TRANSFORM = Transform(_draw, _apply)

@@ -31,4 +31,4 @@ def _apply(positions: torch.Tensor, affine: torch.Tensor, context: Context) -> t
     return (factor_x * positions[:, :1] + factor_y * positions[:, 1:] + shift) / half
 
 
-TRANSFORM = Transform("spatial", _draw, _apply, neutral=np.eye(2, 3), uniforms=5, spatial=True)
+TRANSFORM = Transform(_draw, _apply, neutral=np.eye(2, 3), uniforms=5, spatial=True)
