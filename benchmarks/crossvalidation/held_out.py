@@ -98,9 +98,9 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
     images = {name: store.case(name).image_sha256 for name in training}
     if (run.fold, run.training_cases, run.held_out) != (fold, images, held_out):
         raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
-    if run.state.training_labels != {name: store.case(name).label_sha256 for name in training}:
+    if run.training_labels != {name: store.case(name).label_sha256 for name in training}:
         raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
-    if run.state.readings != {name: store.reading_sha256(name) for name in training}:
+    if run.readings != {name: store.reading_sha256(name) for name in training}:
         raise InputError(f"{run.path}: its training cases were read in another way than {store.path} reads them")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")

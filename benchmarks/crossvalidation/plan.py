@@ -39,7 +39,7 @@ class Parent:
 
     def check_same(self, run: TrainedRun) -> None:
         """Raises InputError if a run started from other weights."""
-        lineage = run.state.lineage
+        lineage = run.lineage
         if (lineage.sha256 if lineage else "") != self.sha256:
             there = f"the weights of {lineage.parent}" if lineage else "fresh weights"
             wanted = f"those of {self.name}" if self.name else "fresh weights"

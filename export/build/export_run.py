@@ -217,7 +217,7 @@ def _metadata(
 ) -> Artefact:
     finish = {None: run.postprocessing, True: max(run.postprocessing, LARGEST), False: UNTOUCHED}[largest_component]
     height, width = size or (None, None)
-    lineage = run.state.lineage
+    lineage = run.lineage
     return Artefact(
         name=run.name,
         precision="fp32",
@@ -229,10 +229,10 @@ def _metadata(
         height=height,
         width=width,
         training_cases=dict(run.training_cases),
-        training_voxels=tuple(run.state.training_voxels),
+        training_voxels=tuple(run.training_voxels),
         fold=run.fold,
         parent={"name": lineage.parent, "sha256": lineage.sha256} if lineage else None,
-        store_sha256=run.state.store_sha256,
+        store_sha256=run.store_sha256,
         checkpoint_sha256=run.checkpoint_sha256,
         step=run.step,
         num_members=run.num_members,

@@ -22,9 +22,9 @@ def describe_lineage(path: Path) -> Iterator[str]:
         from attunet.runs.ensemble import load_runs
 
         run = load_runs(path)
-        lineage = run.state.lineage
+        lineage = run.lineage
         parent = {"name": lineage.parent, "sha256": lineage.sha256} if lineage else None
-        yield from _lines(run.checkpoint_sha256, run.step, parent, run.state.store_sha256, run.training_cases)
+        yield from _lines(run.checkpoint_sha256, run.step, parent, run.store_sha256, run.training_cases)
     else:
         raise InputError(f"{path}: --lineage needs an artefact (.onnx) or a run")
 

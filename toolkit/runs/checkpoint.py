@@ -24,7 +24,7 @@ from safetensors.torch import save
 from torch import nn
 
 from attunet.errors import NotFinite, RunError
-from attunet.runs.read_checkpoint import newest_step_folder, step_folders
+from attunet.runs.read_checkpoint import step_folders
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import write_folder
@@ -55,10 +55,7 @@ class SaveCost(TypedDict, total=False):
 class Checkpoints:
     """Writes the checkpoints of one training in a thread; training waits for the previous write and the copy alone.
 
-    Args:
-        folder: of the run.
-        state: the run at its start or at the checkpoint that it continues.
-        main: False in the processes that write nothing.
+    `state` is the run at its start or at the checkpoint that it continues. Processes without `main` write nothing.
     """
 
     def __init__(self, folder: RunFolder, state: RunState, *, main: bool) -> None:
@@ -75,8 +72,8 @@ class Checkpoints:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._pool.shutdown()  # waits for the current write
         if isinstance(error, NotFinite):
-            last = newest_step_folder(self.folder)
-            hint = f"The last good checkpoint: {last}" if last else "There is no checkpoint yet"
+            steps = step_folders(self.folder)
+            hint = f"The last good checkpoint: {steps[0]}" if steps else "There is no checkpoint yet"
             raise RunError(f"{error}. {hint}") from None
 
     def due(self, step: int) -> bool:
@@ -88,14 +85,7 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes
 
     def save(self, read_state: Callable[[], TrainerState], step: int) -> SaveCost:
-        """Save the state after `step`; returns once it is copied to the host.
-
-        Args:
-            read_state: gives the trainer's state; called in the main process alone.
-            step: steps done.
-
-        Returns:
-            The cost; empty where `main` is False.
+        """Save the state after `step` and return the cost once it is copied to the host.
 
         Raises:
             RunError: the previous write failed.

@@ -5,7 +5,7 @@ A folder with runs below it, and the folder `snapshots` of a run, can be used li
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +15,7 @@ from attunet.errors import InputError
 from attunet.models import SegmentationNetwork
 from attunet.runs.load_run import TrainedRun, load_checkpoint, load_run
 from attunet.runs.read_checkpoint import step_folders
-from attunet.runs.run_folder import SNAPSHOTS
-
-DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
+from attunet.runs.run_folder import CHECKPOINTS, DEPTH, SNAPSHOTS, folders_with
 
 
 class EnsembleNetwork(SegmentationNetwork):
@@ -70,19 +68,16 @@ def load_runs(path: Path) -> TrainedRun:
     `fold` is the members' if it is the same, `step` the smallest, `config` the first member's, `lineage` the members'
     if they have one parent. Members may be of different networks.
 
-    Args:
-        path: a run, the folder `snapshots` of one, or a folder with runs below it.
-
     Raises:
         InputError: there are no runs below the path, they do not fit together, or one is not finished.
     """
-    if (path / "checkpoints").is_dir():
+    if (path / CHECKPOINTS).is_dir():
         return load_run(path)
     if path.name == SNAPSHOTS and (snapshots := step_folders(path)):
         members = [load_checkpoint(path.parent, folder) for folder in reversed(snapshots)]
         _check_finished(members[-1:])  # the others are of earlier steps
         return _together(path, members)
-    folders = list(runs_below(path))
+    folders = list(folders_with(f"{CHECKPOINTS}/", path, DEPTH))
     if not folders:
         raise InputError(
             f"{path}: is not a run (it has no folder checkpoints), and none lies up to {DEPTH} levels below it"
@@ -111,14 +106,6 @@ def _check_finished(members: Sequence[TrainedRun]) -> None:
             )
 
 
-def runs_below(path: Path) -> Iterator[Path]:
-    """The run folders below a folder, in the order of their names."""
-    for depth in range(1, DEPTH + 1):
-        yield from sorted(
-            folder.parent for folder in path.glob("/".join(["*"] * depth + ["checkpoints"])) if folder.is_dir()
-        )
-
-
 def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     first, folds = members[0], {member.fold for member in members}
     seen: dict[str, str] = {}
@@ -131,25 +118,21 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
                 )
     sections = tuple(dict.fromkeys(member.config.model for member in members))
     names = dict.fromkeys(section.name for section in sections)
-    parents = {member.state.lineage and member.state.lineage.sha256 for member in members}
+    parents = {member.lineage and member.lineage.sha256 for member in members}
     held_out = set.intersection(*(set(member.held_out) for member in members)) - set(seen)
-    state = dataclasses.replace(
-        first.state,
-        fold=first.fold if len(folds) == 1 else "all",
-        training_cases=seen,
-        training_voxels=sorted({digest for member in members for digest in member.state.training_voxels}),
-        held_out=[case for case in first.held_out if case in held_out],
-        step=min(member.step for member in members),
-        finished=True,
-        lineage=first.state.lineage if len(parents) == 1 else None,  # one parent is named, and several cannot be
-    )
     return dataclasses.replace(
         first,
         path=path,
         name=f"{'+'.join(names)}-ensemble-of-{len(members)}",
         network=EnsembleNetwork([member.network for member in members]).eval(),
-        state=state,
         num_members=len(members),
         checkpoint_sha256=tuple(digest for member in members for digest in member.checkpoint_sha256),
         sections=sections,
+        fold=first.fold if len(folds) == 1 else "all",
+        training_cases=seen,
+        training_voxels=sorted({digest for member in members for digest in member.training_voxels}),
+        held_out=[case for case in first.held_out if case in held_out],
+        step=min(member.step for member in members),
+        finished=True,
+        lineage=first.lineage if len(parents) == 1 else None,  # one parent is named, and several cannot be
     )

@@ -12,7 +12,7 @@ from attunet.errors import InputError, one_line
 from attunet.fields import Fields, parse_json, shown
 from attunet.models import SegmentationNetwork
 from attunet.runs.lineage import Lineage
-from attunet.runs.read_checkpoint import newest_step_folder
+from attunet.runs.read_checkpoint import step_folders
 from attunet.system.atomic_files import require_regular, sha256, verify_folder
 from attunet.volumes.spec import PreprocessSpec
 
@@ -45,10 +45,7 @@ class InitialWeights:
 
 
 def read_initial_weights(source: str | Path) -> InitialWeights:
-    """Read the weights to start from.
-
-    Args:
-        source: a run folder, a checkpoint folder, or a `.safetensors` file of one.
+    """Read the weights to start from, of a run folder, a checkpoint folder, or a `.safetensors` file of one.
 
     Raises:
         InputError: the source is none of these, or cannot be read.
@@ -56,10 +53,10 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
     source = Path(source)
     path = source
     if path.is_dir() and (path / "checkpoints").is_dir():
-        newest = newest_step_folder(path / "checkpoints")
-        if newest is None:
+        steps = step_folders(path / "checkpoints")
+        if not steps:
             raise InputError(f"{source}: has no checkpoint to start from")
-        path = newest
+        path = steps[0]
     if path.is_dir():
         verify_folder(path, (AVERAGE,))
         path = path / AVERAGE
@@ -87,7 +84,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         base_width=model.whole("base_width", 1),
         num_channels=at.whole("num_channels", 1),
         classes=at.text_list("classes"),
-        channels=at.text_list("channels") if "channels" in at else (),
+        channels=at.text_list("channels"),
     )
 
 
@@ -103,14 +100,9 @@ def load_initial_weights(
 
     Args:
         network: to be trained, with fresh weights.
-        weights: of the parent.
-        spec: preprocessing of the training; gives its channels.
-        classes: of the training.
+        spec, classes: of the training.
         renamed: class of the training -> the parent's name of it, where they differ.
         channels: names of the training's channels; empty where they are not known.
-
-    Returns:
-        What was carried over.
 
     Raises:
         InputError: the networks differ in more than the first convolution and the head, or a class to rename is
@@ -223,7 +215,7 @@ def _first_convolution(
 
 
 def _fit_channels(
-    weight: torch.Tensor, num_channels: int, spec: PreprocessSpec, matched: Mapping[int, int] | None = None
+    weight: torch.Tensor, num_channels: int, spec: PreprocessSpec, matched: Mapping[int, int] | None
 ) -> torch.Tensor:
     """Fit a first convolution `(W, context * num_channels, 3, 3)` to other channels or context slices.
 

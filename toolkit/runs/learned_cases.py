@@ -9,31 +9,23 @@ from attunet.confidence.estimator import LearnedCase
 from attunet.errors import InputError
 from attunet.fields import Fields, JsonObject, read_json
 from attunet.runs.load_run import TrainedRun
+from attunet.runs.run_folder import DEPTH, folders_with
 from attunet.system.atomic_files import write_text
 from attunet.volumes.spec import Postprocessing
 
 FILE = "confidence_cases.json"
 SCHEMA = 1
-DEPTH = 4  # RECIPE/MODEL/seed-S/fold-K of a cross-validation
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The predictions that were learned from.
+    """The predictions that were learned from."""
 
-    Args:
-        checkpoint: SHA-256 of the run's checkpoint.
-        classes: names.
-        preprocessing: SHA-256 of its fields.
-        postprocessing: in words; the Dice is that of the label maps after it.
-        model: the section `[model]` of the run's configuration.
-    """
-
-    checkpoint: str
+    checkpoint: str  # its SHA-256
     classes: tuple[str, ...]
-    preprocessing: str
-    postprocessing: str
-    model: JsonObject
+    preprocessing: str  # SHA-256 of its fields
+    postprocessing: str  # in words; the Dice is that of the label maps after it
+    model: JsonObject  # the section `[model]` of the run's configuration
 
     @classmethod
     def of(cls, run: TrainedRun, postprocessing: Postprocessing) -> "Origin":
@@ -93,6 +85,5 @@ def is_learned(run: Path, origin: Origin) -> bool:
 
 
 def learned_runs(folder: Path) -> Iterator[Path]:
-    """The runs with learned cases in a folder or up to `DEPTH` levels below it, in the order of their names."""
-    for depth in range(DEPTH + 1):
-        yield from sorted(file.parent for file in folder.glob("/".join(["*"] * depth + [FILE])))
+    """The runs with learned cases in a folder or below it."""
+    return folders_with(FILE, folder, DEPTH + 1)  # RECIPE/MODEL/seed-S/fold-K of a cross-validation

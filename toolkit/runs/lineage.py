@@ -30,7 +30,6 @@ class Lineage:
     channel_names: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """Return the fields as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -43,7 +42,7 @@ class Lineage:
             new_classes=at.text_list("new_classes"),
             channels=at.choice("channels", ("carried", "matched", "averaged")),
             fresh=at.text_list("fresh"),
-            channel_names=at.texts("channel_names") if "channel_names" in at else {},
+            channel_names=at.texts("channel_names"),
         )
 
     def describe(self) -> str:

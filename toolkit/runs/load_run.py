@@ -2,29 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from attunet.classes import Classes
-from attunet.config import ResolvedConfig, ResolvedModelConfig
+from attunet.config import ResolvedModelConfig
 from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.read_checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import MANIFEST, sha256
-from attunet.volumes.spec import Postprocessing, Preprocessing, PreprocessSpec
-from attunet.volumes.training_ranges import TrainingRanges
+from attunet.volumes.spec import Postprocessing, PreprocessSpec
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedRun:
-    """A run's newest checkpoint, or an ensemble of them.
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun(RunState):
+    """A run's newest checkpoint, or an ensemble of them: its state and its network.
 
     Args:
         path: the run folder.
         checkpoint: the checkpoint folder.
         name: of the run folder.
         network: the averaged weights, in eval mode, float32, on the CPU.
-        state: the checkpoint's `state.json`.
         num_members: networks in an ensemble.
         checkpoint_sha256: of the manifest of each member's checkpoint.
         sections: the section `[model]` of the network, or the different ones of an ensemble.
@@ -34,14 +30,9 @@ class TrainedRun:
     checkpoint: Path
     name: str
     network: SegmentationNetwork
-    state: RunState
     num_members: int = 1
-    checkpoint_sha256: tuple[str, ...] = ()
-    sections: tuple[ResolvedModelConfig, ...] = ()
-
-    @property
-    def config(self) -> ResolvedConfig:
-        return self.state.config
+    checkpoint_sha256: tuple[str, ...]
+    sections: tuple[ResolvedModelConfig, ...]
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -49,45 +40,12 @@ class TrainedRun:
         return tuple(dict.fromkeys(section.name for section in self.sections))
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        return self.state.preprocessing
-
-    @property
     def spec(self) -> PreprocessSpec:
         return self.preprocessing.spec
 
     @property
-    def classes(self) -> Classes:
-        return self.state.classes
-
-    @property
-    def ranges(self) -> TrainingRanges:
-        return self.state.ranges
-
-    @property
-    def store(self) -> Path:
-        return self.state.store
-
-    @property
-    def fold(self) -> int | Literal["all"]:
-        return self.state.fold
-
-    @property
-    def training_cases(self) -> dict[str, str]:
-        """Case name to SHA-256 of its image."""
-        return self.state.training_cases
-
-    @property
-    def held_out(self) -> list[str]:
-        return self.state.held_out
-
-    @property
-    def step(self) -> int:
-        return self.state.step
-
-    @property
-    def finished(self) -> bool:
-        return self.state.finished
+    def postprocessing(self) -> Postprocessing:
+        return self.preprocessing.postprocessing
 
     @property
     def num_parameters(self) -> int:
@@ -97,10 +55,6 @@ class TrainedRun:
     def num_gates(self) -> int:
         """Attention maps of the network; 0 without gates."""
         return self.network.num_gates
-
-    @property
-    def postprocessing(self) -> Postprocessing:
-        return self.preprocessing.postprocessing
 
 
 def load_run(path: str | Path) -> TrainedRun:
@@ -128,11 +82,11 @@ def _trained(path: Path, checkpoint: Checkpoint) -> TrainedRun:
     network = build_model(state.config.model, state.preprocessing.spec.in_channels, len(state.classes))
     network.load_state_dict(checkpoint.tensors["average"])
     return TrainedRun(
-        path,
-        checkpoint.path,
-        path.name,
-        network.eval().requires_grad_(False),
-        state,
+        **vars(state),
+        path=path,
+        checkpoint=checkpoint.path,
+        name=path.name,
+        network=network.eval().requires_grad_(False),
         checkpoint_sha256=(sha256(checkpoint.path / MANIFEST),),
         sections=(state.config.model,),
     )

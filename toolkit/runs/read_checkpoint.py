@@ -32,14 +32,9 @@ class Checkpoint:
 
 
 def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
-    """Read the newest checkpoint under `folder` that verifies; damaged ones are skipped with a warning.
+    """Read the newest checkpoint under `folder` that verifies, or None when there is none at all.
 
-    Args:
-        folder: the folder `checkpoints` of a run.
-        parts: the tensors to read, of `PARTS`.
-
-    Returns:
-        The checkpoint, or None when there is none at all.
+    Damaged ones are skipped with a warning.
 
     Raises:
         InputError: there are checkpoints, and none can be read.
@@ -54,11 +49,6 @@ def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoin
     if damaged:
         raise InputError(f"{folder}: no checkpoint can be read; the last tried: {damaged}")
     return None
-
-
-def newest_step_folder(folder: Path) -> Path | None:
-    """Return the path of the newest checkpoint under `folder` without reading it; None when there is none."""
-    return next(iter(step_folders(folder)), None)
 
 
 def read_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:

@@ -1,6 +1,7 @@
 """The folder of one training: its lock and its metrics."""
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,26 +14,31 @@ from attunet.system.lock import Lock
 from attunet.system.outputs import require_own_folder
 
 LOCK = "run.lock"
+CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
+DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
 class RunFolder:
-    """Locked by one training at a time while entered; only the main process enters it."""
+    """Locked by one training at a time while entered; only the main process enters it.
+
+    Raises InputError for a folder with another product, such as a store.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError for a folder with another product, such as a store."""
         require_own_folder(path, "a run")
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
         self.snapshots = path / SNAPSHOTS
         self.metrics = path / "metrics.jsonl"
+        self.curves = path / "plots" / "training.png"
         self._lock = Lock(path / LOCK, path, "training")
         self.check_held = self._lock.check
 
     def __enter__(self) -> "RunFolder":
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            (self.path / "plots").mkdir(exist_ok=True)
+            self.curves.parent.mkdir(exist_ok=True)
             self._lock.__enter__()
             for folder in (self.checkpoints, self.snapshots):
                 clear_unfinished(folder)
@@ -43,7 +49,7 @@ class RunFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.__exit__(kind, error, trace)
         if error is not None:  # a failed start leaves no empty folder behind
-            for folder in (self.checkpoints, self.path / "plots", self.path):
+            for folder in (self.checkpoints, self.curves.parent, self.path):
                 with suppress(OSError):
                     folder.rmdir()
 
@@ -58,6 +64,12 @@ class RunFolder:
         with name_in_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def draw_curves(self) -> None:
+        """Draw the losses and the Dice of `metrics.jsonl`."""
+        from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
+
+        draw_curves(self.curves, {self.path.name: read_metrics(self.path)}, title=self.path.name)
+
     def forget_after(self, step: int) -> None:
         """Delete the lines of steps after `step`, which a resumed training repeats."""
         if rows := read_metrics(self.path):
@@ -71,7 +83,13 @@ def is_snapshots(path: Path) -> bool:
 
 def holds_runs(path: Path) -> bool:
     """True for a run, for the snapshots of one, and for a folder with runs up to three levels below it."""
-    return is_snapshots(path) or any(any(path.glob(f"{'*/' * depth}checkpoints")) for depth in range(4))
+    return is_snapshots(path) or any(folders_with(CHECKPOINTS, path, DEPTH))
+
+
+def folders_with(entry: str, path: Path, max_depth: int) -> Iterator[Path]:
+    """Folders with an entry of this name, in a folder or up to `max_depth` levels below it; by level, then by name."""
+    for depth in range(max_depth + 1):
+        yield from sorted(one.parent for one in path.glob("/".join(["*"] * depth + [entry])))
 
 
 def read_metrics(run: Path) -> list[MetricsRow]:

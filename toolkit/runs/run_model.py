@@ -24,7 +24,7 @@ def run_model(run: TrainedRun, device: str = "cpu", *, num_threads: int | None =
         postprocessing=run.postprocessing,
         ranges=run.ranges,
         training_cases=run.training_cases,
-        training_voxels=run.state.training_voxels,
+        training_voxels=run.training_voxels,
         num_parameters=run.num_parameters,
         num_gates=run.num_gates,
         maps=network.attention,

@@ -87,7 +87,7 @@ class RunState:
     def at_start(
         cls, store: Store, training: list[str], held_out: list[str], fold: int | Literal["all"], config: ResolvedConfig
     ) -> "RunState":
-        """The state of a run before its first step.
+        """Return the state of a run before its first step.
 
         Example:
             >>> RunState.at_start(store, ["01", "02"], ["03"], 0, config).step  # doctest: +SKIP
@@ -111,7 +111,6 @@ class RunState:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Return the state as JSON values, with the schema number."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {name: values[name].to_json() for name in ("config", "preprocessing", "classes", "ranges")}
         values["lineage"] = self.lineage.to_json() if self.lineage is not None else None
@@ -138,7 +137,7 @@ class RunState:
             fold=at.require("fold", lambda v: v == "all" or is_whole(v), 'an integer or "all"'),
             training_cases=at.texts("training_cases"),
             training_labels=at.texts("training_labels"),
-            training_voxels=at.text_list("training_voxels") if "training_voxels" in at else [],
+            training_voxels=at.text_list("training_voxels"),
             held_out=at.text_list("held_out"),
             drawn=at.texts("drawn"),
             readings=at.texts("readings"),
@@ -147,17 +146,14 @@ class RunState:
             finished=at.flag("finished"),
             scaler=at.require("scaler", lambda v: v is None or _are_numbers(v), "an object of numbers or null"),
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
-            channels=at.text_list("channels") if "channels" in at else [],
+            channels=at.text_list("channels"),
             lineage=at.optional("lineage", Lineage.from_json),
             attunet=at.text("attunet"),
         )
 
     def check_same_training(self, now: "RunState", path: Path) -> None:
-        """Raise InputError naming the first difference between this run and what it is to be continued with.
-
-        Args:
-            now: the state as a fresh start would have it.
-            path: of the checkpoint, for the message.
+        """Raise InputError, about the checkpoint `path`, naming the first difference between this run and a fresh start
+        of it, `now`.
         """
         before, after = self.config.to_json(), now.config.to_json()
         for section, fields in after.items():

@@ -264,10 +264,10 @@ def test_what_cannot_work_is_said_before_anything_is_trained(
 def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> None:
     run = load_run(folder / "default/unet/seed-0/fold-0")
     check_belongs(run, small_store, planned(run))
-    masks = run.state.training_labels
-    other = dataclasses.replace(run.state, training_labels=masks | {next(iter(masks)): "corrected"})
+    masks = run.training_labels
+    other = dataclasses.replace(run, training_labels=masks | {next(iter(masks)): "corrected"})
     with pytest.raises(InputError, match="was trained with other masks than"):
-        check_belongs(dataclasses.replace(run, state=other), small_store, planned(run))
+        check_belongs(other, small_store, planned(run))
 
 
 def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
@@ -463,7 +463,7 @@ def test_every_training_starts_from_the_model_of_init(compare, folder: Path, tmp
     tuned = tmp_path / "tuned"
     done = compare("--folds", "1", "--init", weights, out=tuned)
     assert done.code == 0, done.err
-    lineage = load_run(tuned / "default/unet/seed-0/fold-1").state.lineage
+    lineage = load_run(tuned / "default/unet/seed-0/fold-1").lineage
     assert lineage is not None
     assert lineage.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert "--init average.safetensors" in json.loads((tuned / "results.json").read_text())["commands"][1]

@@ -131,7 +131,7 @@ def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, mo
 
 def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so(run, tmp_path, monkeypatch):
     trained = load_run(run)
-    everything = dataclasses.replace(trained, state=dataclasses.replace(trained.state, fold="all", held_out=[]))
+    everything = dataclasses.replace(trained, fold="all", held_out=[])
     monkeypatch.setattr(onnx_export, "load_runs", lambda path: everything)
     about = export_run(run, tmp_path / "all.onnx")
     assert about.dice_at_export["cases"] == "training"

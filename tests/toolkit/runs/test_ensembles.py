@@ -93,9 +93,9 @@ def test_inspect_names_what_an_ensemble_is_of(members: Path) -> None:
 def test_members_of_several_parents_name_none(members: Path) -> None:
     def run_from(sha256: str) -> TrainedRun:
         run = load_run(members / "unet")
-        return replace(run, state=replace(run.state, lineage=Lineage("abdomen", sha256, {}, [], "carried", [])))
+        return replace(run, lineage=Lineage("abdomen", sha256, {}, [], "carried", []))
 
-    together = ensemble_of(members, [run_from("1" * 64), run_from("1" * 64)]).state.lineage
+    together = ensemble_of(members, [run_from("1" * 64), run_from("1" * 64)]).lineage
     assert together is not None
     assert together.sha256 == "1" * 64
-    assert ensemble_of(members, [run_from("1" * 64), run_from("2" * 64)]).state.lineage is None
+    assert ensemble_of(members, [run_from("1" * 64), run_from("2" * 64)]).lineage is None

@@ -196,7 +196,7 @@ def test_what_is_frozen_stays_and_what_is_carried_learns_slowly(small_store: Sto
     train(small_store.path, tmp_path / "child", still, fold=0, init=weights, init_classes=renamed)
     child = load_run(tmp_path / "child")
     assert child.config.model.base_width == 4  # the parent's
-    lineage = child.state.lineage
+    lineage = child.lineage
     assert lineage is not None
     assert lineage.classes["liver"] == "spleen"
     assert read_initial_weights(weights).sha256 == lineage.sha256

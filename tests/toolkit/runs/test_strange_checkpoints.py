@@ -7,25 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_trainings import small_config
 
-torch = pytest.importorskip("torch")
-from safetensors.torch import load_file, save_file  # noqa: E402
+from attunet.errors import InputError
+from attunet.runs.initial_weights import read_initial_weights
+from attunet.runs.load_run import load_run
+from attunet.store import Store
+from attunet.training.loop import train
 
-from attunet.config import load_config  # noqa: E402
-from attunet.errors import InputError  # noqa: E402
-from attunet.runs.initial_weights import read_initial_weights  # noqa: E402
-from attunet.runs.load_run import load_run  # noqa: E402
-from attunet.store import Store  # noqa: E402
-from attunet.training.loop import train  # noqa: E402
-
-Tensors = dict[str, "torch.Tensor"]
-SETTINGS = ["model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu"]
+Tensors = dict[str, torch.Tensor]
+CONFIG = small_config("optim.epochs=1")
 
 
 @pytest.fixture(scope="module")
 def trained(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("trained") / "run"
-    train(small_store.path, run, load_config(None, SETTINGS), fold=0)
+    train(small_store.path, run, CONFIG, fold=0)
     return run
 
 
@@ -67,7 +66,7 @@ def with_tensors(change: Callable[[Tensors], Tensors], part: str = "average") ->
     return apply
 
 
-def cast(dtype: "torch.dtype") -> Callable[[Tensors], Tensors]:
+def cast(dtype: torch.dtype) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()}
 
 
@@ -131,7 +130,7 @@ def test_a_training_of_another_network_is_not_continued(
     change(folder)
     rehash(folder)
     with pytest.raises(InputError, match=rule) as refusal:
-        train(small_store.path, run, load_config(None, SETTINGS), fold=0, resume="require")
+        train(small_store.path, run, CONFIG, fold=0, resume="require")
     assert "\n" not in str(refusal.value)
 
 

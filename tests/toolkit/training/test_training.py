@@ -49,7 +49,7 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     assert (list(loaded.training_cases), loaded.held_out, loaded.fold, loaded.finished) == (training, held_out, 1, True)
     assert loaded.training_cases == {c.name: c.image_sha256 for c in small_store.cases if c.name in training}
     voxels = {c.content_sha256 for c in small_store.cases if c.name in training}
-    assert set(loaded.state.training_voxels) == voxels
+    assert set(loaded.training_voxels) == voxels
     assert not loaded.network.training
     rows = read_metrics(run)
     assert {row["event"] for row in rows} == {"train", "validation", "speed", "native"}
