@@ -24,9 +24,6 @@ Value = TypeVar("Value")
 def make_accelerator(run: RunConfig) -> Accelerator:
     """Make the accelerator of this process and set PyTorch's backends for speed.
 
-    Args:
-        run: the `[run]` section; "auto" values of device and precision are resolved here.
-
     Raises:
         InputError: the machine cannot do what `run` asks for.
     """

@@ -28,12 +28,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory_budget(device: torch.device, resident_gb: float | str, num_processes: int) -> int:
-    """Return the bytes that the slices of one process may take.
-
-    Args:
-        device: the training device.
-        resident_gb: 10^9 bytes, or "auto" for `RESIDENT_SHARE` of the free memory.
-        num_processes: processes of the training, which share a host's memory.
+    """Return the bytes that the slices of one process may take: `resident_gb` times 10^9, or with "auto"
+    `RESIDENT_SHARE` of the free memory, which the processes of a host share.
     """
     if resident_gb != "auto":
         return int(float(resident_gb) * 1e9)

@@ -17,15 +17,8 @@ class BatchGradient:
     """Forward and backward pass over the parts of a batch. Nothing here waits for the device.
 
     Args:
-        model: the network as Accelerate has prepared it; gives logits, or the logits of all levels.
-        network: the network itself.
-        optim: settings of the loss.
+        model: `network` as Accelerate has prepared it; gives logits, or the logits of all levels.
         class_weights: weights `(K,)` of the classes in the cross entropy; None for equal weights.
-        accelerator: precision and processes.
-
-    Example:
-        >>> gradient = BatchGradient(model, network, config.optim, None, accelerator)
-        >>> loss = gradient(parts)
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
 from attunet.metrics.aggregate import describe_dice
 from attunet.runs.checkpoint import Checkpoints
-from attunet.runs.run_folder import RunFolder, read_metrics
+from attunet.runs.run_folder import RunFolder
 from attunet.store import open_store
 from attunet.system.pseudonyms import pseudonyms
 from attunet.system.stop_signals import Stopped, StopSignals
@@ -25,8 +25,6 @@ from attunet.training.progress.journal import Journal
 from attunet.training.start import Request, Resume, Training, describe_run, headline, open_training
 from attunet.training.time_plan import validation_interval
 from attunet.training.verification import Verification
-
-CURVES = "plots/training.png"
 
 
 def train(
@@ -89,15 +87,14 @@ def _train(request: Request, accelerator: Accelerator, stack: ExitStack) -> None
     training = open_training(request, accelerator, stack)
     if training is None:
         if main and not _is_drawn(folder):  # killed after its last checkpoint, before the curves were drawn
-            _draw_curves(folder.path)
+            folder.draw_curves()
         return
-    trainer, first_step = training.trainer, training.first_step
+    trainer, first_step = training.trainer, training.state.step
     rank, world = accelerator.process_index, accelerator.num_processes
     rank_log = stack.enter_context(RankLog(folder.path, rank))
     if main:
         describe_run(folder, trainer, first_step)
-    per_epoch = trainer.loader.num_samples / trainer.batch_size
-    journal = stack.enter_context(Journal(folder, trainer.config, main=main, steps_per_epoch=per_epoch))
+    journal = stack.enter_context(Journal(folder, trainer, first_step))
     checkpoints = stack.enter_context(Checkpoints(folder, training.state, main=main))
     rank_log.write(f"rank {rank} of {world} on {accelerator.device}, from step {first_step}")
     journal.say(headline(training))
@@ -108,7 +105,8 @@ def _train(request: Request, accelerator: Accelerator, stack: ExitStack) -> None
     verification = stack.enter_context(Verification(request.store, cases, accelerator))
     _run_steps(training, journal, checkpoints, verification, lambda: heartbeat.largest(stop.received))
     if main:
-        journal.log_picture(trainer.total_steps, _draw_curves(folder.path))
+        folder.draw_curves()
+        journal.log_picture(trainer.total_steps, folder.curves)
 
 
 def _run_steps(
@@ -119,28 +117,23 @@ def _run_steps(
     signal_received: Callable[[], int],
 ) -> None:
     """Train from the first step to the last; `signal_received` gives any process's stop signal, alike in all, or 0."""
-    trainer, validator, first_step = training.trainer, training.validator, training.first_step
+    trainer, validator = training.trainer, training.validator
     config, total, telemetry = trainer.config, trainer.total_steps, trainer.telemetry
     validate_every = validation_interval(trainer)
-    journal.start_bar(first_step, total)
     telemetry.restart()
-    logged_step = first_step
-    for done in range(first_step + 1, total + 1):
+    for done in range(training.state.step + 1, total + 1):
         trainer.step(done - 1)
         verification.check()
         journal.advance()
         if done % config.run.log_every == 0 or done == total:
             losses = trainer.read_losses()  # waits for the device
-            speed = telemetry.read((done - logged_step) * trainer.batch_size)
-            journal.log("train", done, **dataclasses.asdict(losses), **dataclasses.asdict(speed))
-            logged_step = done
+            journal.log("train", done, **dataclasses.asdict(losses), **dataclasses.asdict(telemetry.read()))
         if validator.cases and (done % validate_every == 0 or done == total):
             result = validator.validate(trainer.average.network)
             journal.log("validation", done, loss=result.loss, dice=result.dice)
             journal.say(f"step {done}/{total}: validation loss {result.loss:.4f}, Dice {describe_dice(result.dice)}")
             checkpoints.save_if_best(trainer.average.network, done, result.dice["mean"])
             telemetry.restart()
-            logged_step = done
         checkpoints.save_if_snapshot(trainer.average.network, done, total)
         if signal := signal_received():
             checkpoints.save(trainer.state, done)
@@ -171,12 +164,5 @@ def _validate_native(training: Training, journal: Journal) -> None:
 
 
 def _is_drawn(folder: RunFolder) -> bool:
-    picture = folder.path / CURVES
-    return picture.exists() and folder.metrics.exists() and picture.stat().st_mtime >= folder.metrics.stat().st_mtime
-
-
-def _draw_curves(run_path: Path) -> Path:
-    from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
-
-    draw_curves(run_path / CURVES, {run_path.name: read_metrics(run_path)}, title=run_path.name)
-    return run_path / CURVES
+    picture, metrics = folder.curves, folder.metrics
+    return picture.exists() and metrics.exists() and picture.stat().st_mtime >= metrics.stat().st_mtime

@@ -104,15 +104,8 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
     """Make AdamW over all trainable parameters, without weight decay on biases and batch-norm scales.
 
     Parameters of one dimension are biases and scales. The trainer skips steps through `found_inf`, which only the fused
-    implementation reads.
-
-    Args:
-        network: to be trained.
-        optim: rate, decay and the factor of the rate for `carried`.
-        carried: names of the parameters that start from another model.
-
-    Returns:
-        The optimizer; each group's `lr_factor` is the factor of its learning rate.
+    implementation reads. Each group's `lr_factor` is the factor of its learning rate: `optim.init_lr_factor` for the
+    parameters named in `carried`, which start from another model.
     """
     groups = []
     for is_carried, factor in ((False, 1.0), (True, optim.init_lr_factor)):
@@ -134,7 +127,6 @@ def freeze(network: nn.Module, part: str, carried: Collection[str]) -> list[nn.M
     Parameters that are not the parent's as they were, such as a first convolution for other channels, are trained.
 
     Args:
-        network: to be trained.
         part: `optim.freeze`: "none" or "encoder".
         carried: names of the parameters that start from another model.
 

@@ -35,10 +35,7 @@ def resolve_auto(
       many.
 
     Args:
-        config: the configuration of the call.
-        store: the prepared data set.
         cases: the training cases.
-        accelerator: device and processes.
         begun: the configuration of the run to resume, whose values are kept on any device; None for a new run.
 
     Example:

@@ -64,10 +64,9 @@ class Training:
     """A training that is ready for its next step.
 
     Args:
-        trainer, validator: the trainer and the validator of this process.
-        state: the state of the run that checkpoints save.
+        trainer, validator: those of this process.
+        state: the state of the run that checkpoints save; its `step` is the number of steps done before this call.
         cases: the training cases.
-        first_step: number of steps done before this call.
         is_planned: True for a new training whose number of steps follows from `run.minutes`.
     """
 
@@ -75,20 +74,13 @@ class Training:
     validator: Validator
     state: RunState
     cases: list[str]
-    first_step: int
     is_planned: bool
 
 
 def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) -> Training | None:
-    """Start or resume a training.
+    """Start or resume a training; None if it is finished already.
 
-    Args:
-        request: the arguments of `train`.
-        accelerator: device, precision and processes.
-        stack: gets everything that must be closed at the end of the training.
-
-    Returns:
-        The training, or None if it is finished already.
+    `stack` gets everything that must be closed at the end of the training.
 
     Raises:
         InputError: the request does not fit the store, the run or the machine.
@@ -111,15 +103,15 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     trainer, lineage = _make_trainer(request, cases, config, accelerator, stack, start, weights)
     validator = Validator(store, held_out, accelerator, config.optim, trainer.gradient.class_weights)
     is_planned = start is None and config.run.minutes > 0
-    if is_planned:
-        plan_steps_in_minutes(trainer, validator, request.folder.path, request.began)
-    elif start is None and request.config.optim.epochs == "auto":
-        log_duration(trainer, validator, request.folder.path)
     if start is not None:
         _restore(trainer, start)
-    best, first_step = (start.state.best, start.state.step) if start is not None else (None, 0)
-    state = dataclasses.replace(state, config=trainer.config, data_tier=trainer.loader.tier, best=best, lineage=lineage)
-    return Training(trainer, validator, state, cases, first_step, is_planned)
+        state = dataclasses.replace(state, step=start.state.step, best=start.state.best)
+    elif is_planned:
+        plan_steps_in_minutes(trainer, validator, request.folder, request.began)
+    elif request.config.optim.epochs == "auto":
+        log_duration(trainer, validator, request.folder)
+    state = dataclasses.replace(state, config=trainer.config, data_tier=trainer.loader.tier, lineage=lineage)
+    return Training(trainer, validator, state, cases, is_planned)
 
 
 def _make_trainer(
@@ -179,10 +171,7 @@ def _resolve(
 def _with_kept_plan(config: Config, minutes: float, accelerator: Accelerator) -> Config:
     """Keep the plan of a run that is resumed: its number of steps, if it or this call has a time, and its minutes.
 
-    Args:
-        config: the configuration of this call.
-        minutes: the time for which the run was planned; 0 for none.
-        accelerator: its first process logs what the call gives in vain.
+    minutes: the time for which the run was planned; 0 for none.
     """
     given, epochs = config.run.minutes, config.optim.epochs
     plan = f"its plan for {minutes:g} minutes" if minutes else "its number of steps, made without a time"
@@ -259,7 +248,7 @@ def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
 
 def headline(training: Training) -> str:
     """Return the first line of the log: network, data, steps and device."""
-    trainer, first_step = training.trainer, training.first_step
+    trainer, first_step = training.trainer, training.state.step
     model, accelerator, (height, width) = trainer.config.model, trainer.accelerator, trainer.loader.size
     parameters = sum(p.numel() for p in trainer.network.parameters())
     begin = f"resuming at step {first_step}" if first_step else "training"

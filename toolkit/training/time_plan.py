@@ -11,11 +11,11 @@ from pathlib import Path
 
 from safetensors.torch import save
 
-from attunet.config import ResolvedConfig
 from attunet.device.accelerator import of_first_process
 from attunet.device.memory import synchronize
 from attunet.errors import InputError
 from attunet.runs.checkpoint import host_copy
+from attunet.runs.run_folder import RunFolder
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -43,13 +43,11 @@ class Costs:
         return steps * self.step + validations * self.validation + self.native + self.checkpoint + self.plot
 
 
-def plan_steps_in_minutes(trainer: Trainer, validator: Validator, run_path: Path, began: float) -> None:
+def plan_steps_in_minutes(trainer: Trainer, validator: Validator, folder: RunFolder, began: float) -> None:
     """Set the number of steps of a training by `run.minutes`, and log it.
 
     Args:
         trainer: before its first step.
-        validator: the validation of the training.
-        run_path: folder of the run.
         began: start of the minutes, as a value of `time.monotonic()`.
 
     Raises:
@@ -57,12 +55,12 @@ def plan_steps_in_minutes(trainer: Trainer, validator: Validator, run_path: Path
     """
     run = trainer.config.run
     seconds = AIM * 60 * run.minutes
-    costs = measure(trainer, validator, run_path, seconds)
+    costs = measure(trainer, validator, folder, seconds)
     every = None if run.validate_every_epochs == "auto" else validation_interval(trainer)
     checkpoints = int(run.minutes / run.checkpoint_every_minutes) if run.checkpoint_every_minutes else 0
     left = seconds - (time.monotonic() - began)
     steps = of_first_process(plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints))
-    trainer.set_config(with_steps(trainer.config, steps, trainer.loader.num_samples))
+    trainer.set_total_steps(steps)
     if trainer.accelerator.is_main_process:
         logger.info(
             f"{run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of {costs.step:.3g} s, "
@@ -70,9 +68,9 @@ def plan_steps_in_minutes(trainer: Trainer, validator: Validator, run_path: Path
         )
 
 
-def log_duration(trainer: Trainer, validator: Validator, run_path: Path) -> None:
-    """Measure a few steps and log the expected duration of the training; arguments as in `plan_steps_in_minutes`."""
-    costs = measure(trainer, validator, run_path, 0.0)
+def log_duration(trainer: Trainer, validator: Validator, folder: RunFolder) -> None:
+    """Measure a few steps and log the expected duration of the training."""
+    costs = measure(trainer, validator, folder, 0.0)
     seconds = costs.of_run(trainer.total_steps, validation_interval(trainer))
     if trainer.accelerator.is_main_process:
         amount = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
@@ -91,7 +89,6 @@ def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None
     """Return the number of steps that fit.
 
     Args:
-        costs: seconds for each part of the training.
         seconds: time left for the whole run.
         steps_per_validation: steps between validations; None for `VALIDATIONS_PER_RUN` validations in the run.
         checkpoints: number of checkpoints written during the run, without the last one.
@@ -111,19 +108,11 @@ def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None
     return int(steps)
 
 
-def with_steps(config: ResolvedConfig, steps: int, num_samples: int) -> ResolvedConfig:
-    """Set `optim.epochs` so that the training has exactly this number of steps."""
-    epochs = (steps - 0.5) * config.optim.batch_size / num_samples  # rounded up to whole steps by the trainer
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=epochs))
-
-
-def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float) -> Costs:
+def measure(trainer: Trainer, validator: Validator, folder: RunFolder, seconds: float) -> Costs:
     """Measure all parts of a training and leave its state as it was.
 
     Args:
-        trainer: before its first step.
-        validator: the validation to measure.
-        folder: folder of the run, where as many bytes as a checkpoint has are written.
+        folder: where as many bytes as a checkpoint has are written.
         seconds: time that the training may take; a fraction of it is spent on measuring.
     """
     with undone(trainer):
@@ -138,8 +127,9 @@ def measure(trainer: Trainer, validator: Validator, folder: Path, seconds: float
                 native = share * _timed(lambda: one.validate_native(trainer.average.network))
         checkpoint = plot = 0.0
         if trainer.accelerator.is_main_process:
-            checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder))
-            plot = _time_plot(folder)
+            checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder.checkpoints / "measured.partial"))
+            folder.draw_curves()  # imports matplotlib
+            plot = _timed(folder.draw_curves)
     return of_first_process(Costs(step, validation, native, checkpoint, plot))
 
 
@@ -176,22 +166,11 @@ def _time_steps(trainer: Trainer, seconds: float) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _write_like_a_checkpoint(trainer: Trainer, folder: Path) -> None:
-    path = folder / "checkpoints" / "measured.partial"
+def _write_like_a_checkpoint(trainer: Trainer, path: Path) -> None:
     with path.open("wb") as file:
         for tensors in trainer.state().parts.values():
             file.write(save(host_copy(tensors)))
     path.unlink()
-
-
-def _time_plot(folder: Path) -> float:
-    from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
-
-    def draw() -> None:
-        draw_curves(folder / "plots" / "training.png", {folder.name: []}, title=folder.name)
-
-    draw()
-    return _timed(draw)
 
 
 def _timed(call: Callable[[], object]) -> float:

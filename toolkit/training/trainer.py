@@ -1,5 +1,6 @@
 """The state of one training on one process, and its step."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Collection
@@ -30,7 +31,7 @@ from attunet.training.optimization import (
 )
 from attunet.training.progress.telemetry import Telemetry, training_flops
 from attunet.training.running_losses import LoggedLosses, RunningLosses
-from attunet.training.step_graph import WARM_UP_STEPS, CudaGraphBackend, GraphBackend, StepGraph, graph_obstacle
+from attunet.training.step_graph import WARM_UP_STEPS, StepGraph, capture_cuda_graph, graph_obstacle
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,6 @@ class Trainer:
 
     Args:
         network: the network to train, on the CPU; it is moved to the device.
-        loader: the training data of this process.
-        num_classes: number of classes, with the background.
-        config: the resolved configuration.
-        accelerator: device, precision and processes.
         carried: names of the parameters that start from another model, see `optim.freeze` and `init_lr_factor`.
 
     Raises:
@@ -72,7 +69,6 @@ class Trainer:
         if self.batch_size < (least := accelerator.num_processes * optim.accumulate_steps):
             rule = f"must be at least processes times optim.accumulate_steps ({least})"
             raise InputError(f"optim.batch_size: {rule}, got {self.batch_size}")
-        self.total_steps = math.ceil(optim.epochs * loader.num_samples / self.batch_size)
         self.telemetry = Telemetry(accelerator, training_flops(network, loader.in_channels, loader.size))
         self.network = network
         self._memory_format = memory_format(config.run)
@@ -95,22 +91,22 @@ class Trainer:
         self._number = torch.zeros((), dtype=torch.int64, device=device)  # of the step, for operations on the device
         self._graph = self._make_graph()
 
-    def _make_graph(self, backend: GraphBackend | None = None) -> StepGraph | None:
+    def _make_graph(self) -> StepGraph | None:
         """Make the step a graph; None if that is impossible, and the reason is logged where a graph was expected."""
-        obstacle = "" if backend else graph_obstacle(self.config, self.loader, self.accelerator.num_processes)
-        if obstacle:
+        if obstacle := graph_obstacle(self.config, self.loader, self.accelerator.num_processes):
             if self.config.run.cuda_graph == "on" or self.loader.device.type == "cuda":
                 logger.info(f"no CUDA graph: {obstacle}")
             return None
         assert isinstance(self.loader, ResidentLoader), "obstacles include other tiers"
         make_capturable(self.optimizer, self.loader.device)
-        return StepGraph(self.loader, self.augmenter, self.config, self._train_on, backend or CudaGraphBackend())
+        return StepGraph(self.loader, self.augmenter, self.config, self._train_on, capture_cuda_graph)
+
+    @property
+    def total_steps(self) -> int:
+        return math.ceil(self.config.optim.epochs * self.loader.num_samples / self.batch_size)
 
     def step(self, number: int) -> None:
-        """Train on this process's share of a global batch: forward, backward, update, average.
-
-        Args:
-            number: number of the step, from 0.
+        """Train on this process's share of global batch `number`, from 0: forward, backward, update, average.
 
         Raises:
             RunError: the device has not enough memory, or the slices can no longer be read.
@@ -134,6 +130,7 @@ class Trainer:
                 raise
             raise RunError(self._out_of_memory(number)) from None
         self.losses.steps += 1
+        self.telemetry.new_slices += self.batch_size
         self._steps_done = number + 1
         self.telemetry.mark("compute")
 
@@ -228,11 +225,11 @@ class Trainer:
         self._steps_done = 0
         self.telemetry.forget()
 
-    def set_config(self, config: ResolvedConfig) -> None:
-        """Replace the configuration by one with another number of epochs; only before the first step."""
+    def set_total_steps(self, steps: int) -> None:
+        """Set `optim.epochs` so that the training has exactly this number of steps; only before the first one."""
         assert self._steps_done == 0
-        self.config = config
-        self.total_steps = math.ceil(config.optim.epochs * self.loader.num_samples / self.batch_size)
+        epochs = (steps - 0.5) * self.batch_size / self.loader.num_samples
+        self.config = dataclasses.replace(self.config, optim=dataclasses.replace(self.config.optim, epochs=epochs))
 
     def close(self) -> None:
         """End background work."""

@@ -43,15 +43,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Validator:
-    """The validation of one training.
-
-    Args:
-        store: the prepared data set.
-        cases: the cases to validate on.
-        accelerator: device, precision and processes.
-        optim: the loss's settings.
-        class_weights: weights `(K,)` of the classes in the cross entropy, as in training; None for equal weights.
-    """
+    """The validation of one training; `class_weights` as in `BatchGradient`."""
 
     store: Store
     cases: Sequence[str]
@@ -62,11 +54,7 @@ class Validator:
     def validate(self, network: nn.Module) -> Validation:
         """Compute the loss, and the Dice per case in 3D on the store's grid after the store's post-processing.
 
-        Args:
-            network: the network, in eval mode and on the device.
-
-        Returns:
-            The loss and the Dice, the same in every process.
+        All processes get the same. The network is on the device, in eval mode.
         """
         counts = self._over_cases(lambda case: self._count(network, case))
         sums = torch.from_numpy(np.sum([c.sums for c in counts], axis=0))

@@ -21,11 +21,6 @@ class Verification:
 
     Reading all arrays first would keep a training of terabytes waiting for hours. So a changed array ends the training
     as soon as it is seen, and at the latest before the last checkpoint.
-
-    Args:
-        store: the prepared data set.
-        cases: all cases that the training reads.
-        accelerator: the processes.
     """
 
     def __init__(self, store: Store, cases: Sequence[str], accelerator: Accelerator) -> None:

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_trainings import small_config
 
-from attunet.config import load_config
 from attunet.errors import InputError
 from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.store import Store, open_store
 from attunet.training.loop import train
-
-SETTINGS = ["model.base_width=4", "model.depth=2", "optim.epochs=2", "run.mixed_precision=no", "run.device=cpu"]
 
 
 @pytest.fixture
@@ -28,9 +26,9 @@ def test_labels_that_were_shifted_end_the_training(copied: Path, tmp_path: Path,
     training, held_out = open_store(copied).split(0)
     path = copied / "cases" / (training if part == "training" else held_out)[-1] / "label.npy"
     np.save(path, np.roll(np.load(path), 3, axis=1))
-    settings = [*SETTINGS, *(["run.resident_gb=0"] if tier == "streamed" else [])]
+    config = small_config("optim.epochs=2", "run.resident_gb=0" if tier == "streamed" else "")
     with pytest.raises(InputError, match=rf"^{path}: is not the array that was prepared .*; remove the store") as error:
-        train(copied, tmp_path / "run", load_config(None, settings), fold=0)
+        train(copied, tmp_path / "run", config, fold=0)
     assert "\n" not in str(error.value)
     newest = newest_checkpoint(tmp_path / "run" / "checkpoints")
     assert newest is None or not newest.state.finished
@@ -42,4 +40,4 @@ def test_slices_that_no_array_holds_are_refused_before_memory_is_reserved(copied
     (copied / "manifest.json").write_text(json.dumps(manifest))
     for fold in range(3):
         with pytest.raises(InputError, match=r"image\.npy: must have [0-9,]+ bytes for the 1,099,511,627,776 slices"):
-            train(copied, tmp_path / f"run-{fold}", load_config(None, SETTINGS), fold=fold)
+            train(copied, tmp_path / f"run-{fold}", small_config(), fold=fold)

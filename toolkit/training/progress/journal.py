@@ -10,48 +10,41 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from attunet.config import Config
 from attunet.metrics.results import MetricTable
 from attunet.runs.run_folder import RunFolder
 from attunet.training.progress.tracker import Tracker
+from attunet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """Logs the figures of one training's steps.
+    """Logs the figures of one training's steps, in the main process alone; on a terminal with a progress bar."""
 
-    Args:
-        folder: folder of the run.
-        config: the configuration of the training, with the name of the tracker.
-        main: False in all processes but the first; they log nothing.
-        steps_per_epoch: steps of an epoch, for the epoch in each line.
-    """
-
-    def __init__(self, folder: RunFolder, config: Config, *, main: bool, steps_per_epoch: float) -> None:
-        self._folder, self._main, self._steps_per_epoch = folder, main, steps_per_epoch
-        self._tracker = Tracker(config, folder.path) if main and config.run.tracker != "none" else None
+    def __init__(self, folder: RunFolder, trainer: Trainer, first_step: int) -> None:
+        config, self._folder, self._main = trainer.config, folder, trainer.accelerator.is_main_process
+        self._steps_per_epoch = trainer.loader.num_samples / trainer.batch_size
+        self._tracker = Tracker(config, folder.path) if self._main and config.run.tracker != "none" else None
         self._began = time.monotonic()
-        self._bar: tqdm[NoReturn] | None = None
+        self._bar: tqdm[NoReturn] = tqdm(
+            total=trainer.total_steps,
+            initial=first_step,
+            unit="step",
+            disable=not (self._main and sys.stderr.isatty()),
+            dynamic_ncols=True,
+        )
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
         if self._tracker is not None:
             self._tracker.close()
 
-    def start_bar(self, first_step: int, total_steps: int) -> None:
-        """Show a progress bar if the output is a terminal."""
-        hidden = not (self._main and sys.stderr.isatty())
-        self._bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=hidden, dynamic_ncols=True)
-
     def advance(self) -> None:
         """Move the progress bar by one step."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
     def say(self, text: str, level: int = logging.INFO) -> None:
         """Log a line of progress, or a warning."""
@@ -65,7 +58,7 @@ class Journal:
         Args:
             event: kind of the line: train, validation, native, checkpoint or speed.
             step: steps done.
-            dice: result of a validation; None for other events.
+            dice: result of a validation.
             figures: numbers by name; None for a number that is not known.
         """
         if not self._main:
@@ -75,7 +68,7 @@ class Journal:
         self._folder.log(event, step=step, epoch=epoch, seconds=seconds, **figures, **table)
         if self._tracker is not None:
             self._tracker.log(step, _numbers(event, figures, dice) | {"epoch": epoch})
-        if self._bar is not None and event == "train":
+        if event == "train":
             self._bar.set_postfix_str(
                 f"loss {figures['loss']:.4f}, {figures['slices_per_s']:.0f} slices/s, {figures['matmul_share']:.0%} of "
                 f"matmul, {figures['data_share'] or 0:.1%} waiting"

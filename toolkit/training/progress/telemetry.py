@@ -83,7 +83,10 @@ class StepClock:
 
 
 class Telemetry:
-    """Speed between two readings and over the run; `mark` is `StepClock.mark`."""
+    """Speed between two readings and over the run; `mark` is `StepClock.mark`.
+
+    Each step adds its slices over all processes to `new_slices`.
+    """
 
     def __init__(self, accelerator: Accelerator, flops_per_slice: int) -> None:
         self._device, self._processes = accelerator.device, accelerator.num_processes
@@ -96,7 +99,7 @@ class Telemetry:
     def restart(self) -> None:
         """Exclude the time since the last reading, which was not spent on training steps."""
         self._clock.read()
-        self._since = time.perf_counter()
+        self._since, self.new_slices = time.perf_counter(), 0
 
     def forget(self) -> None:
         """Exclude all steps so far, from `overall` too."""
@@ -104,10 +107,11 @@ class Telemetry:
         self._slices, self._seconds = 0, 0.0
         self.restart()
 
-    def read(self, slices: int) -> Speed:
-        """Return the speed since the last reading or restart, over `slices` slices of all processes."""
+    def read(self) -> Speed:
+        """Return the speed since the last reading or restart."""
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
+        slices, self.new_slices = self.new_slices, 0
         phases = self._clock.read()
         self._slices, self._seconds = self._slices + slices, self._seconds + seconds
         self._phases = {name: self._phases[name] + value for name, value in phases.items()}

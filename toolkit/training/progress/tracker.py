@@ -16,12 +16,7 @@ ID_FILE = "tracker-id"  # in the run folder: a resumed training continues the sa
 
 
 class Tracker:
-    """One run of a tracker; only the main process has one.
-
-    Args:
-        config: the configuration; `run.tracker` names the tracker and `run.project` its project.
-        folder: the run folder. Runs of a cross-validation (`RECIPE/MODEL/seed-S/fold-K`) are named so and grouped by
-            its folder.
+    """One run of the tracker `run.tracker`; only the main process has one.
 
     Raises:
         InputError: the package is not installed, or the tracker cannot start.
@@ -57,11 +52,10 @@ class Tracker:
 
 
 def run_name(folder: Path) -> tuple[str, str | None]:
-    """Name a run for a tracker.
+    """Return the name and the group of a run.
 
-    Returns:
-        The name and the group. A run of a cross-validation has the name `RECIPE/MODEL/seed-S/fold-K` and the folder
-        above as its group; any other run has the name of its folder and the group None.
+    A run of a cross-validation has the name `RECIPE/MODEL/seed-S/fold-K` and the folder above as its group; any other
+    run has the name of its folder and the group None.
     """
     parts = folder.resolve().parts
     if len(parts) > 5 and parts[-2].startswith("seed-") and parts[-1].startswith("fold-"):
