@@ -6,7 +6,8 @@ Each argument `settings` is a text of one `section.field=value`, or of several w
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def make_trainer(store: Store, *settings: str, cases: Sequence[str] | None = Non
     sampling = Sampling(0, config.optim.batch_size, accelerator.process_index, accelerator.num_processes)
     loader = ResidentLoader(store, names, accelerator.device, sampling)
     torch.manual_seed(0)
-    return Trainer(build_model(config.model, 1, 5), loader, 5, config, accelerator)
+    return Trainer(build_model(config.model, 1, 5), loader, config, accelerator)
 
 
 def set_options(*settings: str) -> list[str]:
@@ -58,3 +59,18 @@ def start(command: Sequence[object], **options: object) -> subprocess.Popen[str]
     options = {"env": environment, **options}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([str(word) for word in command], **pipes, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for something that a program does; an error if it ends before that."""
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def read_until(text: str, process: subprocess.Popen[str]) -> str:
+    """The first line with this text that a program prints; an error if it ends without."""
+    assert process.stdout is not None
+    while text not in (line := process.stdout.readline()):
+        assert line, f"ended without {text!r}"
+    return line

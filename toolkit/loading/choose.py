@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from attunet.config import ResolvedConfig
 from attunet.device.memory import is_out_of_memory, memory_budget
 from attunet.errors import RunError
 from attunet.loading.loader import Loader
@@ -15,35 +16,25 @@ from attunet.store import Store
 
 
 def make_loader(
-    store: Store,
-    cases: Sequence[str],
-    accelerator: Accelerator,
-    *,
-    seed: int,
-    batch_size: int,
-    resident_gb: float | str = "auto",
-    tier: str | None = None,
+    store: Store, cases: Sequence[str], accelerator: Accelerator, config: ResolvedConfig, *, tier: str | None = None
 ) -> Loader:
     """Make the loader of this process.
 
     Args:
-        seed: seed of the order of the samples.
-        batch_size: slices per step over all processes.
-        resident_gb: memory for the slices of one process in 10^9 bytes, or "auto" for a share of what is free.
-        tier: "resident" or "streamed", as a run began with it; None chooses by the budget.
+        tier: "resident" or "streamed", as a run began with it; None chooses by `run.resident_gb`.
 
     Raises:
         RunError: the slices do not fit into the device's memory.
 
     Example:
-        >>> loader = make_loader(store, training_cases, Accelerator(), seed=0, batch_size=8)
+        >>> loader = make_loader(store, training_cases, make_accelerator(config.run), config)
         >>> images, labels = loader.take(0).images, loader.take(0).labels
     """
     world, device = accelerator.num_processes, accelerator.device
     if tier is None:
-        budgets = gather_object([memory_budget(device, resident_gb, world)])
+        budgets = gather_object([memory_budget(device, config.run.resident_gb, world)])
         tier = choose_tier(store, cases, min(budgets))  # alike in all processes
-    sampling = Sampling(seed, batch_size, accelerator.process_index, world)
+    sampling = Sampling(config.run.seed, config.optim.batch_size, accelerator.process_index, world)
     if tier == "streamed":
         return StreamedLoader(store, cases, device, sampling)
     try:

@@ -97,15 +97,16 @@ class Loader(ABC):
         """Share of the slices that each class was drawn in, `(K,)` float32; None if all were drawn everywhere."""
         return None if self._drawn is None else self._drawn.float().mean(0)
 
-    def class_frequencies(self, num_classes: int) -> torch.Tensor:
-        """Share of each class among the labelled pixels of the cases that it was drawn in, `(num_classes,)` float32.
+    def class_frequencies(self) -> torch.Tensor:
+        """Share of each class among the labelled pixels of the cases that it was drawn in, `(K,)` float32.
 
         Reads all labels once.
         """
+        num_classes = len(self.store.classes)
         counts, totals = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64)
         for case in self.cases:
             voxels = np.bincount(self.store.label(case).ravel(), minlength=IGNORE_LABEL + 1)[:num_classes]
             drawn = self.store.drawn_classes(case)
-            counts += np.where(drawn, voxels, 0)
-            totals += np.where(drawn, voxels.sum(), 0)
+            counts += drawn * voxels
+            totals += drawn * voxels.sum()
         return torch.from_numpy(counts / np.maximum(totals, 1)).float()

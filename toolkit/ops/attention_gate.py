@@ -17,8 +17,6 @@ from attunet.ops.backends import (
 from attunet.ops.gate.reference import GateParameters, attention_gate_reference
 from attunet.ops.gate.registration import gate_cpu, gate_triton
 
-BACKENDS = ("auto", "reference", "cpu", "triton")
-
 
 @overload
 def attention_gate(

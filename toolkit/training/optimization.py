@@ -14,7 +14,7 @@ from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.models.network import LogitsOfLevels
 
-MIN_DRAWN_SHARE = 0.25  # partial labels multiply a class's weight by at most the inverse
+MIN_DRAWN_SHARE = 0.25  # partial labels multiply a class's weight, or the number of steps, by at most the inverse
 
 
 def peak_rate(optim: ResolvedOptimConfig) -> float:
@@ -165,8 +165,8 @@ def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
         group["capturable"] = device.type == "cuda"
 
 
-def class_weights(optim: OptimConfig, loader: Loader, num_classes: int) -> torch.Tensor | None:
-    """Weights of the classes in the cross entropy, `(num_classes,)` on the loader's device; None for equal weights.
+def class_weights(optim: OptimConfig, loader: Loader) -> torch.Tensor | None:
+    """Weights of the classes in the cross entropy, `(K,)` on the loader's device; None for equal weights.
 
     With partial labels, the weight of a class is divided by the share of slices that it was drawn in (not below
     MIN_DRAWN_SHARE), so that its pixels count as much as with all labels.
@@ -174,5 +174,5 @@ def class_weights(optim: OptimConfig, loader: Loader, num_classes: int) -> torch
     shares = loader.drawn_shares()
     if optim.class_weights == "none":
         return None if shares is None else 1 / shares.clamp_min(MIN_DRAWN_SHARE)
-    weights = 1 / loader.class_frequencies(num_classes).clamp_min(1e-6).to(loader.device)
+    weights = 1 / loader.class_frequencies().clamp_min(1e-6).to(loader.device)
     return weights if shares is None else weights / shares.clamp_min(MIN_DRAWN_SHARE)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from attunet.config import Config, ResolvedConfig
 from attunet.device.accelerator import of_first_process
 from attunet.store import Store
+from attunet.training.optimization import MIN_DRAWN_SHARE
 
 CPU_WIDTH, GPU_WIDTHS = 16, (64, 32)
 CPU_BATCH, GPU_BATCH, MIN_BATCH = 8, 16, 2  # batch norm needs two slices
@@ -16,7 +17,6 @@ CPU_BATCH, GPU_BATCH, MIN_BATCH = 8, 16, 2  # batch norm needs two slices
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 256 * 256, 16 * 512 * 512
 EPOCHS = 100
 CPU_STEPS, GPU_STEPS = (1500, 5000), (2500, 20_000)  # bounds of the number of steps
-MIN_DRAWN_SHARE = 0.25  # partial labels multiply the number of steps by at most the inverse
 # Activations that a step keeps per pixel and channel of the first level: 12 there, half as many at each level below.
 ACTIVATIONS_PER_PIXEL = 24
 BYTES = 4
@@ -66,11 +66,11 @@ def _resolve(config: Config, store: Store, cases: list[str], memory: int | None,
     if memory is not None:
         share = -(-batch // num_processes) * pixels * ACTIVATIONS_PER_PIXEL * BYTES
         width = next((w for w in GPU_WIDTHS if share * w <= memory / 2), GPU_WIDTHS[-1])
-    steps = min(max(EPOCHS * slices / batch, min_steps), max_steps) / max(drawn_share(store, cases), MIN_DRAWN_SHARE)
+    steps = min(max(EPOCHS * slices / batch, min_steps), max_steps) / max(_drawn_share(store, cases), MIN_DRAWN_SHARE)
     return config.resolve(base_width=width, batch_size=batch, epochs=round(steps * batch / slices, 2))
 
 
-def drawn_share(store: Store, cases: Sequence[str]) -> float:
+def _drawn_share(store: Store, cases: Sequence[str]) -> float:
     """Return the mean share of foreground classes that were drawn in a slice of the cases; 1 without partial labels."""
     shares = [store.drawn_classes(case)[1:].mean() for case in cases]
     return float(np.average(shares, weights=[store.case(case).num_slices for case in cases]))

@@ -125,15 +125,8 @@ def _make_trainer(
 ) -> tuple[Trainer, Lineage | None]:
     """Make the trainer with its initial weights; those of the checkpoint `start` are loaded later."""
     store = request.store
-    loader = make_loader(
-        store,
-        cases,
-        accelerator,
-        seed=config.run.seed,
-        batch_size=config.optim.batch_size,
-        resident_gb=config.run.resident_gb,
-        tier=start.state.data_tier if start is not None else None,
-    )
+    tier = start.state.data_tier if start is not None else None
+    loader = make_loader(store, cases, accelerator, config, tier=tier)
     stack.callback(loader.close)
     set_seed(config.run.seed)
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
@@ -145,7 +138,7 @@ def _make_trainer(
         if accelerator.is_main_process:
             logger.info(lineage.describe())
     carried = [] if lineage is None else [name for name, _ in network.named_parameters() if name not in lineage.fresh]
-    trainer = Trainer(network, loader, len(store.classes), config, accelerator, carried)
+    trainer = Trainer(network, loader, config, accelerator, carried)
     stack.callback(trainer.close)
     return trainer, lineage
 

@@ -48,7 +48,7 @@ class Trainer:
             frozen that starts from no other model.
 
     Example:
-        >>> trainer = Trainer(build_model(config.model, 1, 5), loader, 5, config, make_accelerator(config.run))
+        >>> trainer = Trainer(build_model(config.model, 1, 5), loader, config, make_accelerator(config.run))
         >>> for step in range(trainer.total_steps):
         ...     trainer.step(step)
     """
@@ -57,7 +57,6 @@ class Trainer:
         self,
         network: SegmentationNetwork,
         loader: Loader,
-        num_classes: int,
         config: ResolvedConfig,
         accelerator: Accelerator,
         carried: Collection[str] = (),
@@ -83,7 +82,7 @@ class Trainer:
         model.train()
         for module in frozen:
             module.eval()
-        self.gradient = BatchGradient(model, network, optim, class_weights(optim, loader, num_classes), accelerator)
+        self.gradient = BatchGradient(model, network, optim, class_weights(optim, loader), accelerator)
         self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         self.augmenter = Augmenter(config.augment, loader.size, device)
         self.losses = RunningLosses(device)

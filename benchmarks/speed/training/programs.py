@@ -39,12 +39,11 @@ from attunet.training.validation import Validator
 
 def _attunet(task: Task, store: Store, config: ResolvedConfig, accelerator: Accelerator) -> Training:
     tier = "streamed" if task.program == "attunet-streamed" else "resident"
-    cases, batch_size = store.split(task.fold)[0], config.optim.batch_size
-    loader = make_loader(store, cases, accelerator, seed=config.run.seed, batch_size=batch_size, tier=tier)
+    loader = make_loader(store, store.split(task.fold)[0], accelerator, config, tier=tier)
     take = Timed(loader.take)
     loader.take = take  # type: ignore[assignment, method-assign]
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
-    trainer, numbers = Trainer(network, loader, len(store.classes), config, accelerator), itertools.count()
+    trainer, numbers = Trainer(network, loader, config, accelerator), itertools.count()
 
     def step() -> None:
         trainer.step(next(numbers))

@@ -110,12 +110,12 @@ def measure(store: Store, row: Row, settings: Settings) -> Json:
         base_width=row.width, epochs=1e5, batch_size=4
     )
     accelerator = make_accelerator(config.run)
-    loader = make_loader(store, store.split(0)[0], accelerator, seed=0, batch_size=row.batch_size, tier="resident")
+    loader = make_loader(store, store.split(0)[0], accelerator, config, tier="resident")
     torch.manual_seed(0)
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     if settings.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(network, loader, len(store.classes), config, accelerator)
+    trainer = Trainer(network, loader, config, accelerator)
     try:
         return _time_steps(trainer, settings)
     finally:

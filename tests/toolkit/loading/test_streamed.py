@@ -3,14 +3,15 @@ in constant memory.
 """
 
 import dataclasses
-import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from small_trainings import small_config
 
 from attunet.device.memory import memory_budget
 from attunet.errors import RunError
@@ -111,10 +112,9 @@ def test_what_goes_wrong_in_the_reader_is_raised_in_the_step(small_store: Store,
 
 
 def resident_megabytes() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    return psutil.Process().memory_info().rss / 1e6
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system tells no resident memory in /proc")
 def test_memory_does_not_grow_with_what_was_read(small_store: Store, tmp_path: Path) -> None:
     store = made_store(small_store, tmp_path, lengths=[48] * 12, size=(160, 160))
     megabytes = 12 * 48 * 160 * 160 * 3 / 1e6  # 44
@@ -139,15 +139,7 @@ def test_the_budget_chooses_the_tier(small_store: Store, tmp_path: Path) -> None
 @pytest.mark.parametrize(("gigabytes", "tier"), [("auto", "resident"), (0.0, "streamed")])
 def test_a_training_keeps_the_tier_that_it_began_with(small_store: Store, gigabytes: Any, tier: str) -> None:
     alone: Any = SimpleNamespace(process_index=0, num_processes=1, device=CPU)
-    loader = make_loader(small_store, names(small_store), alone, seed=0, batch_size=4, resident_gb=gigabytes)
-    assert loader.tier == tier
-    again = make_loader(
-        small_store,
-        names(small_store),
-        alone,
-        seed=0,
-        batch_size=4,
-        resident_gb=0.0 if tier == "resident" else "auto",
-        tier=tier,
-    )
-    assert again.tier == tier
+    config = small_config(f"run.resident_gb={gigabytes}")
+    assert make_loader(small_store, names(small_store), alone, config).tier == tier
+    other = small_config("run.resident_gb=0" if tier == "resident" else "run.resident_gb=auto")
+    assert make_loader(small_store, names(small_store), alone, other, tier=tier).tier == tier

@@ -4,11 +4,10 @@ import json
 import random
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from small_trainings import start, train_command
+from small_trainings import read_until, start, train_command, wait_until
 
 from attunet.runs.load_run import load_run
 from attunet.runs.run_folder import read_metrics
@@ -94,8 +93,7 @@ def start_training(store: Store, run: Path, config: Path, *options: str) -> subp
 
 
 def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not (run / "metrics.jsonl").exists():
-        time.sleep(0.02)
+    wait_until((run / "metrics.jsonl").exists, process)
 
 
 @pytest.mark.slow
@@ -111,8 +109,7 @@ def test_stopped_by_sigterm_it_can_be_resumed(small_store: Store, config: Path, 
     assert 0 < stopped_at < 2000
     assert not (run / "run.lock").exists()
     process = start_training(small_store, run, config, *longer, "--resume")
-    while f"resuming at step {stopped_at}" not in (line := process.stdout.readline()):  # type: ignore[union-attr]
-        assert line, "ended without resuming"
+    read_until(f"resuming at step {stopped_at}", process)
     process.kill()
     process.wait()
 
@@ -132,7 +129,6 @@ def test_a_run_in_use_is_refused_and_a_dead_lock_is_not_in_the_way(
     first.wait()
     assert (run / "run.lock").exists()
     third = start_training(small_store, run, config, *longer, "--resume=auto")
-    while "slices" not in (line := third.stdout.readline()):  # type: ignore[union-attr]
-        assert line, "a dead process's lock kept the run closed"
+    read_until("slices", third)
     third.kill()
     third.wait()

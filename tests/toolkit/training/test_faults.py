@@ -7,14 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from small_trainings import TWO_PROCESSES, set_options, start, train_command
+from small_trainings import TWO_PROCESSES, read_until, set_options, start, train_command, wait_until
 
-from attunet.runs.read_checkpoint import newest_checkpoint
+from attunet.runs.read_checkpoint import newest_checkpoint, step_folders
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
 
@@ -33,11 +32,7 @@ def process_of_rank(run: Path, rank: int) -> int:
 
 
 def wait_for_checkpoint(run: Path, process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 120
-    while not any(p.name.startswith("step-") and "partial" not in p.name for p in (run / "checkpoints").glob("*")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "no checkpoint was written"
-        time.sleep(0.02)
+    wait_until(lambda: step_folders(run / "checkpoints") != [], process)
 
 
 @pytest.mark.slow
@@ -77,8 +72,7 @@ def test_a_rank_that_hangs_is_named(small_store: Store, tmp_path: Path) -> None:
     wait_for_checkpoint(run, job)
     hung = process_of_rank(run, 1)
     os.kill(hung, signal.SIGSTOP)
-    while "error: " not in (line := job.stdout.readline()):  # type: ignore[union-attr]
-        assert line, "ended without an error"
+    line = read_until("error: ", job)
     os.kill(hung, signal.SIGKILL)  # the launcher would do so half a minute later
     job.communicate(timeout=120)
     assert f"no sign of life from rank 1 (process {hung} on {socket.gethostname()})" in line
@@ -117,8 +111,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
     assert last is not None
     (small_disk / "filler").unlink()
     job = start_training(small_store, run, "optim.epochs=1000")
-    while f"resuming at step {last.state.step}" not in (line := job.stdout.readline()):  # type: ignore[union-attr]
-        assert line, "ended without resuming"
+    read_until(f"resuming at step {last.state.step}", job)
     job.kill()
     job.wait()
 

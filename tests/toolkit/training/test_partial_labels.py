@@ -81,20 +81,20 @@ def test_frequencies_count_a_class_where_it_was_drawn(partial: Store) -> None:
     loader = ResidentLoader(partial, CASES, torch.device("cpu"), Sampling(0, 4))
     spleen = [int((np.array(partial.label(case)) == 4).sum()) for case in CASES[2:]]
     pixels = [partial.label(case).size for case in CASES[2:]]
-    assert loader.class_frequencies(5)[4].item() == pytest.approx(sum(spleen) / sum(pixels), rel=1e-5)
+    assert loader.class_frequencies()[4].item() == pytest.approx(sum(spleen) / sum(pixels), rel=1e-5)
 
 
 def test_a_class_weighs_more_the_fewer_slices_it_was_drawn_in(partial: Store) -> None:
     sampling, device = Sampling(0, 4), torch.device("cpu")
     lengths = np.array([partial.case(case).num_slices for case in CASES])
-    weights = class_weights(OptimConfig(), ResidentLoader(partial, CASES, device, sampling), 5)
+    weights = class_weights(OptimConfig(), ResidentLoader(partial, CASES, device, sampling))
     assert weights is not None
     spleen, others = lengths.sum() / lengths[2:].sum(), lengths.sum() / lengths[[0, 2, 3]].sum()
     assert weights.tolist() == pytest.approx([1, 1, others, others, spleen])
-    weights = class_weights(OptimConfig(), ResidentLoader(partial, CASES[1:2], device, sampling), 5)
+    weights = class_weights(OptimConfig(), ResidentLoader(partial, CASES[1:2], device, sampling))
     assert weights is not None
     assert weights.tolist() == [1, 1, 4, 4, 4]
-    assert class_weights(OptimConfig(), ResidentLoader(partial, CASES[2:], device, sampling), 5) is None
+    assert class_weights(OptimConfig(), ResidentLoader(partial, CASES[2:], device, sampling)) is None
 
 
 def test_metrics_are_not_defined_where_nothing_was_drawn(partial: Store) -> None:

@@ -4,39 +4,17 @@ Only the inputs are saved for the backward pass. Second derivatives are computed
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attunet.ops.gate import cpu_gate
 from attunet.ops.gate.reference import GateParameters, attention_gate_reference
 from attunet.ops.library import define
 from attunet.ops.memory_format import empty_alpha, empty_result
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-
-
-class Implementation(Protocol):
-    """A module with both passes of the gate."""
-
-    def forward(self, x: Tensor, g: Tensor, parameters: GateParameters, /) -> tuple[Tensor, Tensor]: ...
-
-    def backward(
-        self, grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor, parameters: GateParameters, /
-    ) -> tuple[Tensor, Tensor, GateParameters]:
-        """Compute the gradients of x, g and the parameters.
-
-        Example:
-            >>> grad_x, grad_g, gradients = implementation.backward(grad_out, None, x, g, parameters)  # doctest: +SKIP
-        """
-
-
-def _import_triton_gate() -> Implementation:
-    """Triton exists on Linux alone, and is imported when it is used."""
-    from attunet.ops.gate import triton_gate
-
-    return triton_gate
 
 
 def _fake_forward(x: Tensor, g: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,20 +49,24 @@ def _second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, 
     return tuple(None if t is None else next(second) for t in given)
 
 
-def _register(name: str, load: Callable[[], Implementation]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Registers `attunet::name` and `attunet::name_backward`, computed by the module of `load`; returns the first."""
+def _register(name: str, module: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Registers `attunet::name` and `attunet::name_backward`, computed by a module that is imported when they are used,
+    since Triton exists on Linux alone; returns the first.
+    """
 
     def forward(
         x: Tensor, g: Tensor, weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return load().forward(x, g, GateParameters(weight_x, weight_g, bias, psi_weight, psi_bias))
+        parameters = GateParameters(weight_x, weight_g, bias, psi_weight, psi_bias)
+        results: tuple[Tensor, Tensor] = import_module(module).forward(x, g, parameters)
+        return results
 
     def backward(
         grad_out: Tensor, grad_alpha: Tensor | None, x: Tensor, g: Tensor,
         weight_x: Tensor, weight_g: Tensor, bias: Tensor, psi_weight: Tensor, psi_bias: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         parameters = GateParameters(weight_x, weight_g, bias, psi_weight, psi_bias)
-        grad_x, grad_g, gradients = load().backward(grad_out, grad_alpha, x, g, parameters)
+        grad_x, grad_g, gradients = import_module(module).backward(grad_out, grad_alpha, x, g, parameters)
         return grad_x, grad_g, *gradients
 
     operation = define(name, forward, _fake_forward)
@@ -102,5 +84,5 @@ def _register(name: str, load: Callable[[], Implementation]) -> Callable[..., tu
     return operation
 
 
-gate_cpu = _register("attention_gate_cpu", lambda: cpu_gate)
-gate_triton = _register("attention_gate_triton", _import_triton_gate)
+gate_cpu = _register("attention_gate_cpu", "attunet.ops.gate.cpu_gate")
+gate_triton = _register("attention_gate_triton", "attunet.ops.gate.triton_gate")

@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from small_trainings import TWO_PROCESSES, set_options, start, train_command
+from small_trainings import TWO_PROCESSES, set_options, start, train_command, wait_until
 
 from attunet.runs.load_run import load_run
 from attunet.runs.run_folder import read_metrics
@@ -16,9 +15,7 @@ from attunet.store import Store
 
 def wait_for_a_step(run: Path, job: subprocess.Popen[str]) -> list[int]:
     """The processes of both ranks, once they train."""
-    while not (run / "metrics.jsonl").exists():
-        assert job.poll() is None, job.communicate()[0]
-        time.sleep(0.05)
+    wait_until((run / "metrics.jsonl").exists, job)
     logs = [(run / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     return [int(log.splitlines()[-1].split("process ")[1].split(":")[0]) for log in logs]
 

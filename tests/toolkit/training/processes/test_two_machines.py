@@ -3,14 +3,13 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_trainings import CONFIGS, set_options, start, train_command
+from small_trainings import CONFIGS, set_options, start, train_command, wait_until
 
-from attunet.runs.read_checkpoint import newest_checkpoint
+from attunet.runs.read_checkpoint import newest_checkpoint, step_folders
 from attunet.store import Store
 
 CABLE = "cable"
@@ -64,9 +63,7 @@ def test_a_training_over_two_machines(machines: list[str], small_store: Store, t
 def test_a_machine_that_cannot_be_reached_is_named(machines: list[str], small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
     jobs = launch(machines, small_store, run, "optim.epochs=1000 run.checkpoint_every_steps=2 run.timeout_minutes=0.2")
-    while newest_checkpoint(run / "checkpoints", parts=()) is None:
-        assert jobs[0].poll() is None, jobs[0].communicate()[0]
-        time.sleep(0.1)
+    wait_until(lambda: step_folders(run / "checkpoints") != [], jobs[0])
     ip("-n", machines[1], "link", "set", CABLE, "down")
     first = jobs[0].communicate(timeout=200)[0]
     assert jobs[0].returncode != 0
