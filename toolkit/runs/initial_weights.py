@@ -124,7 +124,8 @@ def load_initial_weights(
         for index, parent_index in matched.items():
             own[name][index] = weights.tensors[name][parent_index]
     by_name = _match_channels(channels, weights, spec.num_channels)
-    own[first], carried = _first_convolution(own[first].shape, weights, first, spec, by_name)
+    own[first] = _first_convolution(weights.tensors[first], own[first].shape, weights.num_channels, spec, by_name)
+    carried = torch.equal(own[first], weights.tensors[first])  # one channel stays as it is, whatever its name
     network.load_state_dict({**own, **{name: weights.tensors[name] for name in others}})
     same_channels = {channels[i]: weights.channels[j] for i, j in (by_name or {}).items()}
     return Lineage(
@@ -203,33 +204,23 @@ def _match_channels(channels: Sequence[str], weights: InitialWeights, num_channe
 
 
 def _first_convolution(
-    shape: torch.Size, weights: InitialWeights, name: str, spec: PreprocessSpec, matched: Mapping[int, int] | None
-) -> tuple[torch.Tensor, bool]:
-    """The first convolution for the training's channels, and True if it is the parent's as it was."""
-    parent = weights.tensors[name]
-    in_place = matched is None or all(matched.get(i) == i for i in range(spec.num_channels))
-    if parent.shape == shape and weights.num_channels == spec.num_channels and in_place:
-        return parent, True
-    fitted = _fit_channels(parent, weights.num_channels, spec, matched)
-    return fitted, torch.equal(fitted, parent)  # one channel stays as it is, whatever its name
-
-
-def _fit_channels(
-    weight: torch.Tensor, num_channels: int, spec: PreprocessSpec, matched: Mapping[int, int] | None
+    parent: torch.Tensor, shape: torch.Size, num_channels: int, spec: PreprocessSpec, by_name: Mapping[int, int] | None
 ) -> torch.Tensor:
-    """Fit a first convolution `(W, context * num_channels, 3, 3)` to other channels or context slices.
+    """Fit the parent's first convolution `(W, context * num_channels, 3, 3)` to the training's channels and context.
 
-    The middle context slice gets the sum of the parent's context slices, the others start at zero. Channels of the same
-    name keep their weights. The parent's other channels are averaged over the training's other channels, scaled so that
-    the same image in every channel gives the same features. Without names, as many channels stay in their places, and
-    another number of them is averaged.
+    It stays as it is if both are the same. Otherwise the middle context slice gets the sum of the parent's context
+    slices, the others start at zero. Channels of the same name keep their weights. The parent's other channels are
+    averaged over the training's other channels, scaled so that the same image in every channel gives the same features.
+    Without names, as many channels stay in their places, and another number of them is averaged.
     """
-    by_channel = weight.reshape(len(weight), -1, num_channels, *weight.shape[2:]).sum(1)
-    if matched is None:
-        matched = {i: i for i in range(num_channels)} if num_channels == spec.num_channels else {}
+    same_number = num_channels == spec.num_channels
+    matched = by_name if by_name is not None else {i: i for i in range(num_channels) if same_number}
+    if parent.shape == shape and same_number and all(matched.get(i) == i for i in range(num_channels)):
+        return parent
+    by_channel = parent.reshape(len(parent), -1, num_channels, *parent.shape[2:]).sum(1)
     left = [i for i in range(num_channels) if i not in matched.values()]
     others = spec.num_channels - len(matched)
-    fitted = torch.zeros(len(weight), spec.context_slices, spec.num_channels, *weight.shape[2:], dtype=weight.dtype)
+    fitted = torch.zeros(len(parent), spec.context_slices, spec.num_channels, *parent.shape[2:], dtype=parent.dtype)
     for index in range(spec.num_channels):
         own = by_channel[:, matched[index]] if index in matched else by_channel[:, left].sum(1) / others
         fitted[:, spec.context_slices // 2, index] = own

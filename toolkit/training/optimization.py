@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Collection
 
 import torch
@@ -107,18 +108,15 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
     implementation reads. Each group's `lr_factor` is the factor of its learning rate: `optim.init_lr_factor` for the
     parameters named in `carried`, which start from another model.
     """
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            members[name in carried and optim.init_lr_factor != 1, parameter.ndim == 1].append(parameter)
     groups = []
-    for is_carried, factor in ((False, 1.0), (True, optim.init_lr_factor)):
-        parameters = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad and (name in carried and optim.init_lr_factor != 1) == is_carried
-        ]
-        for has_decay in (True, False):
-            group = [parameter for parameter in parameters if (parameter.ndim > 1) == has_decay]
-            decay = optim.weight_decay if has_decay else 0.0
-            groups.append({"params": group, "weight_decay": decay, "lr_factor": factor})
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=True)
+    for (is_carried, is_flat), parameters in sorted(members.items()):
+        decay, factor = 0.0 if is_flat else optim.weight_decay, optim.init_lr_factor if is_carried else 1.0
+        groups.append({"params": parameters, "weight_decay": decay, "lr_factor": factor})
+    return torch.optim.AdamW(groups, lr=optim.lr, fused=True)
 
 
 def freeze(network: nn.Module, part: str, carried: Collection[str]) -> list[nn.Module]:

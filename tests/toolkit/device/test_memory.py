@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from comparison import saved_bytes
 from small_trainings import make_trainer
 from torch import nn
 
@@ -57,16 +58,10 @@ def test_a_child_of_a_large_process_reports_its_own_peak() -> None:
 
 def gradients(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], int]:
     """Gradients by name, and bytes that autograd keeps between forward and backward."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = network(images).square().mean()
-    loss.backward()
-    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, sum(kept.values())
+    losses: list[torch.Tensor] = []
+    kept = saved_bytes(lambda: losses.append(network(images).square().mean()))
+    losses[0].backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}, kept
 
 
 @pytest.mark.parametrize("backend", [None, "aot_eager"])

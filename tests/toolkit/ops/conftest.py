@@ -10,11 +10,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from gate_cases import NAMES, Gate, Shape, gate_inputs, values_and_gradients
-from torch import Tensor
+from gate_cases import Gate
 
 from attunet.ops import attention_gate
-from attunet.ops.gate.reference import attention_gate_reference
 
 # Set by test_triton_interpreted.py, which runs these files a second time
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -98,69 +96,5 @@ def break_kernels(
 
 
 @pytest.fixture
-def saved_bytes() -> Callable[[Callable[[], object]], int]:
-    """A function of a call: the bytes that autograd saves for its backward pass."""
-
-    def count(call: Callable[[], object]) -> int:
-        saved: dict[int, int] = {}
-
-        def pack(t: Tensor) -> Tensor:
-            saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            kept = call()
-        del kept
-        return sum(saved.values())
-
-    return count
-
-
-@pytest.fixture
-def assert_near() -> Callable[[str, Tensor, Tensor, float], Tensor]:
-    """A function that compares a result with its float64 value in the norm, and returns the error."""
-
-    def compare(name: str, got: Tensor, exact: Tensor, tolerance: float) -> Tensor:
-        assert got.shape == exact.shape
-        error = got.cpu().double() - exact
-        bound = tolerance * exact.norm() + 1e-7
-        assert error.norm() <= bound, f"{name}: relative error {error.norm() / exact.norm():.1e}"
-        return error
-
-    return compare
-
-
-@pytest.fixture
 def gate(backend: str) -> Gate:
     return partial(attention_gate, backend=backend, return_alpha=True)
-
-
-@pytest.fixture
-def assert_agrees(assert_near: Callable[[str, Tensor, Tensor, float], Tensor]) -> Callable[..., None]:
-    """Compares in the norm and at the worst element with the reference in float64 on the same rounded inputs.
-
-    A handful of roundings each way: out and alpha within 4 units of the dtype's precision, gradients, which are
-    products of three or four rounded factors, within 16; the worst element, relative to the largest, within four times
-    that.
-    """
-
-    def check(gate: Gate, shape: Shape, dtype: torch.dtype, device: str, layout: object = None) -> None:
-        inputs = [t.to(dtype) for t in gate_inputs(shape)]
-        if layout is not None:
-            inputs[:2] = [t.to(memory_format=layout) for t in inputs[:2]]
-        random, (images, pixels) = torch.Generator().manual_seed(1), (shape.images, (shape.height, shape.width))
-        grads = [
-            torch.empty(images, channels, *pixels).uniform_(0.5, 1.5, generator=random).to(dtype)
-            for channels in (shape.channels + shape.gating_channels, 1)
-        ]
-        wanted = values_and_gradients(
-            attention_gate_reference, [t.double() for t in inputs], *(t.double() for t in grads)
-        )
-        got = values_and_gradients(gate, [t.to(device) for t in inputs], *(t.to(device) for t in grads))
-        for name, a, b in zip(NAMES, got, wanted, strict=True):
-            assert a.dtype == dtype
-            tolerance = (4 if name in ("out", "alpha") else 16) * torch.finfo(dtype).eps
-            worst = assert_near(name, a, b, tolerance).abs().max() / b.abs().max()
-            assert worst <= 4 * tolerance, f"{name}: worst element off by {worst:.1e}"
-
-    return check

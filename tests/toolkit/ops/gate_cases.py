@@ -1,10 +1,13 @@
-"""Inputs of the gate for the tests of its values and of its kernels."""
+"""Inputs of the gate for the tests of its values and of its kernels, and the comparison with the reference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from comparison import assert_near
 from torch import Tensor
+
+from attunet.ops.gate.reference import attention_gate_reference
 
 Gate = Callable[..., tuple[Tensor, Tensor]]
 NAMES = ("out", "alpha", "x", "g", "weight_x", "weight_g", "bias", "psi_weight", "psi_bias")
@@ -62,3 +65,27 @@ def values_and_gradients(gate: Gate, inputs: list[Tensor], grad_out: Tensor, gra
     out, alpha = gate(*leaves)
     gradients = torch.autograd.grad([out, alpha], leaves, [grad_out.to(out), grad_alpha.to(alpha)])
     return [t.detach() for t in (out, alpha, *gradients)]
+
+
+def assert_agrees(gate: Gate, shape: Shape, dtype: torch.dtype, device: str, layout: object = None) -> None:
+    """Compares in the norm and at the worst element with the reference in float64 on the same rounded inputs.
+
+    A handful of roundings each way: out and alpha within 4 units of the dtype's precision, gradients, which are
+    products of three or four rounded factors, within 16; the worst element, relative to the largest, within four times
+    that.
+    """
+    inputs = [t.to(dtype) for t in gate_inputs(shape)]
+    if layout is not None:
+        inputs[:2] = [t.to(memory_format=layout) for t in inputs[:2]]
+    random, (images, pixels) = torch.Generator().manual_seed(1), (shape.images, (shape.height, shape.width))
+    grads = [
+        torch.empty(images, channels, *pixels).uniform_(0.5, 1.5, generator=random).to(dtype)
+        for channels in (shape.channels + shape.gating_channels, 1)
+    ]
+    wanted = values_and_gradients(attention_gate_reference, [t.double() for t in inputs], *(t.double() for t in grads))
+    got = values_and_gradients(gate, [t.to(device) for t in inputs], *(t.to(device) for t in grads))
+    for name, a, b in zip(NAMES, got, wanted, strict=True):
+        assert a.dtype == dtype
+        tolerance = (4 if name in ("out", "alpha") else 16) * torch.finfo(dtype).eps
+        worst = assert_near(name, a, b, tolerance).abs().max() / b.abs().max()
+        assert worst <= 4 * tolerance, f"{name}: worst element off by {worst:.1e}"

@@ -5,12 +5,11 @@ from types import ModuleType
 
 import pytest
 import torch
-from gate_cases import SHAPES, Gate, Shape
+from gate_cases import SHAPES, Gate, Shape, assert_agrees
 
 from attunet.ops.gate import cpu_gate
 from attunet.ops.gate.reference import GateParameters
 
-Agrees = Callable[..., None]
 Break = Callable[[ModuleType, str, str], None]
 CHANNELS_LAST = torch.channels_last
 BACKENDS = ("triton",)
@@ -30,12 +29,12 @@ STREAMED = Shape(2, 160, 160, 70, 9, 11)
 
 
 @pytest.mark.usefixtures("several_tiles")
-def test_several_tiles_for_a_program(gate: Gate, device: str, dtype: torch.dtype, assert_agrees: Agrees) -> None:
+def test_several_tiles_for_a_program(gate: Gate, device: str, dtype: torch.dtype) -> None:
     assert_agrees(gate, Shape(3, 64, 48, 32, 11, 13), dtype, device, CHANNELS_LAST)
 
 
 @pytest.mark.usefixtures("several_tiles")
-def test_a_streamed_gate_of_several_tiles(gate: Gate, device: str, assert_agrees: Agrees) -> None:
+def test_a_streamed_gate_of_several_tiles(gate: Gate, device: str) -> None:
     for layout in (CHANNELS_LAST, torch.contiguous_format):
         assert_agrees(gate, STREAMED, torch.float16, device, layout)
 
@@ -56,9 +55,7 @@ BREAKAGES = {
 
 @pytest.mark.usefixtures("several_tiles")
 @pytest.mark.parametrize(("old", "new"), BREAKAGES.values(), ids=BREAKAGES.keys())
-def test_a_broken_kernel_is_caught(
-    gate: Gate, device: str, old: str, new: str, break_kernels: Break, assert_agrees: Agrees
-) -> None:
+def test_a_broken_kernel_is_caught(gate: Gate, device: str, old: str, new: str, break_kernels: Break) -> None:
     from attunet.ops.gate import triton_gate
 
     break_kernels(triton_gate, old, new)
@@ -85,9 +82,7 @@ STREAMED_BREAKAGES = {
 
 @pytest.mark.usefixtures("several_tiles")
 @pytest.mark.parametrize(("old", "new"), STREAMED_BREAKAGES.values(), ids=STREAMED_BREAKAGES.keys())
-def test_a_broken_streamed_kernel_is_caught(
-    gate: Gate, device: str, old: str, new: str, break_kernels: Break, assert_agrees: Agrees
-) -> None:
+def test_a_broken_streamed_kernel_is_caught(gate: Gate, device: str, old: str, new: str, break_kernels: Break) -> None:
     from attunet.ops.gate import streamed_gate
 
     break_kernels(streamed_gate, old, new)
@@ -95,9 +90,7 @@ def test_a_broken_streamed_kernel_is_caught(
         assert_agrees(gate, STREAMED, torch.float16, device, CHANNELS_LAST)
 
 
-def test_a_broken_cpu_gate_is_caught(
-    broken: Callable[[ModuleType, str, str], ModuleType], assert_agrees: Agrees
-) -> None:
+def test_a_broken_cpu_gate_is_caught(broken: Callable[[ModuleType, str, str], ModuleType]) -> None:
     module = broken(cpu_gate, "= sigmoid_backward(", "= torch.mul(")
 
     class BrokenGate(torch.autograd.Function):

@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 import torch
-from gate_cases import NAMES, SHAPES, Gate, Shape, gate_inputs, values_and_gradients
+from comparison import saved_bytes
+from gate_cases import NAMES, SHAPES, Gate, Shape, assert_agrees, gate_inputs, values_and_gradients
 from torch import Tensor
 
 from attunet.ops import attention_gate
 from attunet.ops.gate import cpu_gate
 from attunet.ops.gate.reference import attention_gate_reference
 
-Agrees = Callable[..., None]
 BACKENDS = ("reference", "cpu", "triton")
 CHANNELS_LAST = torch.channels_last
 
@@ -26,19 +26,19 @@ def square(device: str) -> list[Tensor]:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, CHANNELS_LAST], ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_values_and_gradients(
-    gate: Gate, device: str, dtype: torch.dtype, shape: Shape, layout: torch.memory_format, assert_agrees: Agrees
+    gate: Gate, device: str, dtype: torch.dtype, shape: Shape, layout: torch.memory_format
 ) -> None:
     assert_agrees(gate, shape, dtype, device, layout)
 
 
 @pytest.mark.parametrize("backend", ["cpu"], indirect=True)
-def test_blocks_of_the_cpu_backend_meet(gate: Gate, assert_agrees: Agrees, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_the_cpu_backend_meet(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_gate, "BLOCK_BYTES", dict.fromkeys((2, 4, 8), 1))
     for layout in (torch.contiguous_format, CHANNELS_LAST):
         assert_agrees(gate, Shape(2, 16, 16, 8, 9, 11), torch.float32, "cpu", layout)
 
 
-def test_inputs_of_different_layouts(gate: Gate, device: str, assert_agrees: Agrees) -> None:
+def test_inputs_of_different_layouts(gate: Gate, device: str) -> None:
     def with_layouts(
         of_x: torch.memory_format, of_g: torch.memory_format, x: Tensor, g: Tensor, *rest: Tensor
     ) -> object:
@@ -49,7 +49,7 @@ def test_inputs_of_different_layouts(gate: Gate, device: str, assert_agrees: Agr
         assert_agrees(partial(with_layouts, *pair), SHAPES["square"], torch.float32, device)
 
 
-def test_a_window_of_a_larger_tensor(gate: Gate, device: str, assert_agrees: Agrees) -> None:
+def test_a_window_of_a_larger_tensor(gate: Gate, device: str) -> None:
     def of_windows(x: Tensor, g: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         return gate(*(torch.nn.functional.pad(t, (1, 2, 3, 1))[:, :, 3:-1, 1:-2] for t in (x, g)), *parameters)
 
@@ -142,9 +142,7 @@ def test_two_backward_passes_give_the_same_bits(gate: Gate, device: str, dtype: 
         assert torch.equal(a, b), name
 
 
-def test_only_the_inputs_are_saved(
-    backend: str, square: list[Tensor], saved_bytes: Callable[[Callable[[], object]], int]
-) -> None:
+def test_only_the_inputs_are_saved(backend: str, square: list[Tensor]) -> None:
     saved = saved_bytes(lambda: attention_gate(*square, backend=backend))
     given = sum(t.untyped_storage().nbytes() for t in square)
     # The reference keeps the hidden features and alpha besides, which the others save; its convolutions need no bias

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from comparison import saved_bytes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -84,9 +85,7 @@ def test_a_broken_kernel_is_caught(
 
 
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
-def test_one_byte_for_each_result_is_saved(
-    backend: str, device: str, saved_bytes: Callable[[Callable[[], object]], int]
-) -> None:
+def test_one_byte_for_each_result_is_saved(backend: str, device: str) -> None:
     x = pool_input((2, 16, 8, 8)).to(device).requires_grad_()
     assert saved_bytes(lambda: max_pool(x, backend=backend)) == x.numel() / 4
 

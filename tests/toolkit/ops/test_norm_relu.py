@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from comparison import assert_near, saved_bytes
 from torch import Tensor
 
 from attunet.errors import InputError
@@ -53,7 +54,7 @@ def norm(backend: str) -> Norm:
 
 
 @pytest.fixture
-def assert_agrees(norm: Norm, device: str, assert_near: Callable[[str, Tensor, Tensor, float], Tensor]) -> Agrees:
+def assert_agrees(norm: Norm, device: str) -> Agrees:
     """Compares with the float64 reference on the same rounded inputs; vectors are float32, as under autocast."""
 
     def check(shape: tuple[int, ...], dtype: torch.dtype, *, training: bool = True, mean: float = 1.0) -> None:
@@ -158,9 +159,7 @@ def test_the_memory_format_stays(backend: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["triton"], indirect=True)
-def test_only_x_and_vectors_are_saved(
-    norm: Norm, device: str, saved_bytes: Callable[[Callable[[], object]], int]
-) -> None:
+def test_only_x_and_vectors_are_saved(norm: Norm, device: str) -> None:
     x, *vectors = [t.float().to(device) for t in norm_inputs((2, 16, 8, 8))]
     assert saved_bytes(lambda: norm(x.requires_grad_(), *vectors, training=True)) <= x.nbytes + 5 * 16 * 4
 

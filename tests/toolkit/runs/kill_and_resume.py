@@ -122,10 +122,4 @@ def note_samples(path: Path, attempt: int) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        Path(sys.argv[3]),
-        [int(count) for count in sys.argv[4].split(",")],
-        sys.argv[5:],
-    )
+    main(*map(Path, sys.argv[1:4]), [int(count) for count in sys.argv[4].split(",")], sys.argv[5:])
