@@ -3,6 +3,7 @@
 Each argument `settings` is a text of one `section.field=value`, or of several with blanks between them.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import torch
 
-from attunet.config import Config, load_config
+from attunet.config import Config, DataConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.loading.order import Sampling
 from attunet.loading.resident import ResidentLoader
 from attunet.models import build_model
+from attunet.preparation.prepare import prepare
+from attunet.sources.find_cases import find_cases
 from attunet.store import Store
 from attunet.training.trainer import Trainer
 
@@ -38,6 +41,21 @@ def make_trainer(store: Store, *settings: str, cases: Sequence[str] | None = Non
     loader = ResidentLoader(store, names, accelerator.device, sampling)
     torch.manual_seed(0)
     return Trainer(build_model(config.model, 1, 5), loader, config, accelerator)
+
+
+def organ_names(source: Path) -> list[str]:
+    """Names of the classes that `write_case` draws."""
+    return list(find_cases(source).codings[0].names[1:])
+
+
+def partly_labelled_store(folder: Path, write_case: Callable[..., object], num_cases: int, folds: int) -> Store:
+    """Cases of which the first has no drawn spleen (4), and the second a drawn liver (1) alone."""
+    for number in range(1, num_cases + 1):
+        values = {1: (0, 1, 2, 3, 0), 2: (0, 1, 0, 0, 0)}.get(number, (0, 1, 2, 3, 4))
+        write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number, values=values)
+    names, file = organ_names(folder / "source"), folder / "labelled.json"
+    file.write_text(json.dumps({"01-T2SPIR": names[:3], "02-T2SPIR": names[:1]}))
+    return prepare(folder / "source", folder / "store", DataConfig(), folds=folds, labelled_file=file)
 
 
 def set_options(*settings: str) -> list[str]:

@@ -66,6 +66,6 @@ class AttentionUNet(UNet):
         self.gates = nn.ModuleList(AttentionGate(width, width) for width in self.widths[:-1])
         self.num_gates = len(self.gates)
 
-    def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
         joined, alpha = self.gates[level](skip, g)
         return joined, alpha

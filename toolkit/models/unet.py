@@ -106,17 +106,6 @@ class UNet(SegmentationNetwork):
         self.coarse_heads = nn.ModuleList()  # of levels 1, 2, ... while the network is trained with deep supervision
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits.
-
-        Args:
-            x: slices `(N, in_channels, H, W)`; H and W are multiples of `2**depth`.
-
-        Returns:
-            Logits `(N, num_classes, H, W)`.
-
-        Raises:
-            InputError: height or width is not such a multiple.
-        """
         return self.with_attention(x)[0]
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -156,7 +145,7 @@ class UNet(SegmentationNetwork):
 
     def _decode(self, level: int, skip: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute a level's features, and its attention map or None, from its skip and the level below."""
-        joined, alpha = self.join(level, skip, self.upsample[level](x))
+        joined, alpha = self._join(level, skip, self.upsample[level](x))
         return self.decoder[level](joined), alpha
 
     def _maybe_checkpoint(self, owner: nn.Module, part: Callable[..., Any], *inputs: object) -> Any:
@@ -175,16 +164,9 @@ class UNet(SegmentationNetwork):
 
         return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
-    def join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Join a level's skip with the up-sampled features below it.
-
-        Args:
-            level: 0 is the finest.
-            skip: `(N, C, H, W)` of the encoder.
-            g: `(N, C, H, W)` of the decoder.
-
-        Returns:
-            `(N, 2C, H, W)`, and the attention map `(N, 1, H, W)` or None.
+    def _join(self, level: int, skip: Tensor, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Join a level's skip `(N, C, H, W)` with the up-sampled features below it, `(N, C, H, W)`, to `(N, 2C, H, W)`;
+        with the attention map `(N, 1, H, W)` or None.
         """
         return torch.cat((skip, g), dim=1), None
 

@@ -56,12 +56,6 @@ class StepGraph:
     """The step of a training as a graph; the first `WARM_UP_STEPS` steps run uncaptured.
 
     `train` trains on the parts of a batch; `capture` is `capture_cuda_graph`, or a recorder of operators in tests.
-
-    Example:
-        >>> augmenter = Augmenter(config.augment, loader.size, loader.device)
-        >>> graph = StepGraph(loader, augmenter, config, train, capture_cuda_graph)
-        >>> graph.fill(0)
-        >>> graph.run()
     """
 
     def __init__(

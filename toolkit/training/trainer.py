@@ -46,11 +46,6 @@ class Trainer:
     Raises:
         InputError: the batch is smaller than the number of processes times `optim.accumulate_steps`, or a part is to be
             frozen that starts from no other model.
-
-    Example:
-        >>> trainer = Trainer(build_model(config.model, 1, 5), loader, config, make_accelerator(config.run))
-        >>> for step in range(trainer.total_steps):
-        ...     trainer.step(step)
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_trainings import make_trainer, small_config
+from small_trainings import make_trainer, organ_names, partly_labelled_store, small_config
 
 from attunet.config import DataConfig, OptimConfig, RunConfig
 from attunet.device.accelerator import make_accelerator
@@ -18,7 +18,6 @@ from attunet.loading.resident import ResidentLoader
 from attunet.losses import labels_of_level, loss_of_levels
 from attunet.preparation.prepare import prepare
 from attunet.runs.load_run import load_run
-from attunet.sources.find_cases import find_cases
 from attunet.store import Store, open_store
 from attunet.training.loop import train
 from attunet.training.optimization import class_weights
@@ -29,20 +28,7 @@ CASES = [f"{number:02d}-T2SPIR" for number in range(1, 5)]
 
 @pytest.fixture
 def partial(tmp_path: Path, write_case: Callable[..., tuple[Path, Path]]) -> Store:
-    """Four cases; the spleen (4) was not drawn in the first one, and the liver (1) alone in the second."""
-    for number, case in enumerate(CASES, 1):
-        values = {1: (0, 1, 2, 3, 0), 2: (0, 1, 0, 0, 0)}.get(number, (0, 1, 2, 3, 4))
-        write_case(tmp_path / "source", case, seed=number, values=values)
-    names = open_names(tmp_path / "source")
-    drawn = {CASES[0]: names[:3], CASES[1]: names[:1]}
-    (tmp_path / "labelled.json").write_text(json.dumps(drawn))
-    return prepare(
-        tmp_path / "source", tmp_path / "store", DataConfig(), folds=2, labelled_file=tmp_path / "labelled.json"
-    )
-
-
-def open_names(source: Path) -> list[str]:
-    return list(find_cases(source).codings[0].names[1:])
+    return partly_labelled_store(tmp_path, write_case, num_cases=4, folds=2)
 
 
 def test_the_store_keeps_what_was_drawn(partial: Store) -> None:
@@ -54,7 +40,7 @@ def test_the_store_keeps_what_was_drawn(partial: Store) -> None:
 
 def test_what_contradicts_the_masks_is_refused(tmp_path: Path, partial: Store) -> None:
     source, file = tmp_path / "source", tmp_path / "other.json"
-    names = open_names(source)
+    names = organ_names(source)
     for content, message in (
         ({CASES[2]: names[:2]}, f"has pixels of '{sorted(names[2:])[0]}', which is not listed as drawn in {CASES[2]}"),
         ({CASES[2]: ["pancreas"]}, "drawn classes must be of .*, got 'pancreas'"),

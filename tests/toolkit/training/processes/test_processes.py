@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_trainings import TWO_PROCESSES, start
+from small_trainings import TWO_PROCESSES, partly_labelled_store, start
 
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
-from attunet.sources.find_cases import find_cases
 from attunet.store import Store
 
 WriteCase = Callable[..., tuple[Path, Path]]
@@ -35,14 +34,7 @@ def five_cases(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) 
 
 @pytest.fixture(scope="module")
 def partly_labelled(tmp_path_factory: pytest.TempPathFactory, write_case: WriteCase) -> Store:
-    """Five cases: in the first the spleen was not drawn, in the second the liver alone was, in the others all were."""
-    folder = tmp_path_factory.mktemp("partly")
-    for number, values in enumerate([(0, 1, 2, 3, 0), (0, 1, 0, 0, 0), *[(0, 1, 2, 3, 4)] * 3], 1):
-        write_case(folder / "source", f"{number:02d}-T2SPIR", seed=number, values=values)
-    names = find_cases(folder / "source").codings[0].names[1:]
-    file = folder / "drawn.json"
-    file.write_text(json.dumps({"01-T2SPIR": names[:3], "02-T2SPIR": names[:1]}))
-    return prepare(folder / "source", folder / "store", DataConfig(), folds=3, labelled_file=file)
+    return partly_labelled_store(tmp_path_factory.mktemp("partly"), write_case, num_cases=5, folds=3)
 
 
 @pytest.fixture(scope="module")
