@@ -14,7 +14,7 @@ from attunet.export.artefact.artefact_file import load_artefact
 from attunet.export.artefact.card import card, score
 from attunet.metrics.aggregate import mean
 from attunet.metrics.significance import bootstrap_interval
-from attunet.system.plain_text import markdown_table, printable, table_cell
+from attunet.system.plain_text import markdown_table, printable_line, table_cell
 from attunet.version import __version__
 
 
@@ -49,13 +49,13 @@ def _metadata_block(about: Artefact) -> str:
     lines = ["---", "library_name: attunet", "pipeline_tag: image-segmentation"]
     lines += ["tags:", *(f"- {tag}" for tag in ("medical-imaging", "segmentation", "unet", "onnx", about.precision))]
     if about.license:
-        lines += ["license: other", f"license_name: {json.dumps(_line(about.license))}"]
+        lines += ["license: other", f"license_name: {json.dumps(printable_line(about.license))}"]
     dice = about.dice_at_export
     if dice is not None and dice["artefact"] is not None:
         kind = "held-out cases" if dice["cases"] == "held out" else "training cases"
         lines += [
             "model-index:",
-            f"- name: {json.dumps(_line(about.name))}",
+            f"- name: {json.dumps(printable_line(about.name))}",
             "  results:",
             "  - task:",
             "      type: image-segmentation",
@@ -84,12 +84,14 @@ def _summary(about: Artefact) -> str:
 
 
 def _use(about: Artefact, name: str) -> str:
-    finish = " Post-processing of the label map is the client's task there."
-    return (
-        f"```bash\npip install attunet\nattunet predict {_line(name)} scan.nii.gz labels.nii.gz\n```\n\nOr with any "
-        "ONNX runtime, as attunet's page on the artefact describes. Download with the Hub's own tools (`hf download "
-        f"OWNER/REPOSITORY`); a local copy works offline.{finish if about.postprocessing.largest_component else ''}"
+    text = (
+        f"```bash\npip install attunet\nattunet predict {printable_line(name)} scan.nii.gz labels.nii.gz\n```\n\n"
+        "Or with any ONNX runtime, as attunet's page on the artefact describes. Download with the Hub's own tools "
+        "(`hf download OWNER/REPOSITORY`); a local copy works offline."
     )
+    if about.postprocessing.largest_component:
+        text += " Post-processing of the label map is the client's task there."
+    return text
 
 
 def _data(about: Artefact) -> str:
@@ -134,7 +136,3 @@ def _limits(about: Artefact) -> str:
     if about.whole and about.postprocessing.largest_component:
         lines.append("- The graph gives labels before post-processing; `attunet predict` applies it.")
     return "\n".join(lines)
-
-
-def _line(text: str) -> str:
-    return " ".join(printable(text).split())
