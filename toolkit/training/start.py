@@ -91,7 +91,12 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         raise InputError(f"{store.path}: fold {request.fold} leaves no labelled case to train on")
     check_sizes(store, [*cases, *held_out])  # before memory is reserved for the slices that the manifest claims
     start = _find_start(request.folder, request.resume, accelerator)
-    weights = read_initial_weights(request.init) if request.init is not None and start is None else None
+    if request.init_classes and request.init is None:
+        raise InputError("--init-classes: needs --init")
+    weights = read_initial_weights(request.init) if request.init is not None else None
+    if start is not None and weights is not None:
+        _check_same_weights(start, weights, request.init_classes)
+        weights = None
     config = _resolve(request, weights, cases, accelerator, start)
     state = RunState.at_start(store, cases, held_out, request.fold, config)
     if start is not None:
@@ -128,6 +133,10 @@ def _make_trainer(
     tier = start.state.data_tier if start is not None else None
     loader = make_loader(store, cases, accelerator, config, tier=tier)
     stack.callback(loader.close)
+    is_kept = start is not None and config.run.resident_gb != start.state.config.run.resident_gb
+    if is_kept and accelerator.is_main_process:
+        in_vain = f"run.resident_gb={config.run.resident_gb} changes nothing"
+        logger.info(f"{in_vain}: a resumed training keeps its slices {loader.tier}")
     set_seed(config.run.seed)
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     lineage = start.state.lineage if start is not None else None
@@ -198,6 +207,23 @@ def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> 
             f"{folder.path}: has a training (step {start.state.step}); continue it with --resume or name another folder"
         )
     return start
+
+
+def _check_same_weights(start: Checkpoint, weights: InitialWeights, renamed: Mapping[str, str]) -> None:
+    """Raise InputError if a run did not start from these weights, with these names of its classes."""
+    lineage = start.state.lineage
+    if lineage is None or lineage.sha256 != weights.sha256:
+        there = "fresh weights" if lineage is None else f"the weights of {lineage.parent} ({lineage.sha256[:12]})"
+        raise InputError(
+            f"--init: {start.path} began with {there}, and {weights.name} holds others ({weights.sha256[:12]}); leave "
+            "--init out to continue, or name another folder"
+        )
+    for new, parent in renamed.items():
+        if lineage.classes.get(new) != parent:
+            raise InputError(
+                f"--init-classes: {start.path} began with {lineage.classes.get(new, 'fresh weights')} for {new}, got "
+                f"{parent}; leave it out to continue, or name another folder"
+            )
 
 
 def _restore(trainer: Trainer, start: Checkpoint) -> None:

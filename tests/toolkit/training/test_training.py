@@ -89,6 +89,41 @@ def test_fine_tuning_starts_from_the_given_weights(small_store: Store, tmp_path:
         train(small_store.path, tmp_path / "third", small_config("model.name=unet"), fold=0, init=first)
 
 
+def test_a_resumed_training_has_the_initial_weights_that_it_began_with(
+    log_lines: list[str], small_store: Store, tmp_path: Path
+) -> None:
+    first, second, child = tmp_path / "first", tmp_path / "second", tmp_path / "child"
+    short = small_config("optim.epochs=0.2")
+    for run, settings in ((first, "optim.epochs=0.2"), (second, "optim.epochs=0.2 run.seed=1")):
+        train(small_store.path, run, small_config(settings), fold=0)
+    renamed = {"liver": "spleen"}
+    train(small_store.path, child, short, fold=0, init=first, init_classes=renamed)
+    for init, classes in ((None, None), (first, None), (first, renamed)):
+        log_lines.clear()
+        train(small_store.path, child, short, fold=0, resume="require", init=init, init_classes=classes)
+        assert "finished" in log_lines[0]
+    for run, init, classes, words in (
+        (child, second, None, "--init: .* began with the weights of first .*, and second holds others"),
+        (first, second, None, "began with fresh weights"),
+        (child, tmp_path / "nowhere", None, "nowhere: must be a run"),
+        (child, first, {"liver": "liver"}, "--init-classes: .* began with spleen for liver, got liver"),
+        (child, None, renamed, "--init-classes: needs --init"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train(small_store.path, run, short, fold=0, resume="require", init=init, init_classes=classes)
+
+
+def test_a_resumed_training_keeps_its_tier_and_says_so(
+    log_lines: list[str], small_store: Store, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(small_store.path, run, small_config("optim.epochs=1 run.checkpoint_every_steps=1"), fold=0)
+    newest = sorted((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))[-1]
+    shutil.rmtree(newest)
+    train(small_store.path, run, small_config("optim.epochs=1 run.resident_gb=0"), fold=0, resume="require")
+    assert "run.resident_gb=0.0 changes nothing: a resumed training keeps its slices resident" in log_lines
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_samples_named(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
