@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.decisions import parse_choices
 from attunet.io.readers import read_mask, read_volume
 
 images = pytest.importorskip("PIL.Image")
@@ -16,21 +17,31 @@ VALUES = (0, 1, 2, 5)
 Refused = Callable[..., str]
 
 
-def png(path: Path, colour_type: int, channels: int) -> Path:
-    """A PNG of 16 bits in each channel, 4 × 4."""
+def png(path: Path, colour_type: int, channels: int, *, bits: int = 16, row: bytes = b"") -> Path:
+    """A PNG, 4 × 4; without a `row` of 16 bits in each channel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    row = b"\0" + b"".join(struct.pack(">H", value) * channels for value in VALUES)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0))
+    row = b"\0" + (row or b"".join(struct.pack(">H", value) * channels for value in VALUES))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, colour_type, 0, 0, 0))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b""))
     return path
 
 
-def tiff(path: Path, bits: int, sample_format: int, data: bytes) -> Path:
+def tiff(path: Path, bits: int, sample_format: int, data: bytes, *, photometric: int = 1) -> Path:
     """An uncompressed TIFF, 4 × 4."""
-    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: 1, 273: 8 + 2 + 12 * 10 + 4, 277: 1, 278: 4, 279: len(data)}
+    tags = {
+        256: 4,
+        257: 4,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8 + 2 + 12 * 10 + 4,
+        277: 1,
+        278: 4,
+        279: len(data),
+    }
     rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**tags, 339: sample_format}.items()]
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + bytes(4) + data)
     return path
@@ -62,9 +73,32 @@ def test_a_sign_of_8_bits_is_not_lost_and_32_bits_get_none(tmp_path: Path, refus
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_label_values_of_few_bits_are_not_stretched(tmp_path: Path, refused: Refused, bits: int) -> None:
-    path = tiff(tmp_path / "a.tif", bits, 1, bytes([0b00011011]) * (2 * bits))
-    refused(path, f"a mask as TIFF must have 1, 8, 16 or 32 bits, got {bits}", read_mask)
-    assert read_volume(path).data.max() > 2
+    row = bytes([0b00011011]) * (bits // 2)
+    for path in (tiff(tmp_path / "a.tif", bits, 1, row * 4), png(tmp_path / "a.png", 0, 1, bits=bits, row=row)):
+        refused(path, f"a mask in greys must have 1, 8, 16 or 32 bits, got {bits}", read_mask)
+        assert read_volume(path).data.max() > 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_images_whose_white_is_zero_are_inverted_and_label_values_are_not(tmp_path: Path, bits: int) -> None:
+    stored = np.tile(np.array(VALUES, f"u{bits // 8}"), (4, 1))
+    path = tiff(tmp_path / "a.tif", bits, 1, stored.tobytes(), photometric=0)
+    turned = (2**bits - 1 - stored).T
+    np.testing.assert_array_equal(read_volume(path).data[0, :, :, 0], turned)
+    mask = read_mask(path)
+    np.testing.assert_array_equal(mask.data[0, :, :, 0], stored.T)
+    assert [one.rule for one in mask.decisions] == ["raw-tiff"]
+    mask = read_mask(path, choices=parse_choices(["raw-tiff=inverted"]))
+    np.testing.assert_array_equal(mask.data[0, :, :, 0], turned)
+    assert not mask.decisions
+
+
+def test_fractions_have_no_white_that_could_be_zero(tmp_path: Path, refused: Refused) -> None:
+    path = tiff(tmp_path / "a.tif", 32, 3, np.tile(np.array(VALUES, np.float32), 4).tobytes(), photometric=0)
+    refused(path, "a TIFF of fractions must not say that white is zero")
+    mask = read_mask(path)
+    assert set(np.unique(mask.data)) == set(VALUES)
+    assert [one.rule for one in mask.decisions] == ["raw-tiff"]
 
 
 @pytest.mark.parametrize("form", ["P5\n4 1\n5\n\0\1\2\5", "P2\n4 1\n5\n0 1 2 5\n", "P5\n2 1\n1000\n\0\1\0\5"])

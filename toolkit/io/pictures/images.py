@@ -11,7 +11,7 @@ from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
 from attunet.io.pictures.opening import GREY_MODES, IMAGE_FORMATS, LOSSY, WITHOUT_ALPHA, opened, pillow, tiff_tag
-from attunet.io.pictures.samples import check_samples, check_unsigned
+from attunet.io.pictures.samples import INVERTED_MODES, check_samples, check_unsigned, inverted, is_white_zero
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, native, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refused_as
 from attunet.volumes.volume import Volume
@@ -111,6 +111,8 @@ def _page(
                 require_black_and_white(path, array)
     else:
         array = _samples(path, upright)
+        if is_white_zero(image) and image.mode not in INVERTED_MODES:
+            array = inverted(path, array)
     check_unsigned(path, image, array)
     return native(array).reshape(*array.shape[:2], -1), palette, decisions
 

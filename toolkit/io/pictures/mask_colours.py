@@ -12,14 +12,14 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
-from attunet.io.pictures.opening import GREY_MODES, LOSSY, WITHOUT_ALPHA, tiff_tag
+from attunet.io.pictures.opening import GREY_MODES, LOSSY, WITHOUT_ALPHA
+from attunet.io.pictures.samples import INVERTED_MODES, inverted, is_white_zero
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 COLOUR = 2**24  # added to 0xRRGGBB, so that no colour is taken for a grey
 MAX_COLOURS = 256  # in one mask; more are a photograph or smoothed edges
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 MAX_JPEG_CHROMA = 64  # between the bands of a grey that JPEG stored as a colour
 OPAQUE_FROM = 128  # alpha of a pixel that counts as painted
 
@@ -71,17 +71,19 @@ def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) ->
     if mode == "RGB":
         return _colours(path, np.asarray(image), file), {}, []
     if mode in GREY_MODES:
-        return _greys(image, file, choices)
+        return _greys(path, image, file, choices)
     raise InputError(f"{path}: a mask must be grey, palette or RGB, got Pillow's mode {mode}")
 
 
-def _greys(image: "Image", file: "Image", choices: Choices) -> Samples:
+def _greys(path: Path, image: "Image", file: "Image", choices: Choices) -> Samples:
     values = np.asarray(image.convert("L") if image.mode == "1" else image)
-    is_inverted = image.mode in ("1", "L") and tiff_tag(file, PHOTOMETRIC) == WHITE_IS_ZERO
-    if not is_inverted or choice("raw-tiff", choices) == "inverted":
+    if not is_white_zero(file):
         return values, {}, []
+    is_wanted = choice("raw-tiff", choices) == "inverted"
+    if is_wanted != (image.mode in INVERTED_MODES):
+        values = inverted(path, values)
     text = "samples of TIFF masks are read as stored, though their tag says that white is zero"
-    return 255 - values, {}, [Decision("raw-tiff", text)]
+    return values, {}, [] if is_wanted else [Decision("raw-tiff", text)]
 
 
 def _palette(image: "Image", file: "Image") -> Samples:

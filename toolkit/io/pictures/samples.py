@@ -1,4 +1,6 @@
-"""Samples that Pillow changes while it reads a picture: it drops bits and signs, and stretches few bits to eight."""
+"""Samples that Pillow changes while it reads a picture: it drops bits and signs, stretches few bits to eight, and where
+white is zero inverts those of few bits alone.
+"""
 
 import re
 from pathlib import Path
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2  # a tag of TIFF, and its values
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+INVERTED_MODES = ("1", "L")  # of pages that Pillow inverts
 WHOLE_BYTES = (8, 16)
 WHOLE_MAXIMA = (255, 65535)  # of PPM and PGM
 
@@ -41,6 +45,18 @@ def check_unsigned(path: Path, image: "Image", samples: np.ndarray) -> None:
         raise InputError(f"{path}: samples of 32 bits must be below 2^31: save it with fewer bits")
 
 
+def is_white_zero(image: "Image") -> bool:
+    """True for a page of a TIFF that stores white as zero."""
+    return tiff_tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def inverted(path: Path, samples: np.ndarray) -> np.ndarray:
+    """Exchange black and white. Raises InputError for fractions, whose white has no number."""
+    if samples.dtype.kind == "f":
+        raise InputError(f"{path}: a TIFF of fractions must not say that white is zero: save it with black as zero")
+    return (np.iinfo(samples.dtype).max - samples).astype(samples.dtype)
+
+
 def _changed(path: Path, image: "Image") -> str:
     bits, is_grey = _raw_mode(image).partition(";")[2], image.mode.startswith(("I", "F", "L", "1"))
     deep = bits.startswith("16") and not image.mode.startswith("I")
@@ -56,8 +72,8 @@ def _changed_labels(path: Path, image: "Image") -> str:
     maximum = next((value for value in _stored(image)[1:] if image.format == "PPM"), 255)
     if maximum not in WHOLE_MAXIMA:
         return f"a mask as PPM or PGM must have the maximum 255 or 65535, got {maximum}: {advice}"
-    if image.format == "TIFF" and (few := re.match(r"L;([24])", _raw_mode(image))):
-        return f"a mask as TIFF must have 1, 8, 16 or 32 bits, got {few[1]}: {advice}"
+    if image.format in ("TIFF", "PNG") and (few := re.match(r"L;([24])", _raw_mode(image))):
+        return f"a mask in greys must have 1, 8, 16 or 32 bits, got {few[1]}: save it as PNG with 8"
     if image.format == "WEBP" and _is_lossy_webp(path.read_bytes()):
         return f"a mask as WebP must be compressed without loss: {advice}"
     if image.format == "JPEG2000":
