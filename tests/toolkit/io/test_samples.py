@@ -31,18 +31,9 @@ def png(path: Path, colour_type: int, channels: int, *, bits: int = 16, row: byt
 
 def tiff(path: Path, bits: int, sample_format: int, data: bytes, *, photometric: int = 1) -> Path:
     """An uncompressed TIFF, 4 × 4."""
-    tags = {
-        256: 4,
-        257: 4,
-        258: bits,
-        259: 1,
-        262: photometric,
-        273: 8 + 2 + 12 * 10 + 4,
-        277: 1,
-        278: 4,
-        279: len(data),
-    }
-    rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**tags, 339: sample_format}.items()]
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 12 * 10 + 4, 277: 1, 278: 4}
+    tags |= {279: len(data), 339: sample_format}
+    rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
     path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + bytes(4) + data)
     return path
 
