@@ -53,4 +53,6 @@ class Lineage:
         channels = f"input channels {self.channels}"
         if self.channels == "matched":
             channels = f"input channels matched by name: {', '.join(self.channel_names)}, others averaged"
+        elif self.channels == "carried":
+            channels += " by name" if self.channel_names else " in their order, since their names are not known"
         return f"starting from {self.parent} ({self.sha256[:12]}): {channels}; classes carried: {carried}{new}"

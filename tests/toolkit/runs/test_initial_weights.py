@@ -101,6 +101,16 @@ def test_channels_are_matched_by_name_in_any_order() -> None:
     assert Lineage.from_json(Fields(lineage.to_json(), "file")) == lineage
 
 
+@pytest.mark.parametrize("parents", [("t1", "t2"), ()])
+def test_channels_without_names_keep_their_order_and_the_log_says_so(parents: tuple[str, ...]) -> None:
+    _, weights = parent(num_channels=2)
+    spec, own = dataclasses.replace(SPEC, num_channels=2), ("t1", "t2") if parents else ()
+    lineage = load_initial_weights(network(2, 4, 2), named(weights, *parents), spec, classes(*NAMES[1:]), {}, own)
+    assert lineage.channels == "carried"
+    words = "carried by name;" if parents else "carried in their order, since their names are not known;"
+    assert f"input channels {words}" in lineage.describe()
+
+
 def test_channels_of_other_names_share_the_mean_of_the_parents_others() -> None:
     old, weights = parent(num_channels=3)
     new = network(3, 4, 2)
