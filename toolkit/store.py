@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from attunet.fields import MAX_PATH, Rule
 from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, cases_of, finding_of, read_manifest
 from attunet.sources.case_files import content_hash, without_names
 from attunet.sources.find_by_hash import find_by_hash
+from attunet.sources.pseudonymise import unless_in_paths
 from attunet.sources.read_case import MaskOptions, read_case
 from attunet.sources.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
@@ -81,6 +82,11 @@ class Store:
         """
         return self.moved_source or self.path / str(self.manifest["source"])
 
+    @property
+    def channels_not_of_files(self) -> tuple[str, ...]:
+        """The names of the channels; none if one is part of a file's name."""
+        return unless_in_paths(self.channels, [PurePosixPath(f) for case in self.cases for f in case.image_files])
+
     def spacing(self, name: str) -> tuple[float, float, float]:
         """Voxel size of `image` and `label` along `(Z, H, W)`, in mm, or in pixels without physical spacing."""
         case = self.case(name)
@@ -91,7 +97,8 @@ class Store:
 
     def pseudonymised(self, names: Pseudonyms) -> "Store":
         """The store with numbers in place of the names of cases and patients, in the order of the numbers; after the
-        call, `names` hides these names and those of the source's files.
+        call, `names` hides these names and those of the source's files. Channels that are called as files lose their
+        names.
 
         Raises:
             InputError: the cases have numbers already.
@@ -104,7 +111,7 @@ class Store:
                 names.remember_file(self.source_root / file, self.source_root, numbers[case.name])
         cases = [replace(case, name=numbers[case.name], patient=numbers[case.patient]) for case in self.cases]
         ordered = tuple(sorted(cases, key=lambda case: case.name))  # the order of names would tell something about them
-        return replace(self, cases=ordered, splits=self.splits.renamed(numbers))
+        return replace(self, cases=ordered, splits=self.splits.renamed(numbers), channels=self.channels_not_of_files)
 
     @property
     def num_folds(self) -> int:

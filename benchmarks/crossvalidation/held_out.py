@@ -15,6 +15,7 @@ import numpy as np
 from attunet.benchmarks.crossvalidation.jobs import predicting_device
 from attunet.benchmarks.crossvalidation.plan import PlannedRun
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, save_prediction
+from attunet.channels import check_channels
 from attunet.confidence.estimator import LearnedCase
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
@@ -104,6 +105,7 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
         raise InputError(f"{run.path}: its training cases were read in another way than {store.path} reads them")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
+    check_channels(run.path, run.channels, store.path, store.channels)
     for section in ("model", "augment", "optim", "run"):
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():

@@ -29,6 +29,7 @@ from attunet.benchmarks.evaluation.saved_cases import (
 )
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row, volume_times
 from attunet.benchmarks.evaluation.timing import Timings, predict_from_file
+from attunet.channels import check_channels
 from attunet.errors import InputError
 from attunet.evaluate_case import read_labelled_case
 from attunet.manifest import Case
@@ -163,7 +164,7 @@ def _cases(store: Store, fold: int | None) -> list[Case]:
 
 
 def _check_fit(model: Model, path: Path, store: Store) -> None:
-    """Raises InputError if a model has other classes than a store, or another number of input channels."""
+    """Raises InputError if a model has other classes than a store, or other input channels."""
     if model.classes.names != store.classes.names:
         raise InputError(
             f"{path}: its classes {list(model.classes.names)} are not the store's {list(store.classes.names)}"
@@ -172,6 +173,7 @@ def _check_fit(model: Model, path: Path, store: Store) -> None:
         raise InputError(
             f"{path}: takes {model.spec.num_channels} channels, the store's cases have {store.spec.num_channels}"
         )
+    check_channels(path, model.channels, store.path, store.channels)
 
 
 def _evaluate_cases(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
+from attunet.channels import are_distinct
 from attunet.classes import Classes
 from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
@@ -23,6 +24,7 @@ class Artefact:
     """The metadata of an artefact; `docs/artefact.md` describes every field.
 
     Args:
+        channels: names of the image's channels in the order of the input; empty if they are not known.
         ranges: spacing, size and intensities of the training set, to compare an input with; None if unknown.
         outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities`, one attention map per
             gate, `attention_0` for the deepest, and the `disagreement` of an ensemble's members.
@@ -43,6 +45,7 @@ class Artefact:
     preprocessing: Preprocessing
     classes: Classes
     num_parameters: int
+    channels: tuple[str, ...] = ()
     ranges: TrainingRanges | None = None
     outputs: tuple[str, ...] = ("labels", "logits")
     height: int | None = None
@@ -106,6 +109,7 @@ class Artefact:
                 "width": self.width,
                 "multiple_of": MULTIPLE,
             },
+            **({"channel_names": list(self.channels)} if self.channels else {}),
             "outputs": [
                 {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.axes)}
                 for tensor in self.output_tensors
@@ -143,14 +147,13 @@ class Artefact:
         def has(key: str) -> bool:
             return training.data.get(key) is not None
 
+        spec = PreprocessSpec.from_json(at.inner("preprocessing"))
         return cls(
             name=at.text("name"),
             precision=at.choice("precision", PRECISIONS),
-            preprocessing=Preprocessing(
-                PreprocessSpec.from_json(at.inner("preprocessing")),
-                Postprocessing.from_json(at.inner("postprocessing")),
-            ),
+            preprocessing=Preprocessing(spec, Postprocessing.from_json(at.inner("postprocessing"))),
             classes=classes,
+            channels=_channels(at, spec.num_channels),
             num_parameters=at.whole("num_parameters"),
             ranges=at.optional("ranges", TrainingRanges.from_json),
             outputs=_outputs(at, "labels" if whole else "logits"),
@@ -173,6 +176,15 @@ class Artefact:
             whole=whole,
             confidence=at.optional("confidence", lambda inner: Estimator.from_json(inner, len(classes) - 1)),
         )
+
+
+def _channels(at: Fields, num_channels: int) -> tuple[str, ...]:
+    if "channel_names" not in at:
+        return ()
+    names = at.text_list("channel_names")
+    if len(names) != num_channels or not are_distinct(names):
+        raise InputError(f"{at.name('channel_names')}: must be {num_channels} distinct names, got {names[:9]}")
+    return tuple(names)
 
 
 def _outputs(at: Fields, needed: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ def card(path: Path | str, *, is_hidden: bool = False) -> str:
         ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {len(data) / 1e6:.1f} MB"),
         ("network", _network(about)),
         ("input", _input(about)),
+        *([("channels", ", ".join(about.channels))] if about.channels else []),
         ("outputs", ", ".join(about.outputs)),
         ("runs on", f"ONNX Runtime {MIN_ONNX_RUNTIME} or later, and other runtimes for ONNX opset 20 and IR 10"),
         ("preprocessing", _preprocessing(about)),

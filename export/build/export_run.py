@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from attunet.channels import check_channels
 from attunet.confidence.estimator import Estimator
 from attunet.confidence.fit import NAMES
 from attunet.errors import InputError
@@ -91,6 +92,8 @@ def export_run(
         opened, numbers = _store_of(run, run_path, open_store(store or run.store, source=source), names)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)
         about = replace(about, precision=precision, license=license, whole=whole)
+        if names is not None:
+            about = replace(about, channels=opened.channels_not_of_files)
         if confidence is not None:
             estimator = learn_confidence(Path(confidence), run, opened, about.postprocessing)
             about = _with_confidence(about, estimator)
@@ -143,6 +146,7 @@ def _store_of(
         raise InputError(
             f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ"
         )
+    check_channels(run_path, run.channels, opened.path, opened.channels)
     if names is None:
         return opened, {}
     numbered = opened.pseudonymised(names)
@@ -223,6 +227,7 @@ def _metadata(
         precision="fp32",
         preprocessing=Preprocessing(run.spec, finish),
         classes=run.classes,
+        channels=tuple(run.channels),
         num_parameters=run.num_parameters,
         ranges=run.ranges,
         outputs=outputs,

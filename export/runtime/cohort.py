@@ -87,7 +87,7 @@ class Work:
         if self.audit is not None:
             self.audit.begin(job.write, job.input.files)
         model = self.model
-        volume = job.input.read(model.spec.num_channels)
+        volume = job.input.read(model.spec.num_channels, model.channels)
         check_megapixels(volume, model.spec, self.max_megapixels)
         check_labels(job.write, model.classes, volume, job.codes)
         prepared = model.prepare(volume)
@@ -125,7 +125,7 @@ class Work:
         Raises:
             InputError: the label map is of another model or scan.
         """
-        if job.input.namesake or not is_finished(job.write, job.input, self.model.sha256):
+        if job.input.is_refused or not is_finished(job.write, job.input, self.model.sha256):
             return False
         return all(path.exists() for path in job.maps) and (self.audit is None or self.audit.has(job.write))
 

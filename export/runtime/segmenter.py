@@ -82,6 +82,7 @@ class Segmenter:
         # Checked before a library reads the graph, on the same bytes that it will read.
         self.signature = None if public_key is None else verify_signature(self.path, public_key, data=data)
         self.name, self.classes, self.num_parameters = about.name, about.classes, about.num_parameters
+        self.channels = about.channels
         height, width = about.spec.size
         self.spec = replace(about.spec, size=(about.height or height, about.width or width))
         self.postprocessing, self.ranges, self.estimator = about.postprocessing, about.ranges, about.confidence

@@ -52,6 +52,7 @@ def description_of(row: Fields) -> ModelDescription:
         "precision": row.text("precision"),
         "provider": row.text("provider"),
         "channels": row.whole("channels", 1),
+        "channel_names": row.text_list("channel_names"),
         "classes": [{"name": one.text("name"), "value": one.whole("value")} for one in row.rows("classes")],
     }
 

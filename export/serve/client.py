@@ -21,6 +21,7 @@ from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY, ModelDescription
 from attunet.export.serve.settings import MB
 from attunet.fields import Fields, parse_json
 from attunet.io.dicom.series import series_files
+from attunet.sources.channel_files import in_order
 from attunet.system.atomic_files import write_file
 from attunet.system.private_folder import PrivateFolder
 
@@ -89,7 +90,8 @@ class Client:
         """Segment a scan, and write the label map to `out`; no half-written file stays.
 
         Args:
-            scan: a file in a format that the server reads, the folder of a DICOM series, or one file for each channel.
+            scan: a file in a format that the server reads, the folder of a DICOM series, or one file for each channel:
+                in the model's order, or in any if the files' names end in those of the channels.
             out: its ending chooses the format; without it only the answer has the label map, in the scan's format.
             model: name of a served model; needed where several are served.
 
@@ -98,12 +100,15 @@ class Client:
             RunError: the server cannot be reached, fails, or stays busy.
         """
         accept = _accept(Path(out)) if out is not None else "*/*"
-        name = model or self.model()["name"]
+        files = [Path(scan)] if isinstance(scan, str | Path) else list(scan)
+        if model is None or len(files) > 1:
+            described = self.model(model)
+            model, files = described["name"], in_order(files, described["channel_names"])
         with self._no_server():
-            address = f"/v1/models/{quote(name, safe='')}/segment"
-        with _sendable([Path(scan)] if isinstance(scan, str | Path) else list(scan)) as files:
+            address = f"/v1/models/{quote(model, safe='')}/segment"
+        with _sendable(files) as sendable:
             try:
-                response = self._send("POST", address, files, accept)
+                response = self._send("POST", address, sendable, accept)
             except InputError as error:
                 raise InputError(f"{scan}: {error}") from None
         with self._no_server():

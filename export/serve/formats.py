@@ -41,7 +41,9 @@ class ClassOfModel(TypedDict):
 
 
 class ModelDescription(TypedDict):
-    """A served model as JSON; `sha256`: of its file, `channels`: of its input."""
+    """A served model as JSON; `sha256`: of its file, `channels`: of its input; `channel_names`: theirs in its order,
+    empty if they are not known.
+    """
 
     name: str
     network: str
@@ -49,4 +51,5 @@ class ModelDescription(TypedDict):
     precision: str
     provider: str
     channels: int
+    channel_names: list[str]
     classes: list[ClassOfModel]

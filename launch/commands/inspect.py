@@ -1,6 +1,6 @@
 """`attunet inspect`: the contents of a path in plain lines, and what looks wrong with them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
         missing = "" if store.source_root.exists() else " (not there now: name it with --source)"
         yield f"  source    {store.source_root}{missing}"
     yield f"  classes   {_describe_classes(store.classes)}"
-    yield f"  slices    {_describe_spec(spec)}"
+    yield f"  slices    {_describe_spec(spec, store.channels)}"
     for fold in range(store.num_folds):
         training, held_out = store.split(fold)
         yield f"  fold {fold}    {len(training)} cases to train on, left out: {', '.join(held_out)}"
@@ -107,7 +107,7 @@ def _run(path: Path) -> Iterator[str]:
     yield f"{path}: {what} of {network}, at step {run.step} ({state})"
     yield f"  store     {run.store}{'' if run.store.exists() else ' (not there now)'}, fold {run.fold}"
     yield f"  classes   {_describe_classes(run.classes)}"
-    yield f"  slices    {_describe_spec(run.spec)}"
+    yield f"  slices    {_describe_spec(run.spec, run.channels)}"
     yield f"  trained   {', '.join(run.training_cases)}"
     yield f"  left out  {', '.join(run.held_out) or 'nothing'}"
     if run.num_members > 1:
@@ -163,7 +163,7 @@ def _source(path: Path, options: SourceOptions, picture: Path | None) -> Iterato
         if facts.label_values is None:
             yield f"warning: {facts.case}: has no mask; it can be predicted, not trained on"
     yield f"  classes   {_describe_classes(seen.resolved.classes)}"
-    yield f"  slices    {_describe_spec(seen.resolved.spec)}, as prepare would choose"
+    yield f"  slices    {_describe_spec(seen.resolved.spec, source.channels)}, as prepare would choose"
     yield from (finding.line() for finding in seen.findings)
     if picture is not None:
         from attunet.plots.contact_sheet import draw_cases
@@ -202,12 +202,14 @@ def _describe_classes(classes: Classes) -> str:
     return ", ".join(f"{value} {name}" for name, value in zip(classes.names, classes.values, strict=True))
 
 
-def _describe_spec(spec: PreprocessSpec) -> str:
+def _describe_spec(spec: PreprocessSpec, channels: Sequence[str]) -> str:
+    names = f" ({', '.join(channels)})" if len(channels) == spec.num_channels else ""
     spacing = "the native spacing" if spec.spacing_mm is None else f"{spec.spacing_mm:g} {spec.unit}"
     context = "" if spec.context_slices == 1 else f", {spec.context_slices} neighbours as channels"
     return (
         f"{spec.size[0]} × {spec.size[1]} pixels at {spacing}, axis {spec.slice_axis} of "
-        f"{spec.orientation or 'the file'}, {spec.num_channels} channel(s){context}, normalization {spec.normalization}"
+        f"{spec.orientation or 'the file'}, "
+        f"{spec.num_channels} channel(s){names}{context}, normalization {spec.normalization}"
     )
 
 

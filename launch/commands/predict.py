@@ -77,7 +77,7 @@ def predict(
     work = Work(predictor, also, max_megapixels, log, confidence)
     with pseudonyms(pseudonymise, [output]) as names:
         note = partial(warn_left_out, source, is_hidden=names is not None)
-        inputs = find_inputs(source, predictor.spec.num_channels, choices, note=note)
+        inputs = find_inputs(source, predictor.spec.num_channels, choices, channels=predictor.channels, note=note)
         is_one = check_output(source, inputs, output)
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)

@@ -31,8 +31,11 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
         >>> predict_remote(client, None, Path("scans"), Path("labels"), dicom_seg=True)  # doctest: +SKIP
     """
     described = client.model(model)
-    inputs = find_inputs(source, described["channels"], note=partial(warn_left_out, source))
+    inputs = find_inputs(
+        source, described["channels"], channels=described["channel_names"], note=partial(warn_left_out, source)
+    )
     if check_output(source, inputs, output):
+        inputs[0].check()
         _segment(client, described["name"], inputs[0], output)
         return
     number, count = shard_of()
@@ -40,7 +43,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
         claim(output)
         sha256 = described["sha256"]
-        waiting = [(one, labels) for one, labels in jobs if one.namesake or not is_finished(labels, one, sha256)]
+        waiting = [(one, labels) for one, labels in jobs if one.is_refused or not is_finished(labels, one, sha256)]
         failed = sum(threads.map(partial(_fails, client, described), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
@@ -50,7 +53,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
 def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> bool:
     scan, labels = job
     try:
-        scan.check_name()
+        scan.check()
         labels.parent.mkdir(parents=True, exist_ok=True)
         origin = origin_of(scan, model["sha256"])
         origin.write(labels)  # before the label map: one without it would not be taken for finished

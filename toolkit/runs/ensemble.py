@@ -90,7 +90,7 @@ def ensemble_of(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     _check_finished(members)
     first = members[0]
     for member in members:
-        for what in ("preprocessing", "classes"):
+        for what in ("preprocessing", "classes", "channels"):
             if getattr(member, what) != getattr(first, what):
                 raise InputError(
                     f"{path}: members must be of one data set; {member.path} and {first.path} differ in their {what}"

@@ -22,6 +22,7 @@ def run_model(run: TrainedRun, device: str = "cpu", *, num_threads: int | None =
         classes=run.classes,
         network=network,
         postprocessing=run.postprocessing,
+        channels=tuple(run.channels),
         ranges=run.ranges,
         training_cases=run.training_cases,
         training_voxels=run.training_voxels,

@@ -27,6 +27,7 @@ FREE_TO_CHANGE = (
 CONTENT = {
     "preprocessing": "scans prepared with other settings",
     "classes": "other classes",
+    "channels": "other channels, or channels in another order",
     "fold": "another fold",
     "training_cases": "other training cases",
     "training_labels": "other masks of the training cases",

@@ -14,7 +14,8 @@ from attunet.errors import InputError
 from attunet.io.dicom.file import may_be_slice
 from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, is_single_file, read_volume, stem_of
 from attunet.io.refusal import refuse_unending
-from attunet.sources.case_files import Source, files_in, regular_files, without_names
+from attunet.sources.case_files import Source, SourceOptions, files_in, regular_files, without_names
+from attunet.sources.channel_files import SEPARATORS, Unfit, Volumes, described_channels, named, ordered
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
@@ -25,7 +26,6 @@ from attunet.volumes.volume import Volume
 # Layouts whose images and masks differ in their names; in others the layout is needed
 NAMES_ARE_ENOUGH = ("src-mask", "suffix")
 
-Volumes = list[tuple[str, tuple[Path, ...]]]  # name below the input folder, and its file, or one for each channel
 Cases = dict[Path, str]
 
 
@@ -40,6 +40,7 @@ class Input:
         case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
         namesake: another volume of the folder whose name differs in capitals or the coding of accents at most; both are
             refused when they are read, because both would have one label map.
+        unfit: the rule that its channels break, with which it is refused when it is read.
         hidden: True if no text in the files may be quoted, since it may have names.
     """
 
@@ -48,25 +49,45 @@ class Input:
     choices: Choices = field(default_factory=dict)
     case: str = ""
     namesake: Path | None = None
+    unfit: str = ""
     hidden: bool = False
 
-    def check_name(self) -> None:
-        """Raise InputError if another volume has the same name."""
+    @property
+    def is_refused(self) -> bool:
+        """True if `check` raises."""
+        return bool(self.namesake or self.unfit)
+
+    def check(self) -> None:
+        """Raise InputError if another volume has the same name, or the channels are not the model's."""
         if self.namesake:
             raise InputError(
                 f"{self.files[0]}: must differ from {self.namesake} in more than ending, capitals or channel number, "
                 "for a label map of its own: rename one, or take one away"
             )
 
-    def read(self, num_channels: int) -> Volume:
-        """Read the volume for a model with `num_channels` channels; raises InputError as `read_volume` does."""
-        self.check_name()
         with without_names(self.name, self.hidden):
-            return self._read(num_channels)
+            if self.unfit:
+                raise InputError(f"{self.files[0]}: {self.unfit}")
 
-    def _read(self, num_channels: int) -> Volume:
+    def read(self, num_channels: int, channels: Sequence[str] = ()) -> Volume:
+        """Read the volume for a model with `num_channels` channels of these names, if they are known.
+
+        Raises:
+            InputError: as `read_volume` does, for two volumes of one name, and for other channels than the model's.
+        """
+        self.check()
+        with without_names(self.name, self.hidden):
+            return self._read(num_channels, channels)
+
+    def _read(self, num_channels: int, channels: Sequence[str]) -> Volume:
         if len(self.files) == 1:
-            return read_volume(self.files[0], channels=num_channels, choices=self.choices)
+            volume = read_volume(self.files[0], channels=num_channels, choices=self.choices)
+            if len(channels) > 1 and volume.unit == "mm" and len(volume.data) != num_channels:
+                raise InputError(
+                    f"{self.files[0]}: must have {num_channels} channels ({', '.join(channels)}), got "
+                    f"{len(volume.data)}; in one file, or a file for each that is called as the channel"
+                )
+            return volume
         got = len(self.files)  # of one channel each at least
         if got <= num_channels:
             volume = read_image(self.files, choices=self.choices)
@@ -80,31 +101,46 @@ class Input:
 
 
 def find_inputs(
-    path: Path, num_channels: int = 1, choices: Choices = NOTHING, *, note: Callable[[str], object] = lambda text: None
+    path: Path,
+    num_channels: int = 1,
+    choices: Choices = NOTHING,
+    *,
+    channels: Sequence[str] = (),
+    note: Callable[[str], object] = lambda text: None,
 ) -> list[Input]:
     """Find the volumes at a path, without masks (`X-mask`, `X_seg`, `segmentations/`, ...).
+
+    Where the files or a `dataset.json` tell the names of the channels, and the model's are known, the files of a volume
+    are in the model's order, and a volume of other channels is refused when it is read.
 
     Args:
         path: a file, the folder of a DICOM series, a data set in a known layout (its images alone), or any folder.
         num_channels: channels of the model; if there are several, `X_0000.nii.gz`, `X_0001.nii.gz`, ... are one volume.
         choices: the user's interpretations, by rule.
+        channels: names of the model's channels; empty if they are not known.
         note: called with each clause about files of the folder that are left out.
 
     Raises:
         InputError: there is nothing to read.
+
+    Example:
+        >>> model = load_model("model.onnx")  # doctest: +SKIP
+        >>> find_inputs(Path("scans"), model.spec.num_channels, channels=model.channels)  # doctest: +SKIP
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     refuse_unending(path)
     cases: Cases = {}
+    wrong: Unfit = {}
     if path.is_file():
-        volumes: Volumes = [(stem_of(path), _channels(path, num_channels))]
+        numbered = [(stem_of(path), _channels(path, num_channels))]
+        volumes, wrong = ordered(numbered, described_channels(path), channels)
     elif any(may_be_slice(file) for file in files_in(path)):
         volumes = [(path.name, (path,))]
         if below := [folder for folder in series_folders(regular_files(path)) if folder != path]:
             note(f"DICOM below its own files is left out, first in {str(below[0].relative_to(path))!r}")
     else:
-        volumes, cases = _in_folder(path, num_channels, note)
+        volumes, cases, wrong = _in_folder(path, num_channels, channels, note)
     alike = defaultdict(list)
     for name, files in volumes:
         alike[_as_others_see(name)].append(files[0])
@@ -115,6 +151,7 @@ def find_inputs(
             choices,
             cases.get(files[0], _case_of(name)),
             next((file for file in alike[_as_others_see(name)] if file != files[0]), None),
+            wrong.get(files[0], ""),
         )
         for name, files in volumes
     ]
@@ -130,25 +167,44 @@ def _case_of(name: str) -> str:
     return unicodedata.normalize("NFC", re.sub(r"(?i)(?<=[^/])(-src|_0000)$", "", name))
 
 
-def _in_folder(path: Path, num_channels: int, note: Callable[[str], object]) -> tuple[Volumes, Cases]:
-    """The volumes, and the names of the cases that their first files belong to, where the layout tells them."""
-    cases: Cases = {}
-    masks: set[Path] = set()
-    with suppress(InputError):  # no layout fits
-        source = find_cases(path)
-        cases = {case.images[0]: case.case for case in source.cases}
-        if source.layout not in NAMES_ARE_ENOUGH:
-            for text in (*source.notes, *_unnamed_masks(source)):
-                note(text)
-            return [(case.case, case.images) for case in source.cases], cases
-        masks = {label for case in source.cases for label in case.labels}
-    volumes = _one_case(path, num_channels) or _any_folder(path, num_channels, masks)
+def _in_folder(
+    path: Path, num_channels: int, channels: Sequence[str], note: Callable[[str], object]
+) -> tuple[Volumes, Cases, Unfit]:
+    """The volumes, the names of the cases that their first files belong to, where the layout tells them, and the rules
+    that their channels break.
+    """
+    source = _by_layout(path, channels)
+    files_of = [(case.case, case.images) for case in source.cases] if source else []
+    volumes, wrong = ordered(files_of, source.channels if source else (), channels)
+    cases = {files[0]: name for name, files in volumes}
+    masks = {label for case in source.cases for label in case.labels} if source else set()
+    is_known = source is not None and source.layout not in NAMES_ARE_ENOUGH
+    by_name = named(path, channels, masks, note) if wrong or not is_known else ([], {})
+    if by_name[0]:
+        volumes, wrong = by_name
+    elif source and is_known:
+        for text in (*source.notes, *_unnamed_masks(source)):
+            note(text)
+        return volumes, cases, wrong
+    else:
+        one, there = _one_case(path, num_channels)
+        volumes, wrong = ordered(one, there, channels) if one else (_any_folder(path, num_channels, masks), {})
+        if not one:
+            volumes, wrong = ordered(volumes, described_channels(path), channels)
     series = [files[0] for _, files in volumes if files[0].is_dir()]
     for clause in filter(None, (links_left_out(path), series_in_parts(path, series))):
         note(clause)
     if not volumes:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
-    return volumes, cases
+    return volumes, cases, wrong
+
+
+def _by_layout(path: Path, channels: Sequence[str]) -> Source | None:
+    """The cases of the layout that fits, with the images that are called as the model's channels, if there are any."""
+    for images in dict.fromkeys([tuple(channels) if len(channels) > 1 else (), ()]):
+        with suppress(InputError):  # no layout fits
+            return find_cases(path, SourceOptions(images=images))
+    return None
 
 
 def _unnamed_masks(source: Source) -> Iterator[str]:
@@ -161,16 +217,21 @@ def _unnamed_masks(source: Source) -> Iterator[str]:
             yield f"{text}, first {str(unnamed[0])!r}"
 
 
-def _one_case(folder: Path, num_channels: int) -> Volumes:
-    """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg."""
+def _one_case(folder: Path, num_channels: int) -> tuple[Volumes, list[str]]:
+    """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg.
+
+    Returns:
+        The case, and the names of its channels.
+    """
     files = [path for path in regular_files(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
     if len(files) != num_channels or num_channels == 1 or stem_of(files[0]).endswith("_0000"):
-        return []
+        return [], []
     stems = [stem_of(path) for path in files]
     start = os.path.commonprefix(stems).rstrip("0123456789")  # noqa: RUF071 (names, not paths)
     are_numbered = all(stem.removeprefix(start).isdecimal() for stem in stems) and start.endswith(("-", "_", " ", "."))
     is_one = re.search(r"\d", start) and not are_numbered and all(path.parent == folder for path in files)
-    return [(folder.name, tuple(files))] if is_one else []
+    there = [stem[max(map(start.rfind, SEPARATORS)) + 1 :] for stem in stems]
+    return ([(folder.name, tuple(files))], there) if is_one else ([], [])
 
 
 def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:

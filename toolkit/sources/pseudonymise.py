@@ -1,9 +1,9 @@
 """A source whose cases and patients have numbers instead of names."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from attunet.decisions import RULES, Decision
 from attunet.errors import InputError
@@ -49,7 +49,8 @@ def pseudonymised(source: Source, names: Pseudonyms) -> Source:
     Lines about the source are made of names of files and folders in many forms, so that none of them is kept: of a
     decision, the rule; of notes, their number.
     """
-    numbers, channels = _numbers(source, names), _numbered_channels(source)
+    numbers = _numbers(source, names)
+    paths = [path for case in source.cases for path in case.images]
     count = len(source.notes)
     cases = [
         replace(case, case=numbers[case.case], patient=numbers[case.patient], hidden=True) for case in source.cases
@@ -61,18 +62,14 @@ def pseudonymised(source: Source, names: Pseudonyms) -> Source:
         reason="by the names of its files",
         decisions=tuple(Decision(one.rule, f"{RULES[one.rule].question}: {NOT_SHOWN}") for one in source.decisions),
         notes=(f"{count} line(s) about its files: {NOT_SHOWN}",) if count else (),
-        channels=tuple(channels.get(name, name) for name in source.channels),
+        channels=unless_in_paths(source.channels, paths),
     )
 
 
-def _numbered_channels(source: Source) -> dict[str, str]:
-    """Numbers for the channels whose names are parts of files' names, where a patient's name may be."""
-    parts = {part for case in source.cases for path in case.images for part in path.parts}
-    return {
-        name: f"channel {number}"
-        for number, name in enumerate(source.channels, 1)
-        if any(word in part for word in name.split("/") for part in parts)
-    }
+def unless_in_paths(channels: tuple[str, ...], paths: Iterable[PurePath]) -> tuple[str, ...]:
+    """Names of channels; none if one is part of a file's name, where a patient's name may be."""
+    parts = {part for path in paths for part in path.parts}
+    return () if any(word in part for name in channels for word in name.split("/") for part in parts) else channels
 
 
 def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> list[Input]:

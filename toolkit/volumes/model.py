@@ -41,6 +41,10 @@ class Model(Protocol):
     def classes(self) -> Classes: ...
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image's channels, in the order in which the model takes them; empty if they are not known."""
+
+    @property
     def ranges(self) -> TrainingRanges | None:
         """Spacing, size and intensities seen in training; None if they are not known."""
 
@@ -110,6 +114,7 @@ class NetworkModel:
     classes: Classes
     network: Network
     postprocessing: Postprocessing = UNTOUCHED
+    channels: tuple[str, ...] = ()
     ranges: TrainingRanges | None = None
     training_cases: Mapping[str, str] = field(default_factory=dict)
     training_voxels: Sequence[str] = ()

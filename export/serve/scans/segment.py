@@ -209,7 +209,7 @@ def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, P
     check_header(scan.input.files, segmenter.metadata, settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they may quote a header
-        volume = scan.input.read(segmenter.spec.num_channels)
+        volume = scan.input.read(segmenter.spec.num_channels, segmenter.channels)
     check_volume(volume, segmenter.metadata, settings)
     return volume, segmenter.prepare(volume) if segmenter.metadata.whole else VolumeSlices(volume, segmenter.spec)
 

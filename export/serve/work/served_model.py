@@ -57,6 +57,7 @@ class ServedModel:
             "precision": about.precision,
             "provider": self.segmenter.provider,
             "channels": self.segmenter.spec.num_channels,
+            "channel_names": list(self.segmenter.channels),
             "classes": [{"name": name, "value": value} for name, value in classes],
         }
 

@@ -17,6 +17,7 @@ from attunet.errors import InputError, RunError
 from attunet.export.serve import Client
 
 MODEL = {"name": "m", "network": "unet", "sha256": "0" * 64, "precision": "fp32", "provider": "cpu", "channels": 1}
+MODEL["channel_names"] = []
 MODELS = {"models": [{**MODEL, "classes": [{"name": "liver", "value": 1}]}]}
 GOOD = {
     "Content-Type": "application/gzip",

@@ -66,7 +66,7 @@ def test_the_source_is_found_by_content(scans: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(store.image(number), plain.image(name))
 
 
-def test_channels_that_are_called_as_files_are_get_numbers(tmp_path: Path, write_case, log_lines: list[str]) -> None:
+def test_channels_that_are_called_as_files_have_no_names(tmp_path: Path, write_case, log_lines: list[str]) -> None:
     for visit in ("m0", "m1"):
         folder = tmp_path / "scans" / visit
         write_case(folder, "Qzwick", seed=1)
@@ -74,7 +74,7 @@ def test_channels_that_are_called_as_files_are_get_numbers(tmp_path: Path, write
         (folder / "Qzwick-mask.nii.gz").rename(folder / "Qzwick seg.nii.gz")
         shutil.copy(folder / "Qzwick T1.nii.gz", folder / "Qzwick T2.nii.gz")
     store = prepare(tmp_path / "scans", tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
-    assert store.channels == ("channel 1", "channel 2")
+    assert store.channels == ()
     assert not [line for line in log_lines if "Qzwick" in line]
     assert "Qzwick" not in (tmp_path / "store" / "manifest.json").read_text()
 

@@ -203,7 +203,7 @@ def _channels(
     smallest = USUAL_SHARE * len(groups)
     usual = [role for role, count in sorted(counts.items()) if not is_mask_role(role) and count >= smallest]
     if images:
-        roles = [next((role for role in usual if name.lower() in role.lower()), name) for name in images]
+        roles = [_role(name, usual) for name in images]
         if missing := [role for role in roles if role not in counts]:
             raise InputError(f"--images: no file is named {missing[0]}; there are {', '.join(usual)}")
         return roles, []
@@ -216,6 +216,12 @@ def _channels(
         return usual, []
     other = ", ".join(sorted(set(usual) - set(same)))
     return same, [Decision("image-roles", f"left out, of another shape than the mask: {other}")]
+
+
+def _role(name: str, usual: Sequence[str]) -> str:
+    """The role that a user's name means: the one of that name, else the first with it in its own."""
+    like = [role for role in usual if name.lower() in role.lower()]
+    return next((role for role in like if role.lower() == name.lower()), like[0] if like else name)
 
 
 def _mask_roles(counts: Mapping[str, int], masks: Sequence[str]) -> set[str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from attunet.channels import are_distinct
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.fields import MAX_TEXT, Fields, parse_json
@@ -12,6 +13,7 @@ from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.labelled import with_labelled
 from attunet.sources.layouts.two_folders import matched
 
+DESCRIPTION = "dataset.json"
 MAX_DATASET_JSON = 16 * 2**20
 # Endings of the folders, and their lists in dataset.json
 PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}
@@ -31,7 +33,7 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
     if not cases["Tr"]:
         return None
     every = [case for part in cases.values() for case in part]
-    description = root / "dataset.json"
+    description = root / DESCRIPTION
     if description not in files:
         return Source(root, "decathlon", "it has imagesTr/ and labelsTr/, without dataset.json", (), tuple(every))
     data = _read_json(description)
@@ -132,12 +134,17 @@ def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes,
     return Classes(tuple(ordered), tuple(values[name] for name in ordered)), ignored
 
 
+def channels_of_description(path: Path) -> tuple[str, ...]:
+    """The names of the channels that a dataset.json gives. Raises InputError if it cannot be read."""
+    return _described_channels(_read_json(path))
+
+
 def _described_channels(data: Mapping[str, object]) -> tuple[str, ...]:
-    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...}; else none."""
+    """The names of `channel_names` or `modality` in dataset.json, a list or {"0": name, ...}; none if two are equal."""
     named = _by_number(data.get("channel_names", data.get("modality")))
     names = [named.get(str(number)) for number in range(len(named))]
     texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= MAX_TEXT]
-    return tuple(texts) if len(texts) == len(names) else ()
+    return tuple(texts) if len(texts) == len(names) and are_distinct(texts) else ()
 
 
 def _by_number(entry: object) -> Mapping[str, object]:

@@ -45,6 +45,7 @@ export interface Metadata {
   precision: "fp32" | "fp16" | "int8";
   preprocessing: Preprocessing;
   classes: LabelClass[];
+  channel_names?: string[];
   input: { name: "slices" | "volume"; channels: number; height: number | null; width: number | null };
   postprocessing: { largest_component: boolean; erosion_mm?: number };
   ranges?: Ranges | null;

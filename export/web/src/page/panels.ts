@@ -10,6 +10,7 @@ export function describeModel(about: Metadata): void {
   const { artefact, cases } = about.dice_at_export;
   const facts = [organs.length > 6 ? `${organs.length} classes` : organs.join(", "), about.precision];
   if (typeof artefact === "number") facts.push(`Dice ${artefact.toFixed(3)} on ${cases === "held out" ? "cases left out of" : "cases of"} the training`);
+  if (about.channel_names && about.channel_names.length > 1) facts.push(`channels in this order: ${about.channel_names.join(", ")}`);
   set("name", about.name);
   set("facts", facts.join(" · "));
   document.title = `${about.name} · attunet`;

@@ -1,0 +1,97 @@
+"""A model of several channels gets them in the order of its training, whatever order the files have."""
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from small_trainings import set_options
+
+from attunet.export.artefact.artefact_file import read_artefact
+from attunet.export.load_model import load_model
+from attunet.launch.cli import cli
+from attunet.launch.exit_codes import run_command
+from attunet.runs.load_run import load_run
+from attunet.store import open_store
+
+CASES = ("case1", "case2", "case3")
+
+
+def call(*arguments: object) -> None:
+    assert run_command(cli, "attunet", list(map(str, arguments))) == 0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, write_case) -> Path:
+    """Cases of t1 and t2, stores of both orders, and the run and the artefact of t2, t1."""
+    folder = tmp_path_factory.mktemp("two")
+    for seed, case in enumerate(CASES):
+        image, mask = write_case(folder / "made", case, seed=seed)
+        own = folder / "source" / case
+        own.mkdir(parents=True)
+        shutil.copy(mask, own / "seg.nii.gz")
+        shutil.copy(image, own / "t1.nii.gz")
+        loaded = nib.load(image)
+        mirrored = np.asarray(loaded.dataobj)[::-1].copy()  # the same intensities: no range tells the two apart
+        nib.save(nib.Nifti1Image(mirrored, loaded.affine, loaded.header), own / "t2.nii.gz")
+    call("prepare", folder / "source", folder / "store", "--images", "t2,t1", "--folds", 3)
+    call("prepare", folder / "source", folder / "other", "--folds", 3)
+    call("train", folder / "store", folder / "runs/a", "--fold=0", *set_options("optim.epochs=6"))
+    call("export", folder / "runs/a", folder / "m.onnx")
+    return folder
+
+
+def test_run_and_artefact_know_the_names(place: Path, succeed) -> None:
+    assert read_artefact(place / "m.onnx").to_json()["channel_names"] == ["t2", "t1"]
+    assert load_model(place / "m.onnx").channels == load_model(place / "runs/a").channels == ("t2", "t1")
+    for path in ("m.onnx", "runs/a", "store"):
+        assert "t2, t1" in succeed("inspect", place / path).out
+
+
+@pytest.mark.parametrize("model", ["m.onnx", "runs/a"])
+@pytest.mark.parametrize("masks", [True, False], ids=["with masks", "without masks"])
+def test_predict_gives_the_channels_in_the_order_of_the_training(
+    place: Path, succeed, tmp_path: Path, model: str, masks: bool
+) -> None:
+    scans = shutil.copytree(place / "source", tmp_path / "scans", ignore=None if masks else lambda *_: ["seg.nii.gz"])
+    succeed("predict", place / model, scans, tmp_path / "out")
+    store, loaded = open_store(place / "store"), load_model(place / model)
+    for case in CASES:
+        volume, _ = store.read_source(case)
+        expected = loaded.predict_prepared(loaded.prepare(volume))
+        made = np.asarray(nib.load(tmp_path / "out" / f"{case}.nii.gz").dataobj)
+        np.testing.assert_array_equal(made, np.array(loaded.classes.values)[expected])
+    volume, _ = open_store(place / "other").read_source("case1")
+    assert (loaded.predict_prepared(loaded.prepare(volume)) != made.astype(int)).any()  # the order matters
+
+
+COMMANDS = {
+    "evaluate": ("evaluate", "other", "m.onnx", "runs/a", "--out", "scores"),
+    "export": ("export", "runs/a", "new.onnx", "--store", "other"),
+    "resume": ("train", "other", "runs/a", "--fold=0", "--resume", *set_options("optim.epochs=6")),
+    "benchmark": ("benchmark", "runs/a", "--store", "other", "--out", "benchmark"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_store_of_another_order_is_refused(place: Path, attunet, command: tuple[str, ...]) -> None:
+    words = [
+        place / word if word in ("other", "m.onnx", "runs/a", "scores", "new.onnx", "benchmark") else word
+        for word in command
+    ]
+    done = attunet(*words)
+    assert done.code == 2, done.out
+    assert "channels" in done.err.splitlines()[-1]
+    assert not (place / "new.onnx").exists()
+
+
+def test_members_of_an_ensemble_have_the_same_channels(place: Path, attunet, tmp_path: Path, change_state) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(place / "runs/a", tmp_path / "runs" / name)
+    checkpoint = load_run(tmp_path / "runs/b").checkpoint
+    assert attunet("inspect", tmp_path / "runs").code == 0
+    change_state(checkpoint, channels=["t1", "t2"])
+    done = attunet("inspect", tmp_path / "runs")
+    assert done.code == 2
+    assert "differ in their channels" in done.err

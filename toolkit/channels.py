@@ -1,0 +1,40 @@
+"""Names of an image's channels, such as T1w and FLAIR: comparison, and the order in which a model takes them.
+
+Names are equal in any case of letters. Nothing is compared where one side has no names, and a single channel fits
+whatever its name.
+"""
+
+from collections.abc import Sequence
+
+from attunet.errors import InputError
+
+
+def order_of(there: Sequence[str], needed: Sequence[str]) -> list[int] | None:
+    """The index of each needed channel among those that are there; None if one is missing or there twice."""
+    names, wanted = list(map(_plain, there)), list(map(_plain, needed))
+    return [names.index(name) for name in wanted] if all(names.count(name) == 1 for name in wanted) else None
+
+
+def check_channels(where: object, needed: Sequence[str], store: object, there: Sequence[str]) -> None:
+    """Raise InputError if a model needs other channels than a store has, or has them in another order.
+
+    Args:
+        where: the model, for the message.
+        needed: names of the model's channels.
+        store: the store, for the message.
+        there: names of the store's channels.
+    """
+    if min(len(needed), len(there)) > 1 and list(map(_plain, needed)) != list(map(_plain, there)):
+        raise InputError(
+            f"{where}: needs the channels {', '.join(needed)}, and {store} has {', '.join(there)}: prepare it with the "
+            f"model's channels in the model's order (files of a case by --images {','.join(needed)})"
+        )
+
+
+def are_distinct(names: Sequence[str]) -> bool:
+    """True if no two names are equal."""
+    return len(set(map(_plain, names))) == len(names)
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
