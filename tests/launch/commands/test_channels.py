@@ -67,20 +67,16 @@ def test_predict_gives_the_channels_in_the_order_of_the_training(
 
 
 COMMANDS = {
-    "evaluate": ("evaluate", "other", "m.onnx", "runs/a", "--out", "scores"),
-    "export": ("export", "runs/a", "new.onnx", "--store", "other"),
-    "resume": ("train", "other", "runs/a", "--fold=0", "--resume", *set_options("optim.epochs=6")),
-    "benchmark": ("benchmark", "runs/a", "--store", "other", "--out", "benchmark"),
+    "evaluate": "evaluate {0}/other {0}/m.onnx {0}/runs/a --out {0}/scores",
+    "export": "export {0}/runs/a {0}/new.onnx --store {0}/other",
+    "resume": " ".join(["train {0}/other {0}/runs/a --fold=0 --resume", *set_options("optim.epochs=6")]),
+    "benchmark": "benchmark {0}/m.onnx {0}/other --out {0}/speed",
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_store_of_another_order_is_refused(place: Path, attunet, command: tuple[str, ...]) -> None:
-    words = [
-        place / word if word in ("other", "m.onnx", "runs/a", "scores", "new.onnx", "benchmark") else word
-        for word in command
-    ]
-    done = attunet(*words)
+def test_a_store_of_another_order_is_refused(place: Path, attunet, command: str) -> None:
+    done = attunet(*command.format(place).split())
     assert done.code == 2, done.out
     assert "channels" in done.err.splitlines()[-1]
     assert not (place / "new.onnx").exists()
