@@ -108,7 +108,7 @@ def test_a_training_ends_with_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training.comparison", *options]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while running.poll() is None and not list(tmp_path.glob("attunet-slices-*/progress.json")):
+        while running.poll() is None and not list(tmp_path.glob("attunet-*/progress.json")):
             time.sleep(0.2)
         (training,) = psutil.Process(running.pid).children()
         running.terminate()
