@@ -1,6 +1,7 @@
 """Small cases with known anatomy, a source of them, a store of that, and the real cases where they are at hand."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,14 @@ def write_chaos_case() -> Callable[..., None]:
             images.fromarray(np.ascontiguousarray(greys[:, :, index].T)).save(case / "Ground" / f"{name}.png")
 
     return write
+
+
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as a terminal sends it to processes that the test starts: those of tests under nohup would ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -182,6 +182,7 @@ def test_sigterm_lets_running_requests_finish_and_ends_with_0(serve, long_scan):
     assert server.lines[-1] == "stopped"
 
 
+@pytest.mark.usefixtures("hangup")
 def test_sighup_removes_the_uploads(serve, long_scan):
     server = serve()
     with ThreadPoolExecutor(1) as threads:

@@ -25,6 +25,7 @@ def archive(tmp_path: Path, write_case: Callable[..., object]) -> Path:
     return Path(shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "scans"))
 
 
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_an_inspection_that_is_stopped_leaves_no_scans(
     attunet: Callable[..., object], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -62,6 +62,7 @@ def test_a_second_signal_ends_at_once_and_an_echo_does_not() -> None:
     assert "SIGTERM: saving a checkpoint at the next step; once more to leave at once" in process.stderr.read()
 
 
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_every_context_once(number: signal.Signals) -> None:
     process = started(UNWIND)
@@ -80,6 +81,7 @@ def test_a_process_of_nohup_goes_on() -> None:
     assert process.communicate(timeout=30)[0] == "removed\n"
 
 
+@pytest.mark.usefixtures("hangup")
 def test_a_process_whose_terminal_was_closed_saves_what_it_has(tmp_path: Path) -> None:
     outer, inner = pty.openpty()
     process = subprocess.Popen(
