@@ -1,6 +1,10 @@
 """A model of several channels gets them in the order of its training, whatever order the files have."""
 
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +14,7 @@ from small_trainings import set_options
 
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.load_model import load_model
+from attunet.export.serve import Client
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
 from attunet.runs.load_run import load_run
@@ -91,3 +96,27 @@ def test_members_of_an_ensemble_have_the_same_channels(place: Path, attunet, tmp
     done = attunet("inspect", tmp_path / "runs")
     assert done.code == 2
     assert "differ in their channels" in done.err
+
+
+@pytest.fixture(scope="module")
+def served(place: Path) -> Iterator[str]:
+    """The address of a server with the artefact."""
+    command = [sys.executable, "-m", "attunet.launch.cli", "serve", place / "m.onnx", "--port", "0", "--threads", "1"]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        addresses = (re.search(r"serving at (http://[^\s\"]+)", line) for line in process.stdout)
+        yield next(address[1] for address in addresses if address)
+        process.terminate()
+
+
+def test_a_server_gets_the_files_in_the_models_order(place: Path, succeed, served: str, tmp_path: Path) -> None:
+    succeed("predict", place / "m.onnx", place / "source", tmp_path / "here")
+    succeed("predict", "--server", served, place / "source", tmp_path / "there")
+    for case in CASES:
+        here, there = (np.asarray(nib.load(tmp_path / side / f"{case}.nii.gz").dataobj) for side in ("here", "there"))
+        np.testing.assert_array_equal(here, there)
+    with Client(served) as client:
+        assert client.model()["channel_names"] == ["t2", "t1"]
+        for order in (("t1", "t2"), ("t2", "t1")):
+            client.segment([place / f"source/case3/{name}.nii.gz" for name in order], tmp_path / "one.nii.gz")
+            np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "one.nii.gz").dataobj), here)
