@@ -316,3 +316,11 @@ def test_a_strangers_names_make_no_lines_of_the_card(graph, metadata, tmp_path):
     lines = card(tmp_path / "forged.onnx").splitlines()
     assert len(lines) == len(card(tmp_path / "plain.onnx").splitlines())
     assert not any(line.startswith("error") for line in lines)
+
+
+def test_names_of_channels_are_optional_and_as_many_as_the_channels(tmp_path, graph, metadata, save_artefact):
+    assert "channel_names" not in metadata.to_json()
+    assert read_artefact(save_artefact("named.onnx", channels=("T2w",))).channels == ("T2w",)
+    assert "T2w" in card(save_artefact("named.onnx", channels=("T2w",)))
+    for names in (["a", "b"], [], [1], "T2w", None):
+        assert "channel_names" in _refused(tmp_path, _with_values(graph, metadata, channel_names=names))

@@ -17,6 +17,7 @@ from attunet.launch.commands.inspect import describe
 from attunet.preparation.prepare import prepare
 from attunet.sources.case_files import DEFAULTS, SourceOptions
 from attunet.store import open_store
+from attunet.system.pseudonyms import pseudonyms
 
 WARD = "Ward-Hopkins"
 NAMES = ("SMITHERS-Jane", "MILLERTON-Paul", "BAXTER-Mary", "QUINCY-Tom")
@@ -164,3 +165,15 @@ def test_an_archive_is_refused(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "scans.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     with pytest.raises(InputError, match="unpack"):
         prepare(tmp_path / "scans.zip", tmp_path / "store", DataConfig(), pseudonymise=tmp_path / "key.csv")
+
+
+def test_a_store_with_names_hides_channels_that_are_called_as_files(tmp_path: Path, write_case) -> None:
+    for case in ("m0", "m1"):
+        image, mask = write_case(tmp_path / "made", case, seed=1)
+        (tmp_path / "scans" / case).mkdir(parents=True)
+        for path, name in ((image, "t1"), (image, "t2"), (mask, "seg")):
+            shutil.copy(path, tmp_path / "scans" / case / f"{name}.nii.gz")
+    store = prepare(tmp_path / "scans", tmp_path / "store", DataConfig(), folds=2)
+    assert store.channels == ("t1", "t2")
+    with pseudonyms(tmp_path / "key.csv", [tmp_path / "out"]) as names:
+        assert open_store(store.path, names).channels == ()

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError
+from attunet.sources.case_files import SourceOptions
 from attunet.sources.channel_files import in_order
+from attunet.sources.find_cases import find_cases
 from attunet.sources.inputs import Input, find_inputs
 
 NEEDED = ("t2", "t1")
@@ -115,3 +117,10 @@ def test_a_list_of_files_is_ordered_by_names_that_tell_all_channels() -> None:
     unknown = [Path("p_adc.nii.gz"), Path("p_t1.nii.gz")]
     assert in_order(unknown, NEEDED) == unknown
     assert in_order(paths, ()) == paths
+
+
+def test_a_role_is_meant_before_those_that_contain_its_name(tmp_path: Path) -> None:
+    write(tmp_path, [f"p{number}/{role}.nii.gz" for number in (1, 2) for role in ("a_t1", "seg", "t1", "t2")])
+    assert files(tmp_path) == [("p1", ["t2.nii.gz", "t1.nii.gz"]), ("p2", ["t2.nii.gz", "t1.nii.gz"])]
+    source = find_cases(tmp_path, SourceOptions(images=("T1", "a_")))
+    assert source.channels == ("t1", "a_t1")
