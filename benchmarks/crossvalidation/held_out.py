@@ -95,6 +95,7 @@ def progress_of(path: Path) -> tuple[int, bool]:
 def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
     """Raises InputError with the first difference between a run and its place in a cross-validation."""
     fold, config = planned.fold, planned.config
+    check_channels(run.path, run.channels, store.path, store.channels)
     training, held_out = store.split(fold)
     images = {name: store.case(name).image_sha256 for name in training}
     if (run.fold, run.training_cases, run.held_out) != (fold, images, held_out):
@@ -105,7 +106,6 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
         raise InputError(f"{run.path}: its training cases were read in another way than {store.path} reads them")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
-    check_channels(run.path, run.channels, store.path, store.channels)
     for section in ("model", "augment", "optim", "run"):
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():

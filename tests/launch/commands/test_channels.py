@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from small_trainings import set_options
 
+from attunet.benchmarks.crossvalidation.held_out import check_belongs
+from attunet.benchmarks.crossvalidation.plan import PlannedRun
+from attunet.errors import InputError
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.load_model import load_model
 from attunet.export.serve import Client
@@ -85,6 +88,14 @@ def test_a_store_of_another_order_is_refused(place: Path, attunet, command: str)
     assert done.code == 2, done.out
     assert "channels" in done.err.splitlines()[-1]
     assert not (place / "new.onnx").exists()
+
+
+def test_a_run_of_another_order_is_not_of_a_stores_cross_validation(place: Path) -> None:
+    run = load_run(place / "runs/a")
+    planned = PlannedRun("default", "attention_unet", 0, 0, run.path, run.config, ())
+    check_belongs(run, open_store(place / "store"), planned)
+    with pytest.raises(InputError, match=r"runs/a: needs the channels t2, t1, and .*other has t1, t2"):
+        check_belongs(run, open_store(place / "other"), planned)
 
 
 def test_members_of_an_ensemble_have_the_same_channels(place: Path, attunet, tmp_path: Path, change_state) -> None:
