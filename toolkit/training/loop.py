@@ -55,7 +55,7 @@ def train(
     Raises:
         InputError: a wrong call.
         RunError: the training failed.
-        Stopped: exit with 128 + signal after SIGTERM or SIGINT.
+        Stopped: exit with 128 + signal after SIGTERM, SIGINT or SIGHUP.
 
     Example:
         >>> config = Config(model=ModelConfig(name="unet"), optim=OptimConfig(epochs=20))  # doctest: +SKIP

@@ -1,1 +1,1 @@
-"""Several processes in one training: heartbeat, signals, logs."""
+"""Several processes in one training: heartbeat, logs."""
