@@ -8,6 +8,7 @@ from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, Fields, Rule
 
 IGNORE_LABEL = 255  # index in a store's label.npy of pixels that no loss and no metric counts
+LABEL_VALUE = Rule(int, -MAX_WHOLE, MAX_WHOLE)  # of a class in files
 
 # Distinguishable on grey and for the common colour-vision deficiencies (Okabe & Ito 2008); background is black.
 PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
@@ -70,7 +71,7 @@ class Classes:
     def from_json(cls, rows: Iterable[Fields]) -> "Classes":
         """Raises InputError for anything that `to_json` would not have written."""
         rows = list(rows)
-        read = [(row.text("name"), row.get("value", Rule(int, -MAX_WHOLE, MAX_WHOLE))) for row in rows]
+        read = [(row.text("name"), row.get("value", LABEL_VALUE)) for row in rows]
         try:
             return cls(names=tuple(name for name, _ in read), values=tuple(value for _, value in read))
         except InputError as error:

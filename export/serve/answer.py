@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from attunet.classes import LABEL_VALUE
 from attunet.errors import InputError
 from attunet.export.serve.formats import ENDINGS, MARKS, ModelDescription
 from attunet.fields import Fields, JsonObject, Rule, parse_json
@@ -53,7 +54,7 @@ def description_of(row: Fields) -> ModelDescription:
         "provider": row.text("provider"),
         "channels": row.whole("channels", 1),
         "channel_names": row.text_list("channel_names"),
-        "classes": [{"name": one.text("name"), "value": one.whole("value")} for one in row.rows("classes")],
+        "classes": [{"name": one.text("name"), "value": one.get("value", LABEL_VALUE)} for one in row.rows("classes")],
     }
 
 

@@ -1,12 +1,16 @@
-"""Loaded models: CPU threads are not more than cores, however many networks run at once."""
+"""Loaded models: their description, and CPU threads that are not more than cores, however many networks run at once."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from attunet.classes import Classes
+from attunet.export.serve.answer import description_of
 from attunet.export.serve.work import served_model
 from attunet.export.serve.work.served_model import load_models
+from attunet.fields import Fields
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,10 @@ def test_a_session_starts_so_many_threads(artefact: Path, monkeypatch: pytest.Mo
     loaded = load_models([artefact], workers=2)
     assert loaded
     assert len(os.listdir("/proc/self/task")) - before == 3  # 4 with the caller's own
+
+
+def test_the_client_reads_every_description(save_artefact) -> None:
+    """Values of classes as an artefact has them: with gaps, negative, large."""
+    classes = Classes(("background", "liver", "right kidney", "left kidney", "spleen"), (0, -3, 70_000, 2**31 - 1, 7))
+    (model,) = load_models([save_artefact("strange.onnx", classes=classes)]).values()
+    assert description_of(Fields(json.loads(json.dumps(model.describe())), "server")) == model.describe()
