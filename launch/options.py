@@ -171,7 +171,7 @@ def source_options(command: Command) -> Command:
         **others: Value,
     ) -> object:
         from attunet.sources.case_files import SourceOptions
-        from attunet.sources.codings import parse_classes  # not above: help must be quick
+        from attunet.sources.labels.codings import parse_classes  # not above: help must be quick
 
         options = SourceOptions(
             layout=layout,

@@ -154,7 +154,7 @@ def served(out: Path, scan: Path) -> None:
     from attunet.export.serve.service import Service
     from attunet.export.serve.settings import Settings
     from attunet.export.serve.work.served_model import load_models
-    from attunet.system.audit_log import AuditLog
+    from attunet.privacy.audit_log import AuditLog
     from attunet.system.private_folder import PrivateFolder
 
     body = scan.read_bytes() if scan.is_file() else zipped(scan)

@@ -21,7 +21,7 @@ FOLDERS = {
 # From the ground up: a room imports itself and rooms before it. A file directly in toolkit/ is a room of its own; a
 # folder's folders belong to its room, but for those of export and benchmarks.
 ORDER = (
-    *("version", "errors", "decisions", "fields", "channels", "classes", "system", "volumes", "confidence"),
+    *("version", "errors", "decisions", "fields", "channels", "classes", "system", "privacy", "volumes", "confidence"),
     *("config", "presets", "io", "sources"),
     *(
         "phantom",
@@ -60,7 +60,7 @@ FORBIDDEN = {  # arrows that the order would allow
     "benchmarks/evaluation": {"training", "preparation"},
 }
 TORCH_FREE_ROOMS = (
-    *("version", "errors", "decisions", "fields", "channels", "classes", "system", "volumes", "confidence"),
+    *("version", "errors", "decisions", "fields", "channels", "classes", "system", "privacy", "volumes", "confidence"),
     *("config", "presets", "io", "sources"),
     *(
         "phantom",

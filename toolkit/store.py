@@ -14,13 +14,13 @@ from attunet.config import DataConfig
 from attunet.errors import Finding, InputError, one_line
 from attunet.fields import MAX_PATH, Rule
 from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, cases_of, finding_of, read_manifest
+from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.sources.case_files import content_hash, without_names
 from attunet.sources.find_by_hash import find_by_hash
 from attunet.sources.pseudonymise import unless_in_paths
 from attunet.sources.read_case import MaskOptions, read_case
 from attunet.sources.splits import Splits, read_splits
 from attunet.system.atomic_files import require_regular, sha256
-from attunet.system.pseudonyms import Pseudonyms
 from attunet.volumes.geometry import orientation_transform, oriented_spacing
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.training_ranges import TrainingRanges

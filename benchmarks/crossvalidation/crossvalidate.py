@@ -16,11 +16,11 @@ from attunet.benchmarks.evaluation.commands import preparing_command
 from attunet.benchmarks.evaluation.plots import make_folder
 from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.load_run import load_run
 from attunet.store import Store, open_store
 from attunet.system.lock import writing
 from attunet.system.outputs import require_own_folder
-from attunet.system.pseudonyms import pseudonyms
 from attunet.system.stop_signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 

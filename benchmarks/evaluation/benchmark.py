@@ -14,11 +14,11 @@ from attunet.benchmarks.evaluation.results_table import aligned, model_label, nu
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.outputs import require_own_folder
 from attunet.system.plain_text import printable_line, table_cell
-from attunet.system.pseudonyms import pseudonyms
 
 logger = logging.getLogger(__name__)
 

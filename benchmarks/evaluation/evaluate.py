@@ -36,12 +36,12 @@ from attunet.manifest import Case
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.overlap import confusion
 from attunet.metrics.results import EvaluatedRow, EvaluationResults, ModelScores
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.lock import writing
 from attunet.system.outputs import require_own_folder
-from attunet.system.pseudonyms import pseudonyms
 from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from attunet.benchmarks.evaluation.models import load_models
 from attunet.errors import InputError, RunError
-from attunet.system.environment import gpu_memory_used_mb
-from attunet.system.peak_memory import peak_resident_mb
+from attunet.system.environment import gpu_memory_used_mb, peak_resident_mb
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from attunet.export.build.parity import Parity
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
+from attunet.privacy.pseudonyms import Pseudonyms, pseudonyms
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store, open_store
@@ -28,7 +29,6 @@ from attunet.system.atomic_files import name_in_errors, write_file
 from attunet.system.environment import versions
 from attunet.system.lock import writing
 from attunet.system.private_folder import PrivateFolder
-from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.volumes.spec import LARGEST, MAX_SIDE, MULTIPLE, UNTOUCHED, Preprocessing
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from pathlib import Path
 from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding, InputError
 from attunet.export.runtime.origin import hash_of_files
+from attunet.privacy.audit_log import AuditLog
 from attunet.system.atomic_files import sha256
-from attunet.system.audit_log import AuditLog
 from attunet.version import __version__
 
 

@@ -84,7 +84,7 @@ def verify(model: Path | None, provider: str, key: Path | None, audit: Path | No
     """Run the small generated input that the artefact MODEL carries, and compare with the answer it got at export."""
     from attunet.export.artefact.signature import verify_signature
     from attunet.export.runtime.self_test import verify as run
-    from attunet.system.audit_log import verify_audit
+    from attunet.privacy.audit_log import verify_audit
 
     if (model is None) == (audit is None):
         raise click.UsageError("needs either MODEL or --audit LOG")

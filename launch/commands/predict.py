@@ -18,10 +18,10 @@ from attunet.io.readers import NOTHING
 from attunet.io.writers import write_map
 from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
+from attunet.privacy.audit_log import AuditLog
+from attunet.privacy.pseudonyms import claim, pseudonyms
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
-from attunet.system.audit_log import AuditLog
-from attunet.system.pseudonyms import claim, pseudonyms
 from attunet.volumes.model import Model
 from attunet.volumes.predict import MAX_MEGAPIXELS, attention_volumes
 from attunet.volumes.slices import VolumeSlices

@@ -13,8 +13,8 @@ from attunet.export.serve.client import Client
 from attunet.export.serve.formats import ModelDescription
 from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
 from attunet.launch.launcher import shard_of
+from attunet.privacy.pseudonyms import claim
 from attunet.sources.inputs import Input, find_inputs
-from attunet.system.pseudonyms import claim
 
 logger = logging.getLogger(__name__)
 

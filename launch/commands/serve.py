@@ -59,7 +59,7 @@ def serve_command(
     from attunet.export.serve.server import serve
     from attunet.export.serve.settings import Settings, check_reachable, read_token
     from attunet.export.serve.work.served_model import load_models
-    from attunet.system.audit_log import AuditLog
+    from attunet.privacy.audit_log import AuditLog
 
     limits["token"] = read_token(token_file) if token_file else None
     settings = Settings(**limits)

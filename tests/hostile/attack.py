@@ -21,7 +21,7 @@ from attunet.export.artefact import card as _card  # noqa: F401  # loaded before
 from attunet.launch.commands.inspect import describe
 from attunet.runs import ensemble as _ensemble  # noqa: F401
 from attunet.sources.case_files import DEFAULTS
-from attunet.system.peak_memory import peak_resident_mb
+from attunet.system.environment import peak_resident_mb
 
 SECONDS, GIGABYTE = 10, 2**30
 

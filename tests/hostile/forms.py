@@ -28,12 +28,12 @@ from attunet.io.archives import extract
 from attunet.io.dicom.organ_codes import read_codes
 from attunet.io.pictures.annotations import read_annotations
 from attunet.io.readers import read_mask, read_volume
+from attunet.privacy.audit_log import AuditLog, verify_audit
+from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.sources.find_cases import find_cases
-from attunet.sources.labelled import read_labelled
+from attunet.sources.labels.labelled import read_labelled
 from attunet.sources.splits import read_splits
 from attunet.store import open_store
-from attunet.system.audit_log import AuditLog, verify_audit
-from attunet.system.pseudonyms import Pseudonyms
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 900, (9, 7, 4)).astype(np.int16)

@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from attunet.system.environment import peak_resident_mb
 from attunet.system.launcher_variables import launcher_number
-from attunet.system.peak_memory import peak_resident_mb
 
 HOST_MESSAGES = ("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc")
 # OneDNN's only messages without memory

@@ -20,6 +20,7 @@ from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
 from attunet.preparation.write_store import build_store
+from attunet.privacy.pseudonyms import Pseudonyms, pseudonyms
 from attunet.sources.case_files import DEFAULTS, Source, SourceOptions
 from attunet.sources.splits import Splits, deal_folds
 from attunet.sources.unpack import is_archive, unpack
@@ -27,7 +28,6 @@ from attunet.store import Store, open_store
 from attunet.store_damage import damage
 from attunet.system.atomic_files import sha256, write_error
 from attunet.system.lock import beside, writing
-from attunet.system.pseudonyms import Pseudonyms, pseudonyms
 from attunet.system.workers import over_cases
 from attunet.version import __version__
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.find_cases import find_cases
-from attunet.sources.labelled import read_labelled, with_labelled
+from attunet.sources.labels.labelled import read_labelled, with_labelled
 from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.splits import Splits, read_splits
-from attunet.system.pseudonyms import Pseudonyms
 
 UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|validationdata|testdata")
 

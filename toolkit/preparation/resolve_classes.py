@@ -11,8 +11,8 @@ from attunet.io.pictures.images import is_jpeg
 from attunet.io.pictures.mask_colours import colour_name, common_indices, is_colour
 from attunet.preparation.case_facts import CaseFacts
 from attunet.sources.case_files import Source
-from attunet.sources.codings import classes_of_values, value_text
-from attunet.sources.grey_levels import (
+from attunet.sources.labels.codings import classes_of_values, value_text
+from attunet.sources.labels.grey_levels import (
     MAX_CLASS_GREYS,
     MAX_EDGE_SHARE,
     MIN_EDGE_GREYS,

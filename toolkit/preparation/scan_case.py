@@ -14,8 +14,8 @@ from attunet.errors import InputError
 from attunet.io.readers import NOTHING
 from attunet.preparation.case_facts import EROSIONS_MM, ORIENTATION, PERCENTILES, CaseFacts, ChannelIntensity
 from attunet.sources.case_files import CaseFiles, content_hash, without_names
-from attunet.sources.codings import label_values
-from attunet.sources.grey_levels import region_sizes
+from attunet.sources.labels.codings import label_values
+from attunet.sources.labels.grey_levels import region_sizes
 from attunet.sources.read_case import MaskOptions, read_image, read_labels
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing
 from attunet.volumes.postprocess import ONE_PART, eroded_shares, largest_shares

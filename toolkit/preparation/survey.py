@@ -11,7 +11,7 @@ from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.checks import check_cases, check_window
 from attunet.preparation.resolve_data import Resolved, resolve
 from attunet.sources.case_files import Source
-from attunet.sources.labelled import check_drawn
+from attunet.sources.labels.labelled import check_drawn
 from attunet.sources.patients import with_patients_of_headers
 from attunet.sources.splits import Splits
 

@@ -11,7 +11,7 @@ from attunet.classes import Classes
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, one_line
 from attunet.io.readers import files_of
-from attunet.sources.codings import choose_coding
+from attunet.sources.labels.codings import choose_coding
 from attunet.system.atomic_files import sha256
 
 MAX_DEPTH = 100  # of folders within each other

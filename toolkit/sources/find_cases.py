@@ -12,6 +12,7 @@ from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import COMPANIONS, is_readable
 from attunet.sources.case_files import DEFAULTS, CaseFiles, Source, SourceOptions, regular_files
+from attunet.sources.labels.several_masks import resolve_masks
 from attunet.sources.layouts.annotated import find_annotated
 from attunet.sources.layouts.by_role import find_bids, find_case_folders
 from attunet.sources.layouts.chaos import find_chaos_ct, find_chaos_mr
@@ -22,7 +23,6 @@ from attunet.sources.layouts.series import find_series_with_masks
 from attunet.sources.layouts.side_by_side import find_src_mask, find_suffixes
 from attunet.sources.layouts.two_folders import find_anywhere, find_folders
 from attunet.sources.patients import with_patients_of_names
-from attunet.sources.several_masks import resolve_masks
 
 # Endings of files beside the data, which are no case that could be missed
 NO_DATA = (

@@ -15,8 +15,8 @@ from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES, read_annotation
 from attunet.io.pictures.images import IMAGE_SUFFIXES, is_jpeg, require_black_and_white
 from attunet.io.readers import NOTHING, read_mask, read_volume
 from attunet.sources.case_files import files_in
-from attunet.sources.codings import to_indices
-from attunet.sources.grey_levels import snap
+from attunet.sources.labels.codings import to_indices
+from attunet.sources.labels.grey_levels import snap
 from attunet.sources.layouts.numbers import pair_by_number
 from attunet.volumes.geometry import orient, orientation_transform
 from attunet.volumes.volume import Volume

@@ -1,4 +1,6 @@
-"""The environment of a measurement: device, clocks, driver, versions, commit; no host name, user or path."""
+"""The environment of a measurement: device, clocks, driver, versions, commit; no host name, user or path. And the peak
+of its memory.
+"""
 
 import os
 import platform
@@ -133,3 +135,20 @@ def _output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def peak_resident_mb() -> float | None:
+    """Return the largest resident memory of this process so far, in 10^6 bytes; None on systems without it.
+
+    Linux: VmHWM. `getrusage` keeps the maximum of the parent across fork and exec, so a child of a large process would
+    look large.
+    """
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("VmHWM:")), None)

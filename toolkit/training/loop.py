@@ -14,10 +14,10 @@ from attunet.config import Config
 from attunet.device.accelerator import make_accelerator
 from attunet.errors import InputError
 from attunet.metrics.aggregate import describe_dice
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.checkpoint import Checkpoints
 from attunet.runs.run_folder import RunFolder
 from attunet.store import open_store
-from attunet.system.pseudonyms import pseudonyms
 from attunet.system.stop_signals import Stopped, StopSignals
 from attunet.training.processes.heartbeat import Heartbeat
 from attunet.training.processes.rank_log import RankLog

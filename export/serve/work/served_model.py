@@ -13,7 +13,7 @@ from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.serve.formats import ModelDescription
 from attunet.export.serve.work.shared_batches import SharedBatches
-from attunet.system.audit_log import AuditLog
+from attunet.privacy.audit_log import AuditLog
 from attunet.system.workers import usable_cores
 
 GPU_PROVIDERS = ("cuda", "tensorrt")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attunet.export.runtime.origin import hash_of_files
 from attunet.launch.commands.predict import predict
-from attunet.system.audit_log import verify_audit
+from attunet.privacy.audit_log import verify_audit
 
 
 def test_predict_records_the_estimates(sure: Path, artefact: Path, write_scan, tmp_path: Path) -> None:

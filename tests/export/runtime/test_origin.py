@@ -10,8 +10,8 @@ from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job, Work, predict_cohort
 from attunet.export.runtime.segmenter import Segmenter
+from attunet.privacy.audit_log import AuditLog, verify_audit
 from attunet.sources.inputs import Input
-from attunet.system.audit_log import AuditLog, verify_audit
 
 
 @pytest.fixture(scope="module")

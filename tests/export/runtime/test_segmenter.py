@@ -274,7 +274,7 @@ def test_loading_a_graph_computes_none_of_its_constants(save_artefact, graph):
     path = save_artefact("model.onnx", model.SerializeToString())
     code = (
         "import sys; from attunet.export.runtime.segmenter import Segmenter; "
-        "from attunet.system.peak_memory import peak_resident_mb; "
+        "from attunet.system.environment import peak_resident_mb; "
         "Segmenter(sys.argv[1], num_threads=1); print(peak_resident_mb())"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=120)

@@ -14,9 +14,9 @@ from attunet.export.runtime import cohort
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job
 from attunet.io.writers import write_labels
+from attunet.privacy.audit_log import AuditLog, verify_audit
 from attunet.sources.inputs import Input
 from attunet.system.atomic_files import sha256
-from attunet.system.audit_log import AuditLog, verify_audit
 
 
 def records(path: Path) -> list[dict]:

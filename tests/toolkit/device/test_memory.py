@@ -46,7 +46,7 @@ def test_a_step_without_memory_ends_with_what_to_change(small_store: Store, monk
         trainer.step(0)
 
 
-PEAK = "from attunet.system.peak_memory import peak_resident_mb; print(peak_resident_mb())"
+PEAK = "from attunet.system.environment import peak_resident_mb; print(peak_resident_mb())"
 
 
 def test_a_child_of_a_large_process_reports_its_own_peak() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from attunet.errors import InputError
 from attunet.io.readers import read_volume
-from attunet.system.peak_memory import peak_resident_mb
+from attunet.system.environment import peak_resident_mb
 
 
 @pytest.fixture

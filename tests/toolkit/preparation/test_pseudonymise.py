@@ -15,9 +15,9 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
 from attunet.preparation.prepare import prepare
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.sources.case_files import DEFAULTS, SourceOptions
 from attunet.store import open_store
-from attunet.system.pseudonyms import pseudonyms
 
 WARD = "Ward-Hopkins"
 NAMES = ("SMITHERS-Jane", "MILLERTON-Paul", "BAXTER-Mary", "QUINCY-Tom")

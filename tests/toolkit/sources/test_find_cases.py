@@ -7,8 +7,8 @@ import pytest
 from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
 from attunet.sources.case_files import SourceOptions
-from attunet.sources.codings import CHAOS_CODINGS, choose_coding, label_values, parse_classes, to_indices
 from attunet.sources.find_cases import LAYOUTS, find_cases
+from attunet.sources.labels.codings import CHAOS_CODINGS, choose_coding, label_values, parse_classes, to_indices
 
 
 def touch(folder: Path, *names: str) -> Path:

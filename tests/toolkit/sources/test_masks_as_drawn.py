@@ -12,7 +12,7 @@ from attunet.decisions import parse_choices
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.sources.case_files import SourceOptions
-from attunet.sources.codings import parse_classes
+from attunet.sources.labels.codings import parse_classes
 from attunet.store import Store
 
 Image = pytest.importorskip("PIL.Image")

@@ -13,9 +13,9 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.sources.case_files import MAX_DEPTH, SourceOptions
-from attunet.sources.codings import parse_classes
 from attunet.sources.find_cases import find_cases
-from attunet.sources.labelled import read_labelled
+from attunet.sources.labels.codings import parse_classes
+from attunet.sources.labels.labelled import read_labelled
 from attunet.sources.splits import read_splits
 
 LABELS = {"background": 0, "a": 1, "b": 2}

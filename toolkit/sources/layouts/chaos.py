@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
-from attunet.sources.codings import CHAOS_GREYS
+from attunet.sources.labels.codings import CHAOS_GREYS
 
 GREY_RANGES = ((0, 0), (55, 70), (110, 135), (175, 200), (240, 255))
 CT = Classes(("background", "liver"), (0, 255))

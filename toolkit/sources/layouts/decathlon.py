@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.fields import MAX_TEXT, Fields, parse_json
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
-from attunet.sources.labelled import with_labelled
+from attunet.sources.labels.labelled import with_labelled
 from attunet.sources.layouts.two_folders import matched
 
 DESCRIPTION = "dataset.json"

@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.io.nifti import nifti_shape
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
-from attunet.sources.codings import CHAOS_CODINGS
+from attunet.sources.labels.codings import CHAOS_CODINGS
 from attunet.sources.layouts.matching import by_stem, flat, match_masks, names_a_mask, once_each, without_mask_words
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
-from attunet.sources.codings import read_label_map
+from attunet.sources.labels.codings import read_label_map
 from attunet.sources.layouts.matching import (
     CHANNEL,
     by_stem,

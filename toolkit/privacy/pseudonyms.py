@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.privacy.hidden_names import HiddenNames
 from attunet.system.atomic_files import write_error, write_file, write_text
-from attunet.system.hidden_names import HiddenNames
 from attunet.system.lock import writing
 
 COLUMNS = ["name", "number"]

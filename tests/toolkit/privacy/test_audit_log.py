@@ -9,7 +9,7 @@ import os
 import pytest
 
 from attunet.errors import InputError
-from attunet.system.audit_log import AuditLog, verify_audit
+from attunet.privacy.audit_log import AuditLog, verify_audit
 
 
 def write(path, count: int, start: int = 0) -> None:

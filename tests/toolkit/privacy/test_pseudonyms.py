@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from attunet.errors import InputError, RunError
+from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.system.plain_text import printable
-from attunet.system.pseudonyms import Pseudonyms
 
 ADD = """
 import sys
-from attunet.system.pseudonyms import Pseudonyms
+from attunet.privacy.pseudonyms import Pseudonyms
 print(Pseudonyms(sys.argv[1], []).numbers_of([f"name-{n}" for n in range(int(sys.argv[2]), int(sys.argv[2]) + 40)]))
 """
 

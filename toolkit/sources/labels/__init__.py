@@ -1,0 +1,1 @@
+"""Label values of masks: which class each stands for, and which classes a case's masks have."""
