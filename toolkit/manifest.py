@@ -11,7 +11,7 @@ from attunet.classes import IGNORE_LABEL, Classes
 from attunet.errors import Finding, InputError
 from attunet.fields import MAX_PATH, Fields, Rule, is_file_name, read_json, shown
 from attunet.io.reading import MAX_VOXELS, checked_affine
-from attunet.sources.case_files import joined_hash
+from attunet.system.atomic_files import joined_hash
 
 SCHEMA = 3
 MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"

@@ -12,9 +12,9 @@ from pathlib import Path
 from attunet.decisions import Choices
 from attunet.errors import InputError
 from attunet.fields import read_json
-from attunet.sources.case_files import content_hash, joined_hash
+from attunet.sources.case_files import content_hash
 from attunet.sources.inputs import Input
-from attunet.system.atomic_files import write_text
+from attunet.system.atomic_files import joined_hash, write_text
 
 REMEDY = "remove it, or choose another folder"
 

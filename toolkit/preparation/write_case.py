@@ -14,9 +14,9 @@ from attunet.errors import InputError
 from attunet.fields import Fields, JsonObject, read_json
 from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
-from attunet.sources.case_files import CaseFiles, joined_hash, without_names
+from attunet.sources.case_files import CaseFiles, without_names
 from attunet.sources.read_case import MaskOptions, read_case
-from attunet.system.atomic_files import name_in_errors, sha256
+from attunet.system.atomic_files import joined_hash, name_in_errors, sha256
 from attunet.volumes.geometry import place
 from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels

@@ -5,7 +5,7 @@ from pathlib import Path
 from attunet.models.torch_network import TorchNetwork
 from attunet.runs.ensemble import EnsembleNetwork, load_runs
 from attunet.runs.load_run import TrainedRun
-from attunet.sources.case_files import joined_hash
+from attunet.system.atomic_files import joined_hash
 from attunet.volumes.model import NetworkModel
 
 

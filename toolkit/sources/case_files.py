@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, one_line
 from attunet.io.readers import files_of
 from attunet.sources.labels.codings import choose_coding
-from attunet.system.atomic_files import sha256
+from attunet.system.atomic_files import joined_hash, sha256
 
 MAX_DEPTH = 100  # of folders within each other
 
@@ -185,8 +185,3 @@ def content_hash(path: Path) -> str:
         return joined_hash([sha256(file) for file in files_of(path)])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
-
-
-def joined_hash(hashes: Sequence[str]) -> str:
-    """Join the hashes of an image's files to one; the hash of a single file is returned as it is."""
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
