@@ -22,6 +22,7 @@ class Origin:
     """The predictions that were learned from."""
 
     checkpoint: str  # its SHA-256
+    store: str  # SHA-256 of its manifest
     classes: tuple[str, ...]
     preprocessing: str  # SHA-256 of its fields
     postprocessing: str  # in words; the Dice is that of the label maps after it
@@ -36,7 +37,14 @@ class Origin:
     def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["Origin"]:
         """One for each different network of an ensemble; of a single run one."""
         return [
-            cls(run.checkpoint_sha256[0], run.classes.names, run.spec.sha256, postprocessing.words, asdict(section))
+            cls(
+                run.checkpoint_sha256[0],
+                run.store_sha256,
+                run.classes.names,
+                run.spec.sha256,
+                postprocessing.words,
+                asdict(section),
+            )
             for section in run.sections
         ]
 
@@ -49,6 +57,7 @@ class Origin:
         at.require("schema", lambda v: v == SCHEMA, f"the schema {SCHEMA} of this attunet")
         return cls(
             at.text("checkpoint"),
+            at.text("store"),
             tuple(at.text_list("classes")),
             at.text("preprocessing"),
             at.text("postprocessing"),
@@ -57,9 +66,10 @@ class Origin:
 
     def difference(self, other: "Origin") -> str:
         """The first thing besides the checkpoint in which two differ, in words; empty if there is none."""
-        for name in ("classes", "preprocessing", "model", "postprocessing"):
+        for name in ("classes", "preprocessing", "model", "postprocessing", "store"):
             if getattr(self, name) != getattr(other, name):
-                return {"model": "network", "postprocessing": "post-processing"}.get(name, name)
+                words = {"model": "network", "postprocessing": "post-processing", "store": "data set"}
+                return words.get(name, name)
         return ""
 
 

@@ -80,6 +80,7 @@ def _fields(case: LearnedCase):
         ({"preprocessing": "0" * 64}, "preprocessing differs"),
         ({"model": {"name": "attention_unet"}}, "network differs"),
         ({"postprocessing": "some other"}, "post-processing differs"),
+        ({"store": "0" * 64}, "data set differs"),
     ],
 )
 def test_runs_of_another_kind_are_refused(
