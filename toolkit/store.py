@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -176,6 +177,12 @@ class Store:
         labelled = [c for c in self.cases if c.labelled]
         train = [c.name for c in labelled if c.patient not in held_out | set(self.splits.test)]
         return train, [c.name for c in labelled if c.patient in held_out]
+
+    def seen_cases(self, hashes: Iterable[str]) -> set[str]:
+        """Cases of the patients of whom a model has seen an image; hashes: of the files or voxels of what it saw."""
+        known = frozenset(hashes)
+        patients = {case.patient for case in self.cases if known & {case.image_sha256, case.content_sha256}}
+        return {case.name for case in self.cases if case.patient in patients}
 
     def files_of(self, name: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The image files and the mask files of a case; a pseudonymised store finds them by their SHA-256.

@@ -30,12 +30,23 @@ class Parent:
         name: of the run or file.
         arguments: of `attunet train`.
         words: the same as they stand in results, without folders.
+        seen: hashes of the images that the weights have seen, as far as they are known.
     """
 
     name: str = ""
     sha256: str = ""
     arguments: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+
+    def check_left_out(self, store: Store, fold: int) -> None:
+        """Raises InputError if the weights have seen a case, or a patient, that a fold leaves out."""
+        seen = store.seen_cases(self.seen) if self.seen else ()
+        if both := [case for case in store.split(fold)[1] if case in seen]:
+            raise InputError(
+                f"--init: {self.name} must not have seen the cases that are left out, but it was trained on "
+                f"{', '.join(both)} of fold {fold}, or on their patients; name another model or --folds"
+            )
 
     def check_same(self, run: TrainedRun) -> None:
         """Raises InputError if a run started from other weights."""
@@ -61,7 +72,8 @@ def start_from(init: str | Path | None, init_classes: str) -> Parent:
     if init_classes:
         parse_renamed(init_classes)
     arguments = ("--init", str(Path(init).resolve()), *renamed)
-    return Parent(weights.name, weights.sha256, arguments, ("--init", weights.name, *renamed))
+    words = ("--init", weights.name, *renamed)
+    return Parent(weights.name, weights.sha256, arguments, words, tuple(weights.seen or ()))
 
 
 @dataclass(frozen=True)
@@ -101,12 +113,14 @@ class Grid:
         so that early results can be compared.
 
         Raises:
-            InputError: for a fold without training cases, recipes of one name, and settings of the seed.
+            InputError: for a fold without training cases or with cases that the parent has seen, recipes of one name,
+                and settings of the seed.
         """
         folds = list(range(store.num_folds)) if self.folds is None else list(dict.fromkeys(self.folds))
         for fold in folds:
             if not store.split(fold)[0]:
                 raise InputError(f"{store.path}: fold {fold} has no labelled training case")
+            self.parent.check_left_out(store, fold)
         if any(setting.replace(" ", "").startswith("run.seed=") for setting in self.settings):
             raise InputError("--set: must not set run.seed, which --seeds counts from 0")
         runs = []

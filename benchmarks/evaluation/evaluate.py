@@ -183,8 +183,7 @@ def _evaluate_cases(
     kept: folder for images and label maps, which a report shows.
     """
     results: list[list[CaseResult]] = [[] for _ in models]
-    hashes = [(case.patient, {case.image_sha256, case.content_sha256}) for case in store.cases]
-    seen = [{patient for patient, own in hashes if own & one.training_hashes} for one in models]
+    seen = [store.seen_cases(one.training_hashes) for one in models]
     predictions = Predictions()
     for number, case in enumerate(cases, start=1):
         labelled = read_labelled_case(store, case.name)
@@ -197,7 +196,7 @@ def _evaluate_cases(
             predictions.add(one.label, case.name, indices)
             save_prediction(kept / case.name / f"prediction-{index}.npz", indices, labelled.volume, store.spec)
             first = indices if first is None else first
-            is_seen, metrics = case.patient in seen[index], labelled.metrics(indices)
+            is_seen, metrics = case.name in seen[index], labelled.metrics(indices)
             agreement = confusion(indices, first, len(store.classes))
             results[index].append(CaseResult(case.name, case.patient, is_seen, metrics, agreement, milliseconds))
             logger.info(f"[{number}/{len(cases)}] {results[index][-1].words(one.label)}")

@@ -174,7 +174,8 @@ def _description(state: RunState, part: str) -> dict[str, str]:
         "classes": list(state.classes.names),
         "parent": state.lineage and {"name": state.lineage.parent, "sha256": state.lineage.sha256},
     }
-    return {"attunet": json.dumps(facts)}
+    seen = {"seen": state.seen_hashes} if part == "average" else {}  # for trainings that start from this file
+    return {"attunet": json.dumps(facts | seen)}
 
 
 def _tensor_writer(tensors: dict[str, torch.Tensor], about: dict[str, str]) -> Callable[[Path], object]:

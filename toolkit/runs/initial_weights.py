@@ -32,6 +32,7 @@ class InitialWeights:
         num_channels: channels of its images, without context slices.
         classes: names of its classes, the background first.
         channels: names of its channels; empty where they are not known.
+        seen: hashes of the files and voxels of all images that it has seen; None where they are not known.
     """
 
     name: str
@@ -42,6 +43,7 @@ class InitialWeights:
     num_channels: int
     classes: list[str]
     channels: Sequence[str] = ()
+    seen: Sequence[str] | None = None
 
 
 def read_initial_weights(source: str | Path) -> InitialWeights:
@@ -85,6 +87,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         num_channels=at.whole("num_channels", 1),
         classes=at.text_list("classes"),
         channels=at.text_list("channels"),
+        seen=at.text_list("seen") if "seen" in at.data else None,
     )
 
 

@@ -1,6 +1,7 @@
 """The contents of a checkpoint's `state.json`: what a run is trained on, with which settings, and how far it is."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -48,8 +49,9 @@ class RunState:
         fold: the fold that is left out; "all" for none.
         training_cases: case name to SHA-256 of its image.
         training_labels: case name to SHA-256 of its labels.
-        training_voxels: hashes of the voxels of the training cases, which are the same in any file.
-        held_out: labelled cases that are not trained on.
+        training_voxels: hashes of the voxels of the training cases, which are the same in any file; with `--init` also
+            the hashes of files and voxels of all that the parent has seen, through any number of generations.
+        held_out: labelled cases that neither this training nor its parent has seen.
         drawn: partially labelled training case to the names of its drawn classes, joined by commas.
         readings: case name to SHA-256 of how the store reads its files.
         data_tier: where the slices were kept at the start; the order of the samples depends on it.
@@ -86,14 +88,27 @@ class RunState:
 
     @classmethod
     def at_start(
-        cls, store: Store, training: list[str], held_out: list[str], fold: int | Literal["all"], config: ResolvedConfig
+        cls,
+        store: Store,
+        training: list[str],
+        held_out: list[str],
+        fold: int | Literal["all"],
+        config: ResolvedConfig,
+        seen_before: Iterable[str] = (),
     ) -> "RunState":
         """Return the state of a run before its first step.
+
+        Args:
+            held_out: cases that the fold leaves out.
+            seen_before: hashes of what the initial weights were trained on.
 
         Example:
             >>> RunState.at_start(store, ["01", "02"], ["03"], 0, config).step  # doctest: +SKIP
         """
         cases = {case: store.case(case) for case in training}
+        voxels = {case.content_sha256 for case in cases.values()}
+        of_parent = set(seen_before) - voxels
+        seen = store.seen_cases(of_parent) if of_parent else ()
         return cls(
             config=config,
             preprocessing=store.preprocessing,
@@ -104,12 +119,17 @@ class RunState:
             fold=fold,
             training_cases={name: case.image_sha256 for name, case in cases.items()},
             training_labels={name: case.label_sha256 or "" for name, case in cases.items()},
-            training_voxels=sorted({case.content_sha256 for case in cases.values()}),
-            held_out=held_out,
+            training_voxels=sorted(voxels | of_parent),
+            held_out=[case for case in held_out if case not in seen],
             readings={name: store.reading_sha256(name) for name in training},
             channels=list(store.channels),
             drawn={name: ",".join(case.drawn) for name, case in cases.items() if case.drawn is not None},
         )
+
+    @property
+    def seen_hashes(self) -> list[str]:
+        """Hashes of the files and voxels of all images that the weights have seen."""
+        return sorted({*self.training_cases.values(), *self.training_voxels})
 
     def to_json(self) -> dict[str, object]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -98,7 +98,10 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         _check_same_weights(start, weights, request.init_classes)
         weights = None
     config = _resolve(request, weights, cases, accelerator, start)
-    state = RunState.at_start(store, cases, held_out, request.fold, config)
+    seen_before = start.state.training_voxels if start is not None else weights.seen if weights is not None else None
+    state = RunState.at_start(store, cases, held_out, request.fold, config, seen_before or ())
+    if weights is not None and accelerator.is_main_process:
+        _log_seen(weights, [case for case in held_out if case not in state.held_out])
     if start is not None:
         start.state.check_same_training(state, start.path)
         if start.state.finished:
@@ -106,7 +109,7 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
                 logger.info(f"{request.folder.path}: this training is finished ({start.state.step} steps)")
             return None
     trainer, lineage = _make_trainer(request, cases, config, accelerator, stack, start, weights)
-    validator = Validator(store, held_out, accelerator, config.optim, trainer.gradient.class_weights)
+    validator = Validator(store, state.held_out, accelerator, config.optim, trainer.gradient.class_weights)
     is_planned = start is None and config.run.minutes > 0
     if start is not None:
         _restore(trainer, start)
@@ -117,6 +120,14 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         log_duration(trainer, validator, request.folder)
     state = dataclasses.replace(state, config=trainer.config, data_tier=trainer.loader.tier, lineage=lineage)
     return Training(trainer, validator, state, cases, is_planned)
+
+
+def _log_seen(weights: InitialWeights, seen: list[str]) -> None:
+    """Name the cases of the fold that the parent was trained on, or say that nobody knows them."""
+    if weights.seen is None:
+        logger.warning(f"it is not known which cases {weights.name} was trained on; scores of them would be too good")
+    elif seen:
+        logger.warning(f"{weights.name} was trained on {', '.join(seen)}, or on their patients; they count as seen")
 
 
 def _make_trainer(

@@ -461,21 +461,25 @@ def test_scores_are_estimated_from_one_case(small_store: Store, tmp_path: Path) 
 def test_every_training_starts_from_the_model_of_init(compare, folder: Path, tmp_path: Path) -> None:
     weights = next((folder / "default/unet/seed-0/fold-0/checkpoints").glob("step-*")) / "average.safetensors"
     tuned = tmp_path / "tuned"
-    done = compare("--folds", "1", "--init", weights, out=tuned)
+    done = compare("--folds", "0", "--init", weights, out=tuned)
     assert done.code == 0, done.err
-    lineage = load_run(tuned / "default/unet/seed-0/fold-1").lineage
+    lineage = load_run(tuned / "default/unet/seed-0/fold-0").lineage
     assert lineage is not None
     assert lineage.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert "--init average.safetensors" in json.loads((tuned / "results.json").read_text())["commands"][1]
-    assert "training default" not in compare("--folds", "1", "--init", weights, out=tuned).out
+    assert "training default" not in compare("--folds", "0", "--init", weights, out=tuned).out
     for options, words in (
         ((), "started from the weights of average.safetensors, this comparison wants fresh weights (--init)"),
         (("--init-classes", "a=b"), "--init-classes: needs --init"),
         (("--init", tmp_path / "none"), "must be a run, a checkpoint or a .safetensors file"),
     ):
-        done = compare("--folds", "1", *options, out=tuned)
+        done = compare("--folds", "0", *options, out=tuned)
         assert done.code == 2
         assert words in done.err
+    done = compare("--folds", "1", "--init", weights, out=tmp_path / "seen")
+    assert done.code == 2
+    assert "must not have seen the cases that are left out, but it was trained on" in done.err
+    assert not (tmp_path / "seen").exists()
 
 
 def test_a_recipe_s_file_may_not_lead_out_of_the_folder(attunet, small_store, tmp_path: Path) -> None:

@@ -53,6 +53,25 @@ def test_an_artefact_names_the_parent_of_its_weights_by_hash(
     assert started in attunet("inspect", tmp_path / "child.onnx").out.splitlines()
 
 
+@pytest.mark.slow
+def test_what_the_parent_has_seen_is_left_out_nowhere(
+    attunet, succeed, run: Path, small_store: Store, tmp_path: Path
+) -> None:
+    model, child, artefact = load_run(run).config.model, tmp_path / "child", tmp_path / "child.onnx"
+    options = (f"--model={model.name}", "--init", run, *set_options(f"model.depth={model.depth} optim.epochs=1"))
+    trained = succeed("train", small_store.path, child, "--fold=1", *options)
+    left_out = small_store.split(1)[1]
+    assert f"{run.name} was trained on {', '.join(left_out)}, or on their patients; they count as seen" in trained.out
+    assert "left out  nothing" in attunet("inspect", child).out
+    succeed("export", child, artefact, "--parity-cases", 1, "--all-components")
+    dice = read_artefact(artefact).dice_at_export
+    assert dice is not None
+    assert dice["cases"] == "training"
+    succeed("evaluate", small_store.path, child, artefact, "--fold", 1, "--out", tmp_path / "out")
+    for row in json.loads((tmp_path / "out/results.json").read_text())["models"]:
+        assert (row["seen_cases"], row["dice"]["mean"]) == (left_out, None)
+
+
 def test_an_ensemble_names_the_checkpoint_of_every_member(succeed, run: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         shutil.copytree(run, tmp_path / "both" / name)

@@ -1,11 +1,14 @@
 """A training starts from another model: classes by name, other channels and context, parts that keep their weights."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from small_trainings import small_config
 
 from attunet.classes import Classes
@@ -16,6 +19,7 @@ from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, parse_renamed, read_initial_weights
 from attunet.runs.lineage import Lineage
 from attunet.runs.load_run import load_run
+from attunet.runs.run_model import open_run
 from attunet.store import Store
 from attunet.training.loop import train
 from attunet.training.optimization import freeze
@@ -215,6 +219,50 @@ def test_what_is_frozen_stays_and_what_is_carried_learns_slowly(small_store: Sto
         if name.startswith("encoder.") or not (name.startswith("head.") or "running" in name or "tracked" in name):
             assert torch.equal(value, before[name]), name
     assert not torch.equal(after["head.weight"][0], before["head.weight"][0])
+
+
+def test_what_the_parent_has_seen_is_seen_for_every_generation(
+    small_store: Store, tmp_path: Path, log_lines: list[str]
+) -> None:
+    config = small_config("optim.epochs=0.2 model.depth=2")
+    left_out = [set(small_store.split(fold)[1]) for fold in range(3)]
+    train(small_store.path, tmp_path / "parent", config, fold=0)
+    parent = load_run(tmp_path / "parent")
+    assert set(read_initial_weights(parent.checkpoint / "average.safetensors").seen or ()) == {
+        *parent.training_cases.values(),
+        *parent.training_voxels,
+    }
+    log_lines.clear()
+    train(small_store.path, tmp_path / "child", config, fold=1, init=tmp_path / "parent")
+    names = ", ".join(case for case in small_store.split(1)[1])
+    assert f"warning: parent was trained on {names}, or on their patients; they count as seen" in log_lines
+    assert not any("Dice" in line for line in log_lines)
+    train(small_store.path, tmp_path / "child", config, fold=1, resume="require")
+    child = open_run(tmp_path / "child")
+    assert load_run(tmp_path / "child").held_out == []
+    assert small_store.seen_cases([*child.training_cases.values(), *child.training_voxels]) == set.union(*left_out)
+    train(small_store.path, tmp_path / "grandchild", config, fold=0, init=tmp_path / "child")
+    assert load_run(tmp_path / "grandchild").held_out == []  # the child alone has seen the cases of fold 0
+
+
+def test_what_the_parent_has_not_seen_stays_left_out(small_store: Store, tmp_path: Path, log_lines: list[str]) -> None:
+    config = small_config("optim.epochs=0.2 model.depth=2")
+    train(small_store.path, tmp_path / "parent", config, fold=0)
+    train(small_store.path, tmp_path / "child", config, fold=0, init=tmp_path / "parent")
+    assert load_run(tmp_path / "child").held_out == small_store.split(0)[1]
+    assert not any("was trained on" in line for line in log_lines)
+
+
+def test_a_file_that_does_not_know_its_cases_is_named(small_store: Store, tmp_path: Path, log_lines: list[str]) -> None:
+    config = small_config("optim.epochs=0.2 model.depth=2")
+    train(small_store.path, tmp_path / "parent", config, fold=0)
+    with safe_open(load_run(tmp_path / "parent").checkpoint / "average.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["attunet"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    del about["seen"]
+    save_file(tensors, tmp_path / "given.safetensors", {"attunet": json.dumps(about)})
+    train(small_store.path, tmp_path / "child", config, fold=1, init=tmp_path / "given.safetensors")
+    assert any("it is not known which cases given.safetensors was trained on" in line for line in log_lines)
 
 
 def test_what_is_not_the_parents_is_trained_in_a_frozen_encoder() -> None:
