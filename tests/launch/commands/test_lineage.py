@@ -1,8 +1,10 @@
 """From the scans' hashes to the artefact's."""
 
+import json
 import shutil
 from pathlib import Path
 
+import pytest
 from small_trainings import set_options
 
 from attunet.export.artefact.artefact_file import read_artefact
