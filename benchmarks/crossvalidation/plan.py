@@ -68,6 +68,7 @@ def start_from(init: str | Path | None, init_classes: str) -> Parent:
             raise InputError("--init-classes: needs --init")
         return Parent()
     weights = read_initial_weights(init)
+    weights.warn_if_cases_are_unknown()
     renamed = ("--init-classes", init_classes) if init_classes else ()
     if init_classes:
         parse_renamed(init_classes)

@@ -1,5 +1,6 @@
 """Weights of another model as the start of a training."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from attunet.runs.lineage import Lineage
 from attunet.runs.read_checkpoint import step_folders
 from attunet.system.atomic_files import require_regular, sha256, verify_folder
 from attunet.volumes.spec import PreprocessSpec
+
+logger = logging.getLogger(__name__)
 
 AVERAGE = "average.safetensors"
 
@@ -44,6 +47,10 @@ class InitialWeights:
     classes: list[str]
     channels: Sequence[str] = ()
     seen: Sequence[str] | None = None
+
+    def warn_if_cases_are_unknown(self) -> None:
+        if self.seen is None:
+            logger.warning(f"it is not known which cases {self.name} was trained on; scores of them would be too good")
 
 
 def read_initial_weights(source: str | Path) -> InitialWeights:

@@ -124,9 +124,8 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
 
 def _log_seen(weights: InitialWeights, seen: list[str]) -> None:
     """Name the cases of the fold that the parent was trained on, or say that nobody knows them."""
-    if weights.seen is None:
-        logger.warning(f"it is not known which cases {weights.name} was trained on; scores of them would be too good")
-    elif seen:
+    weights.warn_if_cases_are_unknown()
+    if seen:
         logger.warning(f"{weights.name} was trained on {', '.join(seen)}, or on their patients; they count as seen")
 
 
