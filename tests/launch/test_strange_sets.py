@@ -98,7 +98,7 @@ def test_crops_of_two_modalities_with_values_of_their_own(succeed, tmp_path: Pat
     model, said = trained(succeed, tmp_path, source, 20)
     assert any("spacing 1 mm, window 64 × 64 pixels" in line and "Anterior, Posterior" in line for line in said)
     succeed("predict", model, root / "imagesTs", tmp_path / "predicted")
-    (path,) = (tmp_path / "predicted").iterdir()
+    (path,) = (tmp_path / "predicted").glob("[!.]*")
     assert path.name == "crop_000.nii.gz"
     assert set(np.unique(np.asarray(nib.load(path).dataobj))) == {0, 3, 200}
     succeed("predict", model, root / "imagesTs/crop_000_0000.nii.gz", tmp_path / "one.nii.gz")
@@ -114,7 +114,7 @@ def test_modalities_along_a_fourth_axis(succeed, tmp_path: Path) -> None:
     model, _ = trained(succeed, tmp_path, tmp_path / "crops", 20)
     assert open_store(tmp_path / "store").spec.num_channels == 2
     succeed("predict", model, tmp_path / "crops/imagesTs", tmp_path / "predicted")
-    (path,) = (tmp_path / "predicted").iterdir()
+    (path,) = (tmp_path / "predicted").glob("[!.]*")
     given = nib.load(tmp_path / "crops/imagesTs/crop_000.nii.gz")
     assert (path.name, nib.load(path).shape) == ("crop_000.nii.gz", given.shape[:3])
 
@@ -136,7 +136,7 @@ def test_photographs_with_smoothed_masks(succeed, tmp_path: Path) -> None:
     assert any("spacing as it is, window 96 × 96 pixels" in line for line in said)
     assert any("[mask-greys]" in line for line in said)
     succeed("predict", model, tmp_path / "photos/images", tmp_path / "predicted")
-    paths = sorted((tmp_path / "predicted").iterdir())
+    paths = sorted((tmp_path / "predicted").glob("[!.]*"))
     assert [path.name for path in paths] == [f"Bild {index} ä.png" for index in range(4)]
     for path in paths:
         photograph = Image.open(tmp_path / "photos/images" / f"{path.stem}.jpg")
