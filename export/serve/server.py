@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ BACKLOG = 128  # connections that are accepted at once, before the first of them
 
 
 def serve(settings: Settings, load: Callable[[], Mapping[str, ServedModel]]) -> None:
-    """Serve models until SIGTERM or SIGINT comes; requests that run then are finished.
+    """Serve models until SIGTERM, SIGINT or SIGHUP comes; requests that run then are finished.
 
     Args:
         load: gives the models by name; called when the address is taken.
@@ -84,6 +85,15 @@ class _Server(uvicorn.Server):
         # Their tracebacks may quote a file; the guard logs errors
         for library in ("uvicorn", "asyncio"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        hangup = signal.getsignal(signal.SIGHUP)  # which uvicorn leaves alone
+        if hangup != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            super().run(sockets)
+        finally:
+            signal.signal(signal.SIGHUP, hangup)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
