@@ -125,7 +125,7 @@ class Work:
         Raises:
             InputError: the label map is of another model or scan.
         """
-        if job.input.is_refused or not is_finished(job.write, job.input, self.model.sha256):
+        if not is_finished(job.write, job.input, self.model.sha256):
             return False
         return all(path.exists() for path in job.maps) and (self.audit is None or self.audit.has(job.write))
 

@@ -43,12 +43,12 @@ def origin_of(scan: Input, model_sha256: str) -> Origin:
 
 
 def is_finished(labels: Path, scan: Input, model_sha256: str) -> bool:
-    """True where a label map is there, False where none is.
+    """True where the scan's label map is there; False where none is, and for a scan that is refused when it is read.
 
     Raises:
         InputError: the label map is of another model, scan or interpretation, or nothing says what it is of.
     """
-    if not labels.exists():
+    if scan.is_refused or not labels.exists():
         return False
     if not _file(labels).exists():
         raise InputError(f"{labels}: is there, and no file says which model and scan it is of: {REMEDY}")

@@ -43,7 +43,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
         claim(output)
         sha256 = described["sha256"]
-        waiting = [(one, labels) for one, labels in jobs if one.is_refused or not is_finished(labels, one, sha256)]
+        waiting = [(one, labels) for one, labels in jobs if not is_finished(labels, one, sha256)]
         failed = sum(threads.map(partial(_fails, client, described), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
