@@ -47,7 +47,10 @@ def serve(settings: Settings, load: Callable[[], Mapping[str, ServedModel]]) -> 
                 logger.info(f"model {name}: {text}")
             host, port = listening.getsockname()[:2]
             logger.info(f"serving at http://{f'[{host}]' if ':' in host else host}:{port}")
-            _Server(Service(settings, models, folder)).run(sockets=[listening])
+            server = _Server(Service(settings, models, folder))
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+                signal.signal(signal.SIGHUP, server.handle_exit)  # uvicorn handles SIGTERM and SIGINT alone
+            server.run(sockets=[listening])
             logger.info("stopped")
 
 
@@ -85,15 +88,6 @@ class _Server(uvicorn.Server):
         # Their tracebacks may quote a file; the guard logs errors
         for library in ("uvicorn", "asyncio"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        hangup = signal.getsignal(signal.SIGHUP)  # which uvicorn leaves alone
-        if hangup != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(signal.SIGHUP, self.handle_exit)
-        try:
-            super().run(sockets)
-        finally:
-            signal.signal(signal.SIGHUP, hangup)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
