@@ -30,6 +30,7 @@ class Case:
         source_sha256: path -> SHA-256 of each of these files.
         content_sha256: hash of the image's voxels, the same in any file format and order of the channels.
         drawn: names of the classes that were drawn; None for all.
+        voxels_per_class: voxels of each class in the mask; empty without labels.
         label_mapping: value in the mask -> class index; None without labels.
         label_values: the label value of each mask file's foreground; empty where the masks' own values count.
         arrays_sha256: name of each of its arrays -> SHA-256 of the file.
@@ -50,6 +51,7 @@ class Case:
     label_mapping: dict[int, int] | None
     label_values: tuple[int, ...] = ()
     drawn: tuple[str, ...] | None = None
+    voxels_per_class: tuple[int, ...] = ()
     arrays_sha256: dict[str, str] = field(default_factory=dict)
     folder: str = ""
 
@@ -116,6 +118,7 @@ def _case(at: Fields, classes: Classes) -> Case:
         content_sha256=at.text("content_sha256"),
         label_mapping=_mapping(at, len(classes)) if labels else None,
         drawn=_drawn(at, classes),
+        voxels_per_class=at.get("voxels_per_class", Rule(int, 0, MAX_VOXELS, length=len(classes))) if labels else (),
         label_values=tuple(f.whole("value", 1) for f in labels if "value" in f),
         arrays_sha256=_arrays(at, (IMAGE, LABEL) if labels else (IMAGE,)),
     )

@@ -133,6 +133,11 @@ class Store:
         drawn = self.case(name).drawn
         return np.array([True, *(drawn is None or label in drawn for label in self.classes.foreground)])
 
+    def classes_without_voxels(self, cases: Iterable[str]) -> tuple[str, ...]:
+        """The foreground classes that the masks of these cases nowhere have."""
+        counts = [self.case(name).voxels_per_class for name in cases]
+        return tuple(name for index, name in enumerate(self.classes.foreground, 1) if not any(c[index] for c in counts))
+
     def reading_sha256(self, name: str) -> str:
         """SHA-256 of how a case's files are read; other labels or images may come of the same files."""
         case = self.case(name)

@@ -102,6 +102,8 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     state = RunState.at_start(store, cases, held_out, request.fold, config, seen_before or ())
     if weights is not None and accelerator.is_main_process:
         _log_seen(weights, [case for case in held_out if case not in state.held_out])
+    if (missing := store.classes_without_voxels(cases)) and accelerator.is_main_process:
+        logger.warning(f"no training case has {', '.join(missing)}: what the network says of it means nothing")
     if start is not None:
         start.state.check_same_training(state, start.path)
         if start.state.finished:

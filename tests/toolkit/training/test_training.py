@@ -189,6 +189,21 @@ def test_an_oblong_window_is_trained_with(log_lines: list[str], tmp_path: Path, 
     assert {row["event"] for row in read_metrics(tmp_path / "run")} >= {"validation", "native"}
 
 
+def test_a_class_that_no_training_case_has_is_named(log_lines: list[str], tmp_path: Path, write_case) -> None:
+    write_case(tmp_path / "source", "01-T2SPIR", seed=1)
+    for number in (2, 3):
+        write_case(tmp_path / "source", f"{number:02d}-T2SPIR", seed=number, values=(0, 1, 2, 3, 0))
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=3)
+    only = next(fold for fold in range(3) if store.split(fold)[1] == ["01-T2SPIR"])
+    for fold in (only, (only + 1) % 3):
+        log_lines.clear()
+        train(store.path, tmp_path / f"run-{fold}", small_config("optim.epochs=0.4"), fold=fold)
+        named = (
+            f"warning: no training case has {store.classes.foreground[3]}: what the network says of it means nothing"
+        )
+        assert (named in log_lines) == (fold == only)
+
+
 def test_two_trainings_in_one_process_may_differ_in_precision(small_store: Store, tmp_path: Path) -> None:
     for precision in ("no", "bf16"):
         run = tmp_path / precision
