@@ -5,7 +5,7 @@ A command passes most of its options on under their names, `**options: Value`.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,15 @@ PROVIDERS, PRECISIONS = ("cpu", "cuda", "tensorrt", "openvino"), ("fp32", "fp16"
 PATH = click.Path(path_type=Path)
 MODEL, PROVIDER, PRECISION = click.Choice(list(MODELS)), click.Choice(PROVIDERS), click.Choice(PRECISIONS)
 DEVICE = click.Choice(["cpu", "cuda"])
+
+
+def check_computes(models: Sequence[Path], providers: Sequence[str], device: str) -> None:
+    """Refuse a provider where no model is an artefact, and a device where none is a run: it would change nothing."""
+    given = [provider for provider in providers if provider != "cpu"]
+    if given and all(path.is_dir() for path in models):
+        raise InputError(f"--provider {given[0]}: computes artefacts, and {models[0]} is of runs: give --device")
+    if device != "cpu" and all(path.is_file() for path in models):
+        raise InputError(f"--device {device}: computes runs, and {models[0]} is an artefact: give --provider")
 
 
 class Number(click.FloatRange):

@@ -29,10 +29,20 @@ def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
     return False
 
 
-def label_map(scan: Input, folder: Path, dicom_seg: bool) -> Path:
-    """The file of an input's label map in a folder."""
-    known = suffixes_for(scan.files)
-    return folder / f"{scan.name}{'.dcm' if dicom_seg and '.dcm' in known else known[0]}"
+def label_maps(inputs: Sequence[Input], output: Path, *, is_one: bool, dicom_seg: bool) -> list[Path]:
+    """The file of each input's label map.
+
+    Args:
+        output: the file of the only input where `is_one`, else the folder of all.
+        dicom_seg: label maps of DICOM series become DICOM SEG. Raises InputError where none would.
+    """
+    known = [suffixes_for(one.files) for one in inputs]
+    endings = [".dcm" if dicom_seg and ".dcm" in each else each[0] for each in known]
+    files = [output] if is_one else [output / f"{one.name}{end}" for one, end in zip(inputs, endings, strict=True)]
+    if dicom_seg and not any(file.suffix.lower() == ".dcm" for file in files):
+        why = f"{output} must end in .dcm" if is_one and ".dcm" in known[0] else "no input is a DICOM series"
+        raise InputError(f"--dicom-seg: {why}")
+    return files
 
 
 def warn_left_out(source: Path, text: str, *, is_hidden: bool = False) -> None:

@@ -16,8 +16,9 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING
 from attunet.io.writers import write_map
-from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
+from attunet.launch.commands.label_maps import check_output, label_maps, warn_left_out, writing_label_maps
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
+from attunet.launch.options import check_computes
 from attunet.privacy.audit_log import AuditLog
 from attunet.privacy.pseudonyms import claim, pseudonyms
 from attunet.sources.inputs import find_inputs
@@ -83,10 +84,10 @@ def predict(
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
         maps = [f"attention-{number}" for number in range(1, predictor.num_gates + 1)] if attention else []
         maps += [UNCERTAINTY] if confidence.uncertainty else []
-        jobs = []
-        for one in inputs:
-            labels = output if is_one else label_map(one, output, dicom_seg)
-            jobs.append(Job(one, labels, codes, tuple(map_file(labels, kind) for kind in maps)))
+        jobs = [
+            Job(one, labels, codes, tuple(map_file(labels, kind) for kind in maps))
+            for one, labels in zip(inputs, label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg), strict=True)
+        ]
         _check_files(jobs, audit)
         if is_one:
             _predict_one(work, jobs[0])
@@ -111,6 +112,7 @@ def _load_model(path: Path, provider: str, device: str, public_key: Path | None,
     """The model on this process's GPU, or with its share of the CPU threads, as `accelerate launch` divides them."""
     if not path.exists():
         raise InputError(f"{path}: no such run or artefact")
+    check_computes([path], [provider], device)
     return load_model(
         path,
         provider=provider,

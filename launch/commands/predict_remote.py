@@ -11,7 +11,7 @@ from attunet.export.runtime.origin import is_finished, origin_of
 from attunet.export.serve.answer import Answer
 from attunet.export.serve.client import Client
 from attunet.export.serve.formats import ModelDescription
-from attunet.launch.commands.label_maps import check_output, label_map, warn_left_out, writing_label_maps
+from attunet.launch.commands.label_maps import check_output, label_maps, warn_left_out, writing_label_maps
 from attunet.launch.launcher import shard_of
 from attunet.privacy.pseudonyms import claim
 from attunet.sources.inputs import Input, find_inputs
@@ -34,12 +34,14 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     inputs = find_inputs(
         source, described["channels"], channels=described["channel_names"], note=partial(warn_left_out, source)
     )
-    if check_output(source, inputs, output):
+    is_one = check_output(source, inputs, output)
+    jobs = list(zip(inputs, label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg), strict=True))
+    if is_one:
         inputs[0].check()
         _segment(client, described["name"], inputs[0], output)
         return
     number, count = shard_of()
-    jobs = [(one, label_map(one, output, dicom_seg)) for one in inputs][number::count]
+    jobs = jobs[number::count]
     with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
         claim(output)
         sha256 = described["sha256"]

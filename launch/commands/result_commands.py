@@ -15,6 +15,7 @@ from attunet.launch.options import (
     PROVIDERS,
     SECONDS,
     Value,
+    check_computes,
     moved_source_option,
     pseudonymise_option,
     several,
@@ -44,6 +45,7 @@ def evaluate(store: Path, models: tuple[Path, ...], out: Path, **options: Value)
     from attunet.benchmarks.evaluation.results_table import summary_table
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
+    check_computes(models, options["providers"], options["device"])
     results = run(store, models, out, **options)
     click.echo(summary_table(results))
     click.echo(f"written to {out}: results.json, results.md, plots/")

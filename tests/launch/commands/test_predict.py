@@ -184,6 +184,15 @@ def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
     for output in ("out.dcm", "out.nii.gz"):
         succeed("predict", run, tmp_path / "dicom/one", tmp_path / output)
     succeed("predict", run, tmp_path / "dicom", tmp_path / "many", "--dicom-seg")
+    nifti = small_store.source_root / "01-T2SPIR-src.nii.gz"
+    for scan, output, why in (
+        (tmp_path / "dicom/one", tmp_path / "other.nii.gz", "other.nii.gz must end in .dcm"),
+        (nifti, tmp_path / "other.nii.gz", "no input is a DICOM series"),
+        (nifti.parent, tmp_path / "other", "no input is a DICOM series"),
+    ):
+        done = attunet("predict", run, scan, output, "--dicom-seg")
+        assert (done.code, output.exists()) == (2, False)
+        assert f"--dicom-seg: {why}" in done.err.replace(f"{tmp_path}/", "")
     expected = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
     assert expected.any()
     for path in (tmp_path / "out.dcm", tmp_path / "many/one.dcm", tmp_path / "many/two.dcm"):
@@ -208,6 +217,21 @@ def test_a_label_map_comes_back_in_the_inputs_format(succeed, run: Path, small_s
         mask = read_mask(tmp_path / f"out{suffix}")
         np.testing.assert_array_equal(mask.data[0], expected)
         np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-4)
+
+
+def test_a_provider_or_device_that_would_change_nothing_is_refused(
+    attunet, run: Path, artefact: Path, small_store: Store, scan: Path, tmp_path: Path
+) -> None:
+    for model, option, why in (
+        (run, ("--provider", "openvino"), f"--provider openvino: computes artefacts, and {run} is of runs"),
+        (artefact, ("--device", "cuda"), f"--device cuda: computes runs, and {artefact} is an artefact"),
+    ):
+        for call in (
+            ("predict", model, scan, tmp_path / "out.nii.gz"),
+            ("evaluate", small_store.path, model, "--out", tmp_path / "e"),
+        ):
+            done = attunet(*call, *option)
+            assert (done.code, why in done.err, (tmp_path / "e").exists()) == (2, True, False), done.err
 
 
 def test_tf32_is_for_cuda_alone() -> None:
