@@ -59,6 +59,13 @@ def test_the_refusal_lists_number_description_and_slices(three: Path) -> None:
     assert "4711" not in line
 
 
+def test_slices_with_a_series_uid_each_get_advice_of_their_own(tmp_path: Path, add_series) -> None:
+    for number in range(3):
+        add_series(tmp_path, str(number), volume_of(number, (20, 16, 1)), SeriesNumber="4", SeriesDescription="T2")
+    with pytest.raises(InputError, match="give all slices the same SeriesInstanceUID"):
+        read_volume(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("wanted", "lowest", "slices"), [("4", 100, 4), ("t2", 100, 4), ("7", 200, 5), ("scout", 0, 1)]
 )

@@ -108,8 +108,10 @@ def several_series(files: Sequence[Path]) -> str | None:
         return None
     shown = ", ".join(one.line() for one in series[:MAX_LISTED])
     more = f" and {len(series) - MAX_LISTED} more" if len(series) > MAX_LISTED else ""
+    changed = "; if an anonymiser gave each slice of one series a UID, give all slices the same SeriesInstanceUID"
+    advice = changed if len(series) == len(files) > 2 else ""
     options = "choose one with --series NUMBER or --series TEXT of its description"
-    return f"holds {len(series)} DICOM series; {options}: {shown}{more}"
+    return f"holds {len(series)} DICOM series; {options}: {shown}{more}{advice}"
 
 
 def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path]:
