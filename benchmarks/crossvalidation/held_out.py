@@ -22,7 +22,7 @@ from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.fields import JsonObject, parse_json
 from attunet.metrics.aggregate import is_score, mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
-from attunet.runs.learned_cases import Origin, is_learned, write_learned_cases
+from attunet.runs.learned_cases import ObservedModel, is_learned, write_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_model import run_model
@@ -74,11 +74,11 @@ def score_run(planned: PlannedRun, store: Store, postprocessings: Sequence[Postp
     facts |= {"readings": readings}
     scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
-    origin = Origin.of(run, store.preprocessing.postprocessing)
-    if missing or not is_learned(path, origin):
+    observed = ObservedModel.of(run, store.preprocessing.postprocessing)
+    if missing or not is_learned(path, observed):
         new, learned = _score(run_model(run, predicting_device()), run, store, missing)
         scores |= new
-        write_learned_cases(path, origin, learned)
+        write_learned_cases(path, observed, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
     return HeldOut(path, scores)
 

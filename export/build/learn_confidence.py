@@ -8,7 +8,7 @@ from attunet.confidence.estimator import Estimator, LearnedCase, learn
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.ensemble import ensemble_of
-from attunet.runs.learned_cases import Origin, learned_runs, read_learned_cases
+from attunet.runs.learned_cases import ObservedModel, learned_runs, read_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_folder import is_snapshots
 from attunet.runs.run_model import run_model
@@ -32,7 +32,7 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
     Raises:
         InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
     """
-    runs = _runs_like(folder, Origin.of_members(run, postprocessing))
+    runs = _runs_like(folder, ObservedModel.of_members(run, postprocessing))
     snapshots = is_snapshots(run.path)
     if snapshots:
         logger.warning("confidence of the snapshots is learned on single networks")
@@ -42,7 +42,7 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
     return estimator
 
 
-def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
+def _runs_like(folder: Path, models: Sequence[ObservedModel]) -> list[Path]:
     """The runs of the networks that are exported; of one recipe each."""
     runs = list(learned_runs(folder)) if folder.is_dir() else []
     if not runs:
@@ -52,11 +52,11 @@ def _runs_like(folder: Path, origins: Sequence[Origin]) -> list[Path]:
         )
     there = {path: read_learned_cases(path)[0] for path in runs}
     like = []
-    for origin in origins:
-        of_network = [path for path in runs if not there[path].difference(origin)]
+    for model in models:
+        of_network = [path for path in runs if not there[path].difference(model)]
         if not of_network:
-            path = next((p for p in runs if there[p].difference(origin) == "post-processing"), runs[0])
-            difference = there[path].difference(origin)
+            path = next((p for p in runs if there[p].difference(model) == "post-processing"), runs[0])
+            difference = there[path].difference(model)
             raise InputError(
                 f"{path}: confidence must be learned from runs like the exported one, but the {difference} differs"
             )

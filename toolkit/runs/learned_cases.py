@@ -18,8 +18,8 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The predictions that were learned from."""
+class ObservedModel:
+    """A model whose predictions of held-out cases an estimator learns from."""
 
     checkpoint: str  # its SHA-256
     store: str  # SHA-256 of its manifest
@@ -29,12 +29,12 @@ class Origin:
     model: JsonObject  # the section `[model]` of the run's configuration
 
     @classmethod
-    def of(cls, run: TrainedRun, postprocessing: Postprocessing) -> "Origin":
+    def of(cls, run: TrainedRun, postprocessing: Postprocessing) -> "ObservedModel":
         """That of a run's predictions."""
         return cls.of_members(run, postprocessing)[0]
 
     @classmethod
-    def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["Origin"]:
+    def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["ObservedModel"]:
         """One for each different network of an ensemble; of a single run one."""
         return [
             cls(
@@ -52,7 +52,7 @@ class Origin:
         return {"schema": SCHEMA, **asdict(self), "classes": list(self.classes)}
 
     @classmethod
-    def from_json(cls, at: Fields) -> "Origin":
+    def from_json(cls, at: Fields) -> "ObservedModel":
         """Raises InputError for anything that `to_json` would not have written."""
         at.require("schema", lambda v: v == SCHEMA, f"the schema {SCHEMA} of this attunet")
         return cls(
@@ -64,7 +64,7 @@ class Origin:
             dict(at.inner("model").data),
         )
 
-    def difference(self, other: "Origin") -> str:
+    def difference(self, other: "ObservedModel") -> str:
         """The first thing besides the checkpoint in which two differ, in words; empty if there is none."""
         for name in ("classes", "preprocessing", "model", "postprocessing", "store"):
             if getattr(self, name) != getattr(other, name):
@@ -73,23 +73,23 @@ class Origin:
         return ""
 
 
-def write_learned_cases(run: Path, origin: Origin, cases: Mapping[str, LearnedCase]) -> None:
+def write_learned_cases(run: Path, model: ObservedModel, cases: Mapping[str, LearnedCase]) -> None:
     """Writes the cases of a run, by name."""
-    content = {**origin.to_json(), "cases": {name: case.to_json() for name, case in cases.items()}}
+    content = {**model.to_json(), "cases": {name: case.to_json() for name, case in cases.items()}}
     write_text(run / FILE, json.dumps(content, allow_nan=False) + "\n")
 
 
-def read_learned_cases(run: Path) -> tuple[Origin, dict[str, LearnedCase]]:
+def read_learned_cases(run: Path) -> tuple[ObservedModel, dict[str, LearnedCase]]:
     """The cases of a run, by name. Raises InputError for a file that is missing or not of `write_learned_cases`."""
     at = read_json(run / FILE)
     cases = at.inner("cases")
-    return Origin.from_json(at), {name: LearnedCase.from_json(cases.inner(name)) for name in cases.data}
+    return ObservedModel.from_json(at), {name: LearnedCase.from_json(cases.inner(name)) for name in cases.data}
 
 
-def is_learned(run: Path, origin: Origin) -> bool:
+def is_learned(run: Path, model: ObservedModel) -> bool:
     """True if the file is there and of this checkpoint and post-processing."""
     try:
-        return read_learned_cases(run)[0] == origin
+        return read_learned_cases(run)[0] == model
     except InputError:
         return False
 

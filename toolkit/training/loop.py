@@ -22,7 +22,8 @@ from attunet.system.stop_signals import Stopped, StopSignals
 from attunet.training.processes.heartbeat import Heartbeat
 from attunet.training.processes.rank_log import RankLog
 from attunet.training.progress.journal import Journal
-from attunet.training.start import Request, Resume, Training, describe_run, headline, open_training
+from attunet.training.resume import Resume
+from attunet.training.start import Request, Training, describe_run, headline, open_training
 from attunet.training.time_plan import validation_interval
 from attunet.training.verification import Verification
 

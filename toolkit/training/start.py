@@ -14,20 +14,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from attunet.config import Config, ResolvedConfig
-from attunet.device.accelerator import of_first_process
 from attunet.errors import InputError
 from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, read_initial_weights
 from attunet.runs.lineage import Lineage
-from attunet.runs.read_checkpoint import (
-    STATE,
-    Checkpoint,
-    check_tensors,
-    load_optimizer,
-    newest_checkpoint,
-    read_checkpoint,
-)
+from attunet.runs.read_checkpoint import Checkpoint
 from attunet.runs.run_folder import RunFolder
 from attunet.runs.run_state import RunState
 from attunet.store import Store
@@ -36,13 +28,12 @@ from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.optimization import peak_rate
 from attunet.training.resolve_auto import resolve_auto
+from attunet.training.resume import Resume, check_same_weights, find_start, restore, with_kept_plan, without_epochs
 from attunet.training.time_plan import log_duration, plan_steps_in_minutes
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
 logger = logging.getLogger(__name__)
-
-Resume = Literal["never", "require", "auto"]
 
 
 @dataclass(frozen=True)
@@ -90,12 +81,12 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     if not cases:
         raise InputError(f"{store.path}: fold {request.fold} leaves no labelled case to train on")
     check_sizes(store, [*cases, *held_out])  # before memory is reserved for the slices that the manifest claims
-    start = _find_start(request.folder, request.resume, accelerator)
+    start = find_start(request.folder, request.resume, accelerator)
     if request.init_classes and request.init is None:
         raise InputError("--init-classes: needs --init")
     weights = read_initial_weights(request.init) if request.init is not None else None
     if start is not None and weights is not None:
-        _check_same_weights(start, weights, request.init_classes)
+        check_same_weights(start, weights, request.init_classes)
         weights = None
     config = _resolve(request, weights, cases, accelerator, start)
     seen_before = start.state.training_voxels if start is not None else weights.seen if weights is not None else None
@@ -114,7 +105,7 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     validator = Validator(store, state.held_out, accelerator, config.optim, trainer.gradient.class_weights)
     is_planned = start is None and config.run.minutes > 0
     if start is not None:
-        _restore(trainer, start)
+        restore(trainer, start)
         state = dataclasses.replace(state, step=start.state.step, best=start.state.best)
     elif is_planned:
         plan_steps_in_minutes(trainer, validator, request.folder, request.began)
@@ -174,89 +165,12 @@ def _resolve(
     """Resolve the configuration: `[data]` of the store, no "auto", the width of initial weights, epochs by time."""
     config = dataclasses.replace(request.config, data=request.store.data_config)
     if start is not None:
-        config = _with_kept_plan(config, start.state.config.run.minutes, accelerator)
+        config = with_kept_plan(config, start.state.config.run.minutes, accelerator)
     elif config.run.minutes:
-        config = _without_epochs(config)
+        config = without_epochs(config)
     if weights is not None and config.model.base_width == "auto":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.base_width))
     return resolve_auto(config, request.store, cases, accelerator, start.state.config if start is not None else None)
-
-
-def _with_kept_plan(config: Config, minutes: float, accelerator: Accelerator) -> Config:
-    """Keep the plan of a run that is resumed: its number of steps, if it or this call has a time, and its minutes.
-
-    minutes: the time for which the run was planned; 0 for none.
-    """
-    given, epochs = config.run.minutes, config.optim.epochs
-    plan = f"its plan for {minutes:g} minutes" if minutes else "its number of steps, made without a time"
-    in_vain = ""
-    if given not in (0, minutes):
-        in_vain = f"run.minutes={given:g}"
-    elif minutes and not given and not isinstance(epochs, str):
-        in_vain = f"optim.epochs={epochs:g}"
-    if in_vain and accelerator.is_main_process:
-        logger.info(f"{in_vain} changes nothing: a resumed training keeps {plan}")
-    kept = _without_epochs(config) if given or minutes else config
-    return dataclasses.replace(kept, run=dataclasses.replace(kept.run, minutes=minutes))
-
-
-def _without_epochs(config: Config) -> Config:
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs="auto"))
-
-
-def _find_start(folder: RunFolder, resume: Resume, accelerator: Accelerator) -> Checkpoint | None:
-    start = newest_checkpoint(folder.checkpoints) if accelerator.is_main_process else None
-    # Rank 0 decides: another machine may see an older state of shared storage
-    path = of_first_process(start.path if start is not None else None)
-    if path is not None and start is None:
-        start = read_checkpoint(path)
-    if start is None and resume == "require":
-        raise InputError(
-            f"{folder.path}: --resume needs a checkpoint, and there is none (use --resume=auto to start or continue)"
-        )
-    if start is not None and resume == "never":
-        raise InputError(
-            f"{folder.path}: has a training (step {start.state.step}); continue it with --resume or name another folder"
-        )
-    return start
-
-
-def _check_same_weights(start: Checkpoint, weights: InitialWeights, renamed: Mapping[str, str]) -> None:
-    """Raise InputError if a run did not start from these weights, with these names of its classes."""
-    lineage = start.state.lineage
-    if lineage is None or lineage.sha256 != weights.sha256:
-        there = "fresh weights" if lineage is None else f"the weights of {lineage.parent} ({lineage.sha256[:12]})"
-        raise InputError(
-            f"--init: {start.path} began with {there}, and {weights.name} holds others ({weights.sha256[:12]}); leave "
-            "--init out to continue, or name another folder"
-        )
-    for new, parent in renamed.items():
-        if lineage.classes.get(new) != parent:
-            raise InputError(
-                f"--init-classes: {start.path} began with {lineage.classes.get(new, 'fresh weights')} for {new}, got "
-                f"{parent}; leave it out to continue, or name another folder"
-            )
-
-
-def _restore(trainer: Trainer, start: Checkpoint) -> None:
-    """Put a checkpoint into a new trainer. Raises InputError if it does not fit the training."""
-    path, step, scaler = start.path, start.state.step, trainer.accelerator.scaler
-    if step > trainer.total_steps:
-        raise InputError(
-            f"{path / STATE}: step: must be at most the training's {trainer.total_steps} steps, got {step}"
-        )
-    check_tensors(start.tensors["model"], trainer.network.state_dict(), path / "model.safetensors")
-    trainer.network.load_state_dict(start.tensors["model"])
-    trainer.average.network.load_state_dict(start.tensors["average"])
-    if step == 0:  # the start of a planned training: neither the optimizer nor the scaler has worked
-        check_tensors(start.tensors["optimizer"], {}, path / "optimizer.safetensors")
-        return
-    load_optimizer(trainer.optimizer, trainer.network, start.tensors["optimizer"], path / "optimizer.safetensors")
-    if scaler is not None:
-        saved, names = start.state.scaler or {}, sorted(scaler.state_dict())
-        if sorted(saved) != names:
-            raise InputError(f"{path / STATE}: scaler: must have {', '.join(names)}, got {', '.join(saved) or 'none'}")
-        scaler.load_state_dict(saved)
 
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:

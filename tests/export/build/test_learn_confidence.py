@@ -25,19 +25,19 @@ from attunet.export.build.graph import export_graph  # noqa: E402
 from attunet.export.build.learn_confidence import learn_confidence  # noqa: E402
 from attunet.models import SegmentationNetwork  # noqa: E402
 from attunet.runs.ensemble import EnsembleNetwork, ensemble_of  # noqa: E402
-from attunet.runs.learned_cases import FILE, Origin, read_learned_cases, write_learned_cases  # noqa: E402
+from attunet.runs.learned_cases import FILE, ObservedModel, read_learned_cases, write_learned_cases  # noqa: E402
 from attunet.runs.load_run import load_run  # noqa: E402
 
 Learned = Callable[..., list[LearnedCase]]
 
 
 @pytest.fixture(scope="module")
-def origin(run: Path, small_store: Store) -> Origin:
-    return Origin.of(load_run(run), small_store.preprocessing.postprocessing)
+def origin(run: Path, small_store: Store) -> ObservedModel:
+    return ObservedModel.of(load_run(run), small_store.preprocessing.postprocessing)
 
 
 @pytest.fixture
-def table(tmp_path: Path, origin: Origin, learned_cases: Learned) -> Path:
+def table(tmp_path: Path, origin: ObservedModel, learned_cases: Learned) -> Path:
     """A cross-validation's folder with the learned cases of two folds."""
     cases = learned_cases(12)
     for fold in range(2):
@@ -84,7 +84,7 @@ def _fields(case: LearnedCase):
     ],
 )
 def test_runs_of_another_kind_are_refused(
-    run: Path, table: Path, tmp_path: Path, origin: Origin, change: dict, words: str
+    run: Path, table: Path, tmp_path: Path, origin: ObservedModel, change: dict, words: str
 ) -> None:
     for path in table.glob(f"*/*/*/*/{FILE}"):
         _, cases = read_learned_cases(path.parent)
@@ -185,7 +185,7 @@ def test_the_runtime_observes_the_disagreement(save_artefact, small_store: Store
 
 
 def test_an_ensemble_of_seeds_learns_from_ensembles_of_each_fold(
-    run: Path, tmp_path: Path, origin: Origin, small_store: Store, caplog: pytest.LogCaptureFixture
+    run: Path, tmp_path: Path, origin: ObservedModel, small_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = [tmp_path / f"table/demo/unet/seed-{seed}/fold-0" for seed in range(2)]
     for path in paths:
@@ -202,7 +202,7 @@ def test_an_ensemble_of_seeds_learns_from_ensembles_of_each_fold(
 
 
 def test_an_ensemble_of_both_networks_wants_runs_of_both(
-    run: Path, table: Path, origin: Origin, small_store: Store
+    run: Path, table: Path, origin: ObservedModel, small_store: Store
 ) -> None:
     single = load_run(run)
     other = dataclasses.replace(single.config.model, base_width=12)
