@@ -32,7 +32,7 @@ from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.read_contents import read_contents
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.runs.learned_cases import Origin, read_learned_cases
+from attunet.runs.learned_cases import ObservedModel, read_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_model import open_run
 from attunet.store import Store, open_store
@@ -81,7 +81,7 @@ def check_learned_cases(run: Path, store: Store, results: dict) -> None:
     and the features that the run's model shows.
     """
     origin, cases = read_learned_cases(run)
-    assert origin == Origin.of(load_run(run), store.preprocessing.postprocessing)
+    assert origin == ObservedModel.of(load_run(run), store.preprocessing.postprocessing)
     assert list(cases) == store.split(0)[1]
     scores = results["methods"][0]["scores"]["dice"]["per_case"]
     for name, case in cases.items():
