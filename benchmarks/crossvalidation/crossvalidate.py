@@ -13,14 +13,13 @@ from attunet.benchmarks.crossvalidation.plan import Grid, Parent, PlannedRun, mi
 from attunet.benchmarks.crossvalidation.results import keep_cases, results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
 from attunet.benchmarks.evaluation.commands import preparing_command
-from attunet.benchmarks.evaluation.plots import make_folder
 from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.load_run import load_run
 from attunet.store import Store, open_store
 from attunet.system.lock import writing
-from attunet.system.outputs import require_own_folder
+from attunet.system.outputs import remove_results, require_own_folder
 from attunet.system.stop_signals import Stopped, StopSignals
 from attunet.volumes.spec import LARGEST, UNTOUCHED
 
@@ -159,12 +158,12 @@ def _score(
     """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
     own = store.preprocessing.postprocessing
     postprocessings = [own, *(other for other in (LARGEST, UNTOUCHED) if every_postprocessing and other != own)]
-    scored = {run.key: score_run(run, store, postprocessings) for run in plan}
-    if not any(scored.values()):
+    if not any(progress_of(run.path)[1] for run in plan):
         if failed:
             raise RunError(f"{out}: {failed}")
         raise InputError(f"{out}: none of {len(plan)} trainings is finished")
-    make_folder(out)
+    remove_results(out)  # first: scoring replaces the label maps of the cases
+    scored = {run.key: score_run(run, store, postprocessings) for run in plan}
     keep_cases(out, store, scored)
     methods = methods_of(scored, postprocessings)
     commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]

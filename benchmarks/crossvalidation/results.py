@@ -35,6 +35,7 @@ from attunet.runs.run_model import open_run, run_model
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
+from attunet.system.outputs import RESULTS
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def write_results(out: Path, results: CrossvalidationResults, methods: Sequence[
     """Draws the worst organs, notes where their pictures are, and writes everything.
     methods: in the order of the results.
     """
+    (out / "plots").mkdir(exist_ok=True)
     files = file_names(f"{method.recipe}={method.model}" for method in methods)
     for method, row in zip(methods, results["methods"], strict=True):
         worst = row["worst_organ"]
@@ -98,9 +100,9 @@ def write_results(out: Path, results: CrossvalidationResults, methods: Sequence[
                 logger.warning(f"no picture of the worst organ: {error}")
                 is_drawn = False
             worst["picture"] = place if is_drawn else None
-    write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
+    write_text(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")  # last: a folder with it is whole
     logger.info(f"written to {out}: results.json, results.md, plots/")
 
 

@@ -17,7 +17,7 @@ from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
-from attunet.system.outputs import require_own_folder
+from attunet.system.outputs import remove_results, require_own_folder
 from attunet.system.plain_text import printable_line, table_cell
 
 logger = logging.getLogger(__name__)
@@ -164,6 +164,8 @@ def _export(
             path = folder / f"{precision}{'-whole' if whole else ''}.onnx"
             try:
                 if pseudonymise or not _is_of(path, loaded.checkpoint_sha256):
+                    if path.exists():
+                        remove_results(folder.parent)  # of the artefact that is replaced
                     export_run(
                         run,
                         path,

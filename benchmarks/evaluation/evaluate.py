@@ -16,17 +16,18 @@ from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import evaluation_details
 from attunet.benchmarks.evaluation.memory import peak_memory_mb
 from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models, time_networks
-from attunet.benchmarks.evaluation.plots import Predictions, draw_evaluation, make_folder
+from attunet.benchmarks.evaluation.plots import Predictions, draw_evaluation
 from attunet.benchmarks.evaluation.results_table import markdown
 from attunet.benchmarks.evaluation.saved_cases import (
     ATTENTION_CASES,
     limit_images,
-    new_cases,
+    require_own_cases,
     save_attention,
     save_case,
     save_prediction,
     worst_first,
 )
+from attunet.benchmarks.evaluation.saved_cases import FOLDER as CASES
 from attunet.benchmarks.evaluation.scores import CaseResult, compare, score_row, volume_times
 from attunet.benchmarks.evaluation.timing import Timings, predict_from_file
 from attunet.channels import check_channels
@@ -41,7 +42,7 @@ from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.lock import writing
-from attunet.system.outputs import require_own_folder
+from attunet.system.outputs import RESULTS, new_results, require_own_folder
 from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
@@ -127,32 +128,33 @@ def evaluate_loaded(
     cases = _cases(opened, fold)
     for one in loaded:
         _check_fit(one.model, one.path, opened)
-    with new_cases(out) as kept:
-        by_model, predictions = _evaluate_cases(loaded, opened, cases, kept)
-        _keep_worst(loaded, by_model, opened, kept)
-    make_folder(out)
-    timings = time_networks(loaded, seconds, batch_sizes)
-    names, classes = [case.name for case in cases], opened.classes
-    results: EvaluationResults = {
-        "schema": SCHEMA,
-        "environment": environment(),
-        "store": {"name": opened.name, "fold": fold, "cases": names, "classes": classes.to_json()},
-        "models": [
-            _row(one, score_row(scored, classes), volume_times(scored), times)
-            for one, scored, times in zip(loaded, by_model, timings, strict=True)
-        ],
-        "comparisons": [
-            compare(by_model[0], other, (loaded[0].label, one.label))
-            for other, one in zip(by_model[1:], loaded[1:], strict=True)
-        ],
-    }
-    results = nan_to_null(results)
-    write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    write_text(out / "results.md", markdown(results))
-    arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
-    details = evaluation_details(opened, cases, loaded, arguments, is_hidden=is_hidden)
-    write_text(out / DETAILS, json.dumps(nan_to_null(details), indent=1) + "\n")
-    draw_evaluation(out / "plots", results, loaded, predictions, opened)
+    require_own_cases(out)
+    with new_results(out) as new:
+        by_model, predictions = _evaluate_cases(loaded, opened, cases, new / CASES)
+        _keep_worst(loaded, by_model, opened, new / CASES)
+        timings = time_networks(loaded, seconds, batch_sizes)
+        names, classes = [case.name for case in cases], opened.classes
+        results: EvaluationResults = {
+            "schema": SCHEMA,
+            "environment": environment(),
+            "store": {"name": opened.name, "fold": fold, "cases": names, "classes": classes.to_json()},
+            "models": [
+                _row(one, score_row(scored, classes), volume_times(scored), times)
+                for one, scored, times in zip(loaded, by_model, timings, strict=True)
+            ],
+            "comparisons": [
+                compare(by_model[0], other, (loaded[0].label, one.label))
+                for other, one in zip(by_model[1:], loaded[1:], strict=True)
+            ],
+        }
+        results = nan_to_null(results)
+        write_text(new / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_text(new / "results.md", markdown(results))
+        arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
+        details = evaluation_details(opened, cases, loaded, arguments, is_hidden=is_hidden)
+        write_text(new / DETAILS, json.dumps(nan_to_null(details), indent=1) + "\n")
+        (new / "plots").mkdir()
+        draw_evaluation(new / "plots", results, loaded, predictions, opened)
     return results
 
 

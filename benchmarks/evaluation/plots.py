@@ -11,7 +11,6 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.benchmarks.evaluation.results_table import model_label
-from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
@@ -40,17 +39,6 @@ class Predictions:
         return np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(shape)
 
 
-def make_folder(out: Path) -> None:
-    """Creates a folder with the subfolder plots/, and deletes the plots of an earlier evaluation."""
-    try:
-        (out / "plots").mkdir(parents=True, exist_ok=True)
-        if (out / "results.json").exists():
-            for picture in (out / "plots").glob("*.png"):
-                picture.unlink()
-    except OSError as error:
-        raise InputError(f"{out}: cannot be created as a folder: {error.strerror}") from None
-
-
 def draw_evaluation(
     folder: Path, results: EvaluationResults, models: Sequence[EvaluatedModel], predictions: Predictions, store: Store
 ) -> None:
@@ -70,7 +58,6 @@ def draw_evaluation(
         _draw_outlines(folder / f"outlines_{name}.png", labelled, models, predictions, store)
         if number == 0:
             _draw_attention(folder, labelled, models, predictions)
-    logger.info(f"plots: {folder}")
 
 
 def _draw_figures(folder: Path, rows: dict[str, EvaluatedRow], store: Store) -> None:

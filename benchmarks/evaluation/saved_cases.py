@@ -7,11 +7,9 @@ room; of pictures X along a row and Y from the bottom up.
 
 import logging
 import re
-import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase
 from attunet.metrics.aggregate import mean
 from attunet.system.atomic_files import require_regular, write_file
-from attunet.system.lock import beside
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
 from attunet.volumes.model import Model
 from attunet.volumes.predict import attention_volumes
@@ -73,24 +70,10 @@ class SavedCase:
         return np.where(np.isin(labels, self.undrawn), 0, labels)
 
 
-@contextmanager
-def new_cases(out: Path) -> Iterator[Path]:
-    """A folder to save cases in, which replaces `out/cases` at the end; nothing is left of it after an error.
-
-    Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans.
-    """
+def require_own_cases(out: Path) -> None:
+    """Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans."""
     if foreign := next((file for file in (out / FOLDER).rglob("*") if not _is_saved(file)), None):
         raise InputError(f"{foreign}: is of no evaluation, which would replace it; name another folder than {out}")
-    partial = beside(out, ".", f".{FOLDER}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out / FOLDER, ignore_errors=True)
-        partial.rename(out / FOLDER)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _is_saved(path: Path) -> bool:

@@ -21,8 +21,8 @@ from attunet.metrics.aggregate import is_score
 from attunet.metrics.overlap import confusion
 from attunet.metrics.results import CrossvalidationResults, EvaluatedRow, EvaluationResults, MethodRow, Metric, Score
 from attunet.runs.run_folder import read_metrics
+from attunet.system.outputs import RESULTS
 
-RESULTS = "results.json"
 EVALUATION, CROSSVALIDATION = 1, 3  # schemas of results.json
 MAX_NAMED = 8  # missing trainings
 

@@ -9,10 +9,10 @@ from attunet.benchmarks.report.bundles import HOW_TO_INSTALL, load_bundles, miss
 from attunet.benchmarks.report.case_data import CaseData, case_data, choose_cases
 from attunet.benchmarks.report.contents import Contents
 from attunet.benchmarks.report.figures import figures
-from attunet.benchmarks.report.read_contents import RESULTS, damaged, read_contents
+from attunet.benchmarks.report.read_contents import damaged, read_contents
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
 from attunet.system.atomic_files import write_error, write_text
-from attunet.system.outputs import require_ending
+from attunet.system.outputs import RESULTS, require_ending
 from attunet.system.plain_text import printable
 from attunet.version import __version__
 

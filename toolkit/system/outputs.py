@@ -1,10 +1,18 @@
 """Outputs that a command may write: a result takes the place of an older one of its own kind alone."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from attunet.errors import InputError
 from attunet.fields import read_json
+
+RESULTS = "results.json"
+BESIDE_RESULTS = ("plots/*.png", "results.md", "details.json", "benchmark.json", "benchmark.md", "report.html")
 
 Product = Literal["a store", "a run", "an evaluation", "a cross-validation", "label maps"]
 
@@ -24,7 +32,7 @@ def require_own_folder(out: Path, own: Product) -> None:
 
 
 def _held(folder: Path) -> str:
-    results = folder / "results.json"
+    results = folder / RESULTS
     if (folder / "manifest.json").exists():
         return "a store"
     if (folder / "checkpoints").exists():
@@ -35,3 +43,34 @@ def _held(folder: Path) -> str:
     if "schema" in data and "methods" in data:
         return "a cross-validation"
     return "an evaluation" if "schema" in data and "models" in data else f"a {results.name} of something else"
+
+
+@contextmanager
+def new_results(out: Path) -> Iterator[Path]:
+    """A folder to write an evaluation in, whose files replace those of an earlier one in `out` at the end; nothing is
+    left of it after an error. results.json goes first and comes last: a folder that has one is whole.
+    """
+    is_new, partial = not out.exists(), out / ".partial"  # inside: `out` may be a file system of its own
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        remove_results(out)
+        shutil.rmtree(out / "cases", ignore_errors=True)
+        for file in sorted(partial.rglob("*"), key=lambda file: file.name == RESULTS):
+            if file.is_file():
+                target = out / file.relative_to(partial)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # something was written there
+            if is_new:
+                out.rmdir()
+
+
+def remove_results(out: Path) -> None:
+    """Deletes what an evaluation or a cross-validation wrote of its scores, results.json last; its cases stay."""
+    if (out / RESULTS).exists():
+        for file in chain(*map(out.glob, BESIDE_RESULTS), [out / RESULTS]):
+            file.unlink()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
+from attunet.benchmarks.crossvalidation import crossvalidate as module
+from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
 from attunet.benchmarks.crossvalidation.held_out import (
     FIXED_SECONDS,
     check_belongs,
@@ -208,6 +211,26 @@ def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(
     assert sorted(contents.models[0].predictions) == sorted(small_store.split(0)[1])
     assert contents.about in (folder / "report.html").read_text()
     assert contents.commands[1].endswith("--folds 0,2")
+
+
+def test_a_table_that_is_stopped_while_it_scores_leaves_none_of_older_scores(
+    small_store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their label maps may be replaced already."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    score = partial(crossvalidate, small_store.path, folder, models=["unet"], settings=SETTINGS, train=False)
+    score()
+    with pytest.raises(InputError, match="none of 1 trainings is finished"):
+        score(folds=[1])
+    assert (folder / "results.json").exists()
+    monkeypatch.setattr(module, "keep_cases", stop)
+    with pytest.raises(KeyboardInterrupt):
+        score()
+    assert not {"results.json", "results.md", "report.html"} & {path.name for path in folder.iterdir()}
+    assert not list((folder / "plots").iterdir())
 
 
 @pytest.mark.parametrize(

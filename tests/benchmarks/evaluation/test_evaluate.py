@@ -289,6 +289,23 @@ def test_an_evaluation_replaces_nothing_but_an_evaluation(run_evaluate: Evaluate
         evaluate(store.path, "run", out)
 
 
+def test_an_evaluation_that_is_stopped_while_it_times_leaves_that_before_it(
+    run_evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run_evaluate({"m": perfect}, fold=0)
+    before = contents()
+    monkeypatch.setattr(module, "time_networks", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluate({"m": no_spleen}, fold=0)
+    assert contents() == before
+
+
 @pytest.mark.parametrize(
     ("models", "options", "words"),
     [

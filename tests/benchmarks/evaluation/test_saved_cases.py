@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from attunet.benchmarks.evaluation.saved_cases import (
     limit_images,
     load_arrays,
     load_case,
-    new_cases,
     save_case,
     save_prediction,
     worst_first,
@@ -83,19 +81,6 @@ def test_the_images_of_the_worst_cases_stay_within_the_limit(tmp_path: Path, log
     limit_images(tmp_path, ["b", "a", "c"], max_mb=0.07)
     assert [name for name in "abc" if load_case(tmp_path / name)] == ["a", "b"]
     assert log_lines == ["images of the 2 worst of 3 cases are kept for the report: all would be over 0.07 MB"]
-
-
-def test_an_evaluation_that_fails_keeps_the_cases_of_the_one_before(tmp_path: Path) -> None:
-    def fill(out: Path, name: str, error: bool) -> None:
-        with new_cases(out) as folder:
-            (folder / name).mkdir()
-            if error:
-                raise RuntimeError
-
-    fill(tmp_path / "out", "first", False)
-    with pytest.raises(RuntimeError):
-        fill(tmp_path / "out", "second", True)
-    assert [p.name for p in tmp_path.rglob("*")] == ["out", "cases", "first"]
 
 
 def test_the_worst_case_is_that_of_the_lowest_mean_of_what_is_defined() -> None:
