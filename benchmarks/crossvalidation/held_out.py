@@ -34,7 +34,8 @@ from attunet.volumes.spec import Postprocessing
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2
+SCHEMA = 3
+MAX_TIME_RATIO = 1.25
 FIXED_SECONDS = 10.0  # for the plots and pages of a table
 FILE = "held_out.json"  # in the run's folder, beside its checkpoints
 METRICS = tuple(f.name for f in dataclasses.fields(CaseMetrics) if f.name != "counts")
@@ -70,11 +71,14 @@ def score_run(planned: PlannedRun, store: Store, postprocessings: Sequence[Postp
     check_belongs(run, store, planned)
     cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
     readings = {name: store.reading_sha256(name) for name in cases}
+    own = store.preprocessing.postprocessing
     facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
-    facts |= {"readings": readings}
+    facts |= {"readings": readings, "label_maps": own.words}
     scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
-    observed = ObservedModel.of(run, store.preprocessing.postprocessing)
+    observed = ObservedModel.of(run, own)
+    if own in missing:  # its label maps are written again
+        (path / FILE).unlink(missing_ok=True)
     if missing or not is_learned(path, observed):
         new, learned = _score(run_model(run, predicting_device()), run, store, missing)
         scores |= new
@@ -106,15 +110,25 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
         raise InputError(f"{run.path}: its training cases were read in another way than {store.path} reads them")
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
+    _check_time(run, config.run.minutes)
     for section in ("model", "augment", "optim", "run"):
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():
             is_free = section == "run" and name in FREE_TO_CHANGE
-            ended_by_time = name == "epochs" and run.config.run.minutes  # in place of the recipe's epochs
-            if value not in (there[name], "auto") and not is_free and not ended_by_time:
+            was = "auto" if f"{section}.{name}" in run.automatic else there[name]
+            ended_by_time = name == "epochs" and config.run.minutes  # in place of the recipe's epochs
+            if value not in (was, there[name]) and not is_free and not ended_by_time:
                 raise InputError(
-                    f"{run.path}: was trained with {section}.{name} = {there[name]!r}, this comparison wants {value!r}"
+                    f"{run.path}: was trained with {section}.{name} = {was!r}, this comparison wants {value!r}"
                 )
+
+
+def _check_time(run: TrainedRun, minutes: float) -> None:
+    """Raises InputError unless the run had this time; a table's share of a training differs a little between calls."""
+    had = run.config.run.minutes
+    if bool(had) != bool(minutes) or not minutes / MAX_TIME_RATIO <= had <= minutes * MAX_TIME_RATIO:
+        there, wanted = (f"{each:g} minutes" if each else "no time" for each in (had, minutes))
+        raise InputError(f"{run.path}: was trained with run.minutes = {there}, this comparison wants {wanted}")
 
 
 def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int) -> float:

@@ -66,6 +66,12 @@ class Config:
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()
 
+    @property
+    def automatic(self) -> list[str]:
+        """`section.field` of the fields that `resolve` would replace."""
+        sections = {"model": vars(self.model), "optim": vars(self.optim)}
+        return [f"{section}.{name}" for section, v in sections.items() for name, value in v.items() if value == "auto"]
+
     def to_json(self) -> dict[str, dict[str, object]]:
         """Convert the configuration to JSON values.
 

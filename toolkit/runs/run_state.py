@@ -16,7 +16,7 @@ from attunet.version import __version__
 from attunet.volumes.spec import Preprocessing
 from attunet.volumes.training_ranges import TrainingRanges
 
-SCHEMA = 2
+SCHEMA = 3
 
 # Fields of [run] that may change when a run is resumed: none of them changes a result.
 FREE_TO_CHANGE = (
@@ -43,6 +43,7 @@ class RunState:
 
     Args:
         config: the configuration without `auto` in `[model]` and `[optim]`.
+        automatic: `section.field` of the settings that were `auto` when the run began.
         preprocessing, classes, ranges: of the store.
         store: folder of the store.
         store_sha256: of the store's manifest.
@@ -83,6 +84,7 @@ class RunState:
     readings: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
     channels: list[str] = field(default_factory=list)
+    automatic: list[str] = field(default_factory=list)
     training_voxels: list[str] = field(default_factory=list)
     attunet: str = __version__
 
@@ -168,6 +170,7 @@ class RunState:
             scaler=at.require("scaler", lambda v: v is None or _are_numbers(v), "an object of numbers or null"),
             best=at.require("best", lambda v: v is None or is_number(v), "a number or null"),
             channels=at.text_list("channels"),
+            automatic=at.text_list("automatic"),
             lineage=at.optional("lineage", Lineage.from_json),
             attunet=at.text("attunet"),
         )

@@ -88,7 +88,8 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
     if start is not None and weights is not None:
         check_same_weights(start, weights, request.init_classes)
         weights = None
-    config = _resolve(request, weights, cases, accelerator, start)
+    requested = _requested(request, accelerator, start)
+    config = _resolve(requested, store, weights, cases, accelerator, start)
     seen_before = start.state.training_voxels if start is not None else weights.seen if weights is not None else None
     state = RunState.at_start(store, cases, held_out, request.fold, config, seen_before or ())
     if weights is not None and accelerator.is_main_process:
@@ -111,7 +112,10 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         plan_steps_in_minutes(trainer, validator, request.folder, request.began)
     elif request.config.optim.epochs == "auto":
         log_duration(trainer, validator, request.folder)
-    state = dataclasses.replace(state, config=trainer.config, data_tier=trainer.loader.tier, lineage=lineage)
+    automatic = requested.automatic if start is None else start.state.automatic
+    state = dataclasses.replace(
+        state, config=trainer.config, automatic=automatic, data_tier=trainer.loader.tier, lineage=lineage
+    )
     return Training(trainer, validator, state, cases, is_planned)
 
 
@@ -155,22 +159,26 @@ def _make_trainer(
     return trainer, lineage
 
 
+def _requested(request: Request, accelerator: Accelerator, start: Checkpoint | None) -> Config:
+    """The configuration that the training asks for, with `[data]` of the store; a time takes the place of epochs."""
+    config = dataclasses.replace(request.config, data=request.store.data_config)
+    if start is not None:
+        return with_kept_plan(config, start.state.config.run.minutes, accelerator)
+    return without_epochs(config) if config.run.minutes else config
+
+
 def _resolve(
-    request: Request,
+    config: Config,
+    store: Store,
     weights: InitialWeights | None,
     cases: list[str],
     accelerator: Accelerator,
     start: Checkpoint | None,
 ) -> ResolvedConfig:
-    """Resolve the configuration: `[data]` of the store, no "auto", the width of initial weights, epochs by time."""
-    config = dataclasses.replace(request.config, data=request.store.data_config)
-    if start is not None:
-        config = with_kept_plan(config, start.state.config.run.minutes, accelerator)
-    elif config.run.minutes:
-        config = without_epochs(config)
+    """Resolve "auto": the width of initial weights, and everything else."""
     if weights is not None and config.model.base_width == "auto":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.base_width))
-    return resolve_auto(config, request.store, cases, accelerator, start.state.config if start is not None else None)
+    return resolve_auto(config, store, cases, accelerator, start.state.config if start is not None else None)
 
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:

@@ -1,6 +1,5 @@
 """A comparison over folds: what it trains, what it takes as it is, what it refuses, and what its table says."""
 
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -9,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,18 @@ from attunet.benchmarks.crossvalidation.held_out import (
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
 from attunet.benchmarks.crossvalidation.plan import PlannedRun, minutes_per_run
 from attunet.benchmarks.evaluation.commands import repeated
-from attunet.benchmarks.evaluation.saved_cases import load_arrays
+from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, load_arrays
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.read_contents import read_contents
+from attunet.config import Config
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.learned_cases import ObservedModel, read_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_model import open_run
 from attunet.store import Store, open_store
-from attunet.volumes.spec import LARGEST, UNTOUCHED
+from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 
 SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=2", "run.mixed_precision=no")
 QUICK = tuple(repeated("--set", SETTINGS))
@@ -288,7 +290,7 @@ def test_runs_with_other_masks_are_refused(small_store: Store, folder: Path) -> 
     run = load_run(folder / "default/unet/seed-0/fold-0")
     check_belongs(run, small_store, planned(run))
     masks = run.training_labels
-    other = dataclasses.replace(run, training_labels=masks | {next(iter(masks)): "corrected"})
+    other = replace(run, training_labels=masks | {next(iter(masks)): "corrected"})
     with pytest.raises(InputError, match="was trained with other masks than"):
         check_belongs(other, small_store, planned(run))
 
@@ -320,6 +322,55 @@ def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
     check_belongs(run, other, planned(run))
     before, after = (score_run(planned(run), store, [UNTOUCHED]) for store in (small_store, other))
     assert before.scores != after.scores
+
+
+def test_a_run_with_a_setting_of_its_own_is_refused_where_the_comparison_says_auto(
+    attunet, small_store: Store, folder: Path
+) -> None:
+    arguments = [part for part in QUICK if part != "--set" and not part.startswith("optim.epochs")]
+    done = attunet("crossvalidate", small_store.path, folder, "--model", "unet", *repeated("--set", arguments))
+    assert done.code == 2
+    assert "was trained with optim.epochs = 2.0, this comparison wants 'auto'" in done.err
+    run = load_run(folder / "default/unet/seed-0/fold-0")
+    assert run.automatic == ["optim.batch_size"]
+    sections = run.config.to_json()
+    automatic = Config.from_json(sections | {"optim": sections["optim"] | {"epochs": "auto"}})
+    check_belongs(
+        replace(run, automatic=["optim.epochs", *run.automatic]), small_store, replace(planned(run), config=automatic)
+    )
+
+
+@pytest.mark.parametrize(
+    ("had", "wanted", "words"),
+    [
+        (0, 0, ""),
+        (10, 11, ""),
+        (10, 0, "10 minutes, .* no time"),
+        (0, 10, "no time, .* 10"),
+        (10, 20, "10 .* 20 minutes"),
+    ],
+)
+def test_a_run_of_another_time_is_refused(small_store: Store, folder: Path, had: int, wanted: int, words: str) -> None:
+    def timed(run: TrainedRun, minutes: int) -> TrainedRun:
+        return replace(run, config=replace(run.config, run=replace(run.config.run, minutes=float(minutes))))
+
+    run = load_run(folder / "default/unet/seed-0/fold-0")
+    with pytest.raises(InputError, match=words) if words else nullcontext():
+        check_belongs(timed(run, had), small_store, planned(timed(run, wanted)))
+
+
+def test_label_maps_of_another_post_processing_are_made_again(small_store: Store, folder: Path) -> None:
+    run = load_run(folder / "default/unet/seed-0/fold-0")
+    case = run.path / HELD_OUT / f"{run.held_out[0]}.npz"
+
+    def is_written(how: Postprocessing) -> bool:
+        case.parent.mkdir(exist_ok=True)
+        case.write_bytes(b"of an earlier call")
+        store = replace(small_store, preprocessing=replace(small_store.preprocessing, postprocessing=how))
+        score_run(planned(run), store, [how])
+        return case.read_bytes() != b"of an earlier call"
+
+    assert [is_written(how) for how in (LARGEST, LARGEST, UNTOUCHED, LARGEST)] == [True, False, True, True]
 
 
 def test_a_report_shows_the_trainings_of_its_results_alone(compare, folder: Path) -> None:
