@@ -188,7 +188,7 @@ def _in_folder(
         return volumes, cases, wrong
     else:
         one, there = _one_case(path, num_channels)
-        volumes, wrong = ordered(one, there, channels) if one else (_any_folder(path, num_channels, masks), {})
+        volumes, wrong = ordered(one, there, channels) if one else (_any_folder(path, num_channels, masks, note), {})
         if not one:
             volumes, wrong = ordered(volumes, described_channels(path), channels)
     series = [files[0] for _, files in volumes if files[0].is_dir()]
@@ -244,7 +244,7 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
     return siblings if all(sibling.is_file() for sibling in siblings) else (path,)
 
 
-def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volumes:
+def _any_folder(root: Path, num_channels: int, masks: Collection[Path], note: Callable[[str], object]) -> Volumes:
     """Names and files of every volume below a folder that no layout describes, in the order of the names."""
     files = regular_files(root)
     series = [
@@ -257,7 +257,11 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path]) -> Volum
         if is_single_file(path) and path not in masks:
             parts = (*path.relative_to(root).parts[:-1], stem_of(path))
             (called_masks if any(map(names_a_mask, parts)) else images).append(("/".join(parts), path))
-    images = images or ([] if series else called_masks)  # if all files are named like masks, the names mean nothing
+    if not images and not series:  # if all files are named like masks, the names mean nothing
+        images, called_masks = called_masks, []
+    if called_masks:
+        first = called_masks[0][1].relative_to(root)
+        note(f"{len(called_masks)} files are called as masks and are left out, first {str(first)!r}")
     return sorted([*series, *_joined(images, num_channels)])
 
 

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -78,7 +79,11 @@ def _place_hash() -> str:
 
 
 def _short(name: str) -> str:
-    """The file name with room for a prefix: of a long one its hash and its end, so that no two share a name."""
+    """The file name with room for a prefix: of a long one its hash and its end, so that no two share a name.
+
+    Its ending is in small letters: nibabel writes `x.nii` for `x.Nii`.
+    """
+    name = re.sub(r"(?i)(\.nii)?\.\w+$", lambda ending: ending[0].lower(), name)
     data = os.fsencode(name)
     if len(data) <= MAX_NAME_BYTES:
         return name

@@ -234,6 +234,13 @@ def test_a_provider_or_device_that_would_change_nothing_is_refused(
             assert (done.code, why in done.err, (tmp_path / "e").exists()) == (2, True, False), done.err
 
 
+def test_the_capitals_of_an_ending_leave_nothing_else_behind(succeed, run: Path, scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("a.Nii", "a.NII.gz", "a.Mha"):
+        succeed("predict", run, scan, tmp_path / "out" / name)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.Mha", "a.NII.gz", "a.Nii"]
+
+
 def test_tf32_is_for_cuda_alone() -> None:
     from attunet.errors import InputError
     from attunet.launch.commands.predict import _provider_options

@@ -195,6 +195,17 @@ def test_a_series_in_two_folders_is_said(tmp_path: Path, write_series) -> None:
     assert said[0].startswith("'p/a' and 'p/b' hold slices of one DICOM series, and become a volume each")
 
 
+def test_files_that_are_called_as_masks_are_counted(tmp_path: Path) -> None:
+    for name in ("a", "b_seg", "mask3"):
+        save(tmp_path / f"{name}.nii.gz")
+    said: list[str] = []
+    assert [one.name for one in find_inputs(tmp_path, note=said.append)] == ["a"]
+    assert said == ["2 files are called as masks and are left out, first 'b_seg.nii.gz'"]
+    (tmp_path / "a.nii.gz").unlink()
+    assert [one.name for one in find_inputs(tmp_path, note=said.append)] == ["b_seg", "mask3"]
+    assert len(said) == 1
+
+
 def test_what_is_left_out_is_said(tmp_path: Path, write_series) -> None:
     for name in ("x", "y"):
         save(tmp_path / f"set/images/{name}.nii.gz")
