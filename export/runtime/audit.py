@@ -13,6 +13,8 @@ from attunet.privacy.audit_log import AuditLog
 from attunet.system.atomic_files import sha256
 from attunet.version import __version__
 
+MAX_USER = 128  # characters of the user's name
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -22,12 +24,21 @@ class Audit:
         model_sha256: hash of the artefact's file, or of a run's last checkpoint.
         signature: SHA-256 of the artefact's verified signature; None if it was not checked.
         user: name of the user, given by the caller.
+
+    Raises:
+        InputError: for a user that is empty, longer than `MAX_USER` characters, or has control characters.
     """
 
     log: AuditLog
     model_sha256: str
     signature: str | None = None
     user: str | None = None
+
+    def __post_init__(self) -> None:
+        user = self.user
+        if user is not None and not (user.strip() and user.isprintable() and len(user) <= MAX_USER):
+            rule = f"the user's name for the audit log must be 1 to {MAX_USER} printable characters (in a header UTF-8)"
+            raise InputError(f"{rule}, got {user[:MAX_USER]!r}")
 
     def record(
         self,

@@ -75,9 +75,8 @@ async def segment_scan(
     ending = SUMMARY if answer == "summary" else accepted
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
-    user = "".join(c for c in request.headers.get("x-attunet-user", "") if c.isprintable())[:128] or None
-
-    audit = model.audit and replace(model.audit, user=user)
+    header = request.headers.get("x-attunet-user", "").encode("latin-1")  # as starlette decodes headers
+    audit = model.audit and replace(model.audit, user=header.decode("utf-8", "surrogateescape") or None)
 
     def work(upload: Upload, ticket: Ticket) -> tuple[Answer, int]:
         result = recorded(audit, upload.files, lambda: segment(model, upload, ending, ticket, service.settings))

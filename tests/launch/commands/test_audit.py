@@ -132,8 +132,23 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
             answer = client.post(url, content=scan, headers={"X-Attunet-User": "station 7"})
             assert answer.status_code == 200
             assert client.post(url, content=b"no scan").status_code == 422
-    good, bad = records(log)
+            for name in ("Dr Ü", "山田"):
+                assert (
+                    client.post(url, content=b"no scan", headers={"X-Attunet-User": name.encode()}).status_code == 422
+                )
+            for name in (b"a\x7fb", b"x" * 129):
+                refused = client.post(url, content=scan, headers={"X-Attunet-User": name})
+                assert (refused.status_code, "printable characters" in refused.text) == (422, True)
+    good, bad, *others = records(log)
+    assert [record["user"] for record in others] == ["Dr Ü", "山田"]
     assert good["input_sha256"] == hashlib.sha256(scan).hexdigest()
     assert good["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
     assert (good["user"], good["status"], bad["user"], bad["status"]) == ("station 7", "done", None, "failed")
-    assert verify_audit(log).records == 2
+    assert verify_audit(log).records == 4
+
+
+@pytest.mark.parametrize("user", ["", " ", "a\nb\x1b[31m", "x" * 129, "Dr \udcdc"])
+def test_a_user_without_a_printable_name_is_refused_before_the_work(attunet, artefact, small_store, tmp_path, user):
+    scan = sorted(small_store.path.parent.glob("source/*src*"))[0]
+    done = attunet("predict", artefact, scan, tmp_path / "o.nii.gz", "--audit", tmp_path / "log.jsonl", "--user", user)
+    assert (done.code, "printable characters" in done.err, list(tmp_path.iterdir())) == (2, True, [])
