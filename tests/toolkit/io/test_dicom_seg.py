@@ -108,6 +108,22 @@ def test_the_object_belongs_to_the_patient_and_the_study_and_says_what_made_it(s
     assert "not a medical device" in made.SeriesDescription
 
 
+def test_the_patient_of_a_series_that_came_in_its_place_is_not_taken(
+    series: Path, tmp_path: Path, write_series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    volume = read_volume(Path(series.name))
+    monkeypatch.chdir("/")
+    write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
+    other = STUDY | {"PatientID": "8", "PatientName": "Roe^Richard"}
+    paths = write_series(tmp_path / "other", volume.data[0].astype(np.int16), volume.affine, **other)
+    for index, path in enumerate(paths):
+        path.rename(series / f"{(3 * index) % 5}.dcm")  # of the same SOPInstanceUIDs
+    with pytest.raises(InputError, match="is another slice than the one that was segmented"):
+        write_labels(tmp_path / "again.dcm", np.ones(volume.shape, np.uint8), CLASSES, volume)
+    assert not (tmp_path / "again.dcm").exists()
+
+
 def test_nothing_found_is_a_segmentation_too(series: Path, tmp_path: Path) -> None:
     volume = read_volume(series)
     write_labels(tmp_path / "out.dcm", np.zeros(volume.shape, np.uint8), CLASSES, volume)

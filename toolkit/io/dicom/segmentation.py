@@ -15,6 +15,7 @@ from attunet.errors import InputError
 from attunet.io.dicom.file import pydicom_errors, with_dataset
 from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
 from attunet.io.dicom.series import SliceNames
+from attunet.io.dicom.slices import identity_of
 from attunet.io.refusal import needs
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
@@ -43,7 +44,7 @@ def segmentation_of(
 
     Raises:
         InputError: for another input than a series with a file for each slice, or one that lacks a needed element; it
-            begins with `path`.
+            begins with `path`. Also for files that others have taken the place of since `like` was read.
 
     Example:
         >>> content = segmentation_of(Path("case.dcm"), indices, classes, volume, {"lesion": code})  # doctest: +SKIP
@@ -59,7 +60,8 @@ def segmentation_of(
         from highdicom.uid import UID
     names = like.header.names
     apart_mm = abs(np.linalg.det(like.affine[:3, :3])) / (like.spacing[0] * like.spacing[1])  # along the normal
-    headers = [_header(like.header.folder / name, apart_mm, len(names)) for name in names]
+    files = zip(names, like.header.identities, strict=True)
+    headers = [_header(like.header.folder / name, identity, apart_mm, len(names)) for name, identity in files]
     if len({str(header.SOPInstanceUID) for header in headers}) != len(headers):
         raise InputError(f"{like.header.folder}: DICOM SEG needs slices of different SOPInstanceUIDs; write .nii.gz")
     with warnings.catch_warnings(action="ignore"):  # warnings quote the header, and with it a patient
@@ -99,10 +101,12 @@ def check_segmentation_file(path: Path) -> None:
         raise InputError(f"{path}: is no whole DICOM Segmentation")
 
 
-def _header(path: Path, apart_mm: float, num_files: int) -> "FileDataset":
+def _header(path: Path, identity: tuple[str, ...], apart_mm: float, num_files: int) -> "FileDataset":
     """The data set of a slice without its pixels, with all elements that a segmentation repeats or needs."""
 
     def completed(header: "FileDataset") -> "FileDataset":
+        if identity_of(header) != identity:
+            raise InputError(f"{path}: is another slice than the one that was segmented; segment the series again")
         if "PixelData" in header:
             del header.PixelData
         if missing := [name for name in NEEDED if not header.get(name)]:

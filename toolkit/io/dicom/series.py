@@ -13,7 +13,7 @@ from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
 from attunet.io.dicom.file import DICOM_SUFFIXES, check_kind, is_dicom, lacks_preamble, with_dataset
 from attunet.io.dicom.pixels import frames_of, room_of
-from attunet.io.dicom.slices import MAX_SLICES, Slice, common_of, patient_hash_of, places_of, rescaled
+from attunet.io.dicom.slices import MAX_SLICES, Slice, identity_of, patient_hash_of, places_of, rescaled
 from attunet.io.dicom.stack import SeveralSeries, in_order
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SliceNames:
-    """The files of a series in the order of its slices, and their folder.
+    """The files of a series in the order of its slices, what `identity_of` says of each, and their folder.
 
     It is a volume's `header`: masks in files of their own find their slice by it, and a segmentation its series.
     """
 
     folder: Path
     names: tuple[str, ...]
+    identities: tuple[tuple[str, ...], ...]
 
 
 def read_series(path: Path, options: ReadOptions) -> Volume:
@@ -78,7 +79,8 @@ def _read_files(path: Path, files: Sequence[Path], options: ReadOptions) -> Volu
     data = np.stack([s.pixels.T for s in slices], axis=-1)[None]
     if data.dtype == np.float64:
         data = data.astype(np.float32)  # slices of large integers beside rescaled ones
-    names = SliceNames(path.parent if path.is_file() else path, tuple(s.name for s in slices))
+    folder = (path.parent if path.is_file() else path).absolute()
+    names = SliceNames(folder, tuple(s.name for s in slices), tuple(s.identity for s in slices))
     affine = checked_affine(path, affine)
     return Volume(data, affine, header=names, decisions=tuple(decisions), patient_hash=slices[0].patient_hash)
 
@@ -124,9 +126,9 @@ def _read_file(path: Path, options: ReadOptions, room: int, num_files: int) -> l
         if len(places) != len(stored):
             known = f"says where {len(places)} of its {len(stored)} frames lie"
             raise InputError(f"{path}: {known}; a volume needs all")
-        common, patient = common_of(dataset), patient_hash_of(dataset)
+        identity, patient = identity_of(dataset), patient_hash_of(dataset)
         return [
-            Slice(path.name, rescaled(frame, place), place, common, patient, decisions)
+            Slice(path.name, rescaled(frame, place), place, identity, patient, decisions)
             for frame, place in zip(stored, places, strict=True)
         ]
 

@@ -53,9 +53,14 @@ class Slice:
     name: str
     pixels: np.ndarray  # (rows, columns)
     place: Place
-    common: tuple[str, ...]  # values of `COMMON`
+    identity: tuple[str, ...]  # SOPInstanceUID, and the values of `COMMON`
     patient_hash: str | None
     decisions: tuple[Decision, ...]
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """Values of `COMMON`."""
+        return self.identity[1:]
 
 
 def places_of(path: Path, dataset: "FileDataset") -> Iterator[Place]:
@@ -97,9 +102,11 @@ def _geometry_of(dataset: "FileDataset", group: "Dataset") -> dict[str, object]:
     return values
 
 
-def common_of(dataset: "FileDataset") -> tuple[str, ...]:
-    """A file's values of `COMMON`, empty where they are missing; BitsStored where values are inverted within them."""
-    values = {name: str(dataset.get(name) or "").strip() for name in COMMON}
+def identity_of(dataset: "FileDataset") -> tuple[str, ...]:
+    """A file's SOPInstanceUID and its values of `COMMON`, empty where they are missing; BitsStored where values are
+    inverted within them.
+    """
+    values = {name: str(dataset.get(name) or "").strip() for name in ("SOPInstanceUID", *COMMON)}
     if values["PhotometricInterpretation"] != "MONOCHROME1":
         values["BitsStored"] = ""
     return tuple(values.values())
