@@ -90,6 +90,7 @@ def export_run(
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
         run = load_runs(Path(run_path))
         opened, numbers = _store_of(run, run_path, open_store(store or run.store, source=source), names)
+        _check_cases(run, run_path, opened)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)
         about = replace(about, precision=precision, license=license, whole=whole)
         if names is not None:
@@ -153,6 +154,18 @@ def _store_of(
     if not run.training_cases.items() <= {case.name: case.image_sha256 for case in opened.cases}.items():
         return numbered, {}
     return opened, names.numbers_of(case.name for case in opened.cases)
+
+
+def _check_cases(run: TrainedRun, run_path: str | Path, opened: Store) -> None:
+    """Raises InputError for a case that the run was trained on by its name and not by its scan, or the reverse."""
+    seen = opened.seen_cases(run.seen_hashes)
+    was_seen = {**dict.fromkeys(run.held_out, False), **dict.fromkeys(run.training_cases, True)}
+    for case in opened.cases:
+        if was_seen.get(case.name, case.name in seen) != (case.name in seen):
+            raise InputError(
+                f"{opened.path}: its case {case.name} is another scan than {case.name} of {run_path}; name the store "
+                "that it was trained on"
+            )
 
 
 def _in_numbers(about: Artefact, numbers: Mapping[str, str]) -> Artefact:

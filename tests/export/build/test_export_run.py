@@ -1,6 +1,7 @@
 """From a run to an artefact: the content of the file, and refusals without a file."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,22 @@ def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, mo
     with pytest.raises(RunError, match=line):
         export_run(run, tmp_path / "out" / "model.onnx")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_store_whose_names_have_changed_places_is_refused(run, small_store, tmp_path):
+    """What the run was trained on would count as held out."""
+    trained = load_run(run)
+    exchanged = {trained.held_out[0]: min(trained.training_cases), min(trained.training_cases): trained.held_out[0]}
+    moved = shutil.copytree(small_store.path, tmp_path / "store")
+    manifest = json.loads((moved / "manifest.json").read_text())
+    rows = {row["case"]: row for row in manifest["cases"]}
+    hashes = {name: {key: value for key, value in row.items() if "sha256" in key} for name, row in rows.items()}
+    for name, other in exchanged.items():
+        rows[name] |= hashes[other]
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"its case (.*) is another scan than \1 of "):
+        export_run(run, tmp_path / "model.onnx", store=moved)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so(run, tmp_path, monkeypatch):
