@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
 from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models
@@ -17,8 +18,11 @@ from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
-from attunet.system.outputs import remove_results, require_own_folder
+from attunet.system.outputs import require_own_folder
 from attunet.system.plain_text import printable_line, table_cell
+
+if TYPE_CHECKING:  # needs torch, which a benchmark of artefacts does without
+    from attunet.runs.load_run import TrainedRun
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +102,8 @@ def benchmark(
 
     Args:
         model: a run, a folder of runs, or an artefact, which is evaluated as it is.
-        out: folder for the artefacts (those of the run's checkpoint are not exported again), benchmark.json,
-            benchmark.md, and the files of `evaluate`.
+        out: folder for the artefacts (those of an earlier call for the run's checkpoint are not exported again),
+            benchmark.json, benchmark.md, and the files of `evaluate`.
         batch_sizes: besides 1 and 8.
         source: where the store's source files are now, if they moved.
         latency_seconds: time for timing each model at each batch size.
@@ -107,7 +111,7 @@ def benchmark(
             numbers.
 
     Raises:
-        InputError: for a model that does not fit the store, or if nothing loads.
+        InputError: for a model that does not fit the store, for other artefacts in `out`, or if nothing loads.
 
     Example:
         >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
@@ -157,37 +161,38 @@ def _export(
     from attunet.export.build.export_run import export_run
     from attunet.runs.ensemble import load_runs
 
-    folder.mkdir(parents=True, exist_ok=True)
     loaded, files = load_runs(run), []
-    for precision in precisions:
-        for whole in (False, True):
-            path = folder / f"{precision}{'-whole' if whole else ''}.onnx"
-            try:
-                if pseudonymise or not _is_of(path, loaded.checkpoint_sha256):
-                    if path.exists():
-                        remove_results(folder.parent)  # of the artefact that is replaced
-                    export_run(
-                        run,
-                        path,
-                        precision=precision,
-                        store=store,
-                        source=source,
-                        whole=whole,
-                        pseudonymise=pseudonymise,
-                    )
-                files.append(path)
-            except RunError as error:
-                not_loaded[path.stem] = str(error)
-                logger.warning(str(error))
+    plan = {folder / f"{name}{'-whole' if w else ''}.onnx": (name, w) for name in precisions for w in (False, True)}
+    for path, (precision, whole) in plan.items():
+        if path.exists() and not _is_of(path, loaded, precision, whole):
+            raise InputError(
+                f"{path}: is no {precision} artefact of {run} as this command exports it; name another folder than "
+                f"{folder.parent}, or remove the file"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, (precision, whole) in plan.items():
+        try:
+            if pseudonymise or not path.exists():
+                export_run(
+                    run, path, precision=precision, store=store, source=source, whole=whole, pseudonymise=pseudonymise
+                )
+            files.append(path)
+        except RunError as error:
+            not_loaded[path.stem] = str(error)
+            logger.warning(str(error))
     return files, loaded.fold if isinstance(loaded.fold, int) else None
 
 
-def _is_of(path: Path, checkpoints: tuple[str, ...]) -> bool:
-    """True for an artefact of these checkpoints; the folder may have those of another run, or of fewer steps."""
+def _is_of(path: Path, run: "TrainedRun", precision: str, whole: bool) -> bool:
+    """True for an artefact that an earlier call made of this checkpoint, not one with other options of `export`."""
+    outputs = ("labels",) if whole else ("labels", "logits")
+    expected = (run.checkpoint_sha256, precision, whole, run.preprocessing, outputs, None, None)
     try:
-        return read_artefact(path).checkpoint_sha256 == checkpoints
+        about = read_artefact(path)
     except InputError:
         return False
+    there = (about.checkpoint_sha256, about.precision, about.whole, about.preprocessing, about.outputs)
+    return (*there, about.height, about.confidence) == expected
 
 
 def _load(paths: Sequence[Path], providers: Sequence[str], not_loaded: dict[str, str]) -> list[EvaluatedModel]:
