@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
 from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, table
+from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, seen_notes, table
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
@@ -55,17 +55,21 @@ class BenchmarkResults:
 
     def table(self) -> str:
         """Plain text for a terminal."""
-        return "\n".join([aligned(self.rows()), *(["", "not loaded:"] if self.not_loaded else []), *self.reasons()])
+        notes = map(printable_line, seen_notes(self.results))
+        reasons = ["", "not loaded:", *self.reasons()] if self.not_loaded else []
+        return "\n".join([aligned(self.rows()), *notes, *reasons])
 
     def markdown(self) -> str:
         """A Markdown page."""
         header, *rows = self.rows()
         parts = [
             "# Benchmark",
-            f"{len(self.results['store']['cases'])} cases. Dice in 3D on the native grid, and its difference to the "
-            "first row; times of the network alone with input and output on its device (a whole graph resamples too), "
-            "the models in turns; a volume from file to file.",
+            f"{len(self.results['store']['cases'])} cases. Dice in 3D on the native grid, mean over those that the "
+            "model has not seen in training, and its difference to the first row; times of the network alone with "
+            "input and output on its device (a whole graph resamples too), the models in turns; a volume from file "
+            "to file.",
             table(header, rows),
+            *map(table_cell, seen_notes(self.results)),
         ]
         if self.not_loaded:
             parts += ["## Not loaded", "\n".join(f"- {table_cell(reason)}" for reason in self.reasons())]
@@ -140,7 +144,13 @@ def benchmark(
         )
     results = BenchmarkResults(evaluated, not_loaded)
     header, *rows = results.rows()
-    data = {"schema": SCHEMA, "not_loaded": not_loaded, "header": header, "rows": rows}
+    data = {
+        "schema": SCHEMA,
+        "not_loaded": not_loaded,
+        "header": header,
+        "rows": rows,
+        "seen_in_training": seen_notes(evaluated),
+    }
     write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
     write_text(out / "benchmark.md", results.markdown())
     return results

@@ -27,9 +27,9 @@ Json = dict[str, Any]  # results of a benchmark, or a row of them, as JSON value
 
 
 def summary_table(results: EvaluationResults) -> str:
-    """Dice and latency as aligned plain text, one row per model."""
+    """Dice and latency as aligned plain text, one row per model, and the cases that models have seen in training."""
     header, rows = _summary(results)
-    return aligned([header, *rows])
+    return "\n".join([aligned([header, *rows]), *map(printable_line, seen_notes(results))])
 
 
 def markdown(results: EvaluationResults) -> str:
@@ -44,7 +44,7 @@ def markdown(results: EvaluationResults) -> str:
         "training; 95 % interval by bootstrap over patients (from five on). Agreement: Dice between the model's label "
         "maps and those of the first model, all cases together.",
         table(header, rows),
-        *_notes(results),
+        *map(table_cell, seen_notes(results)),
         "## Per class",
         table(*_per_class(results)),
         "## Per case",
@@ -110,7 +110,7 @@ def _summary(results: EvaluationResults) -> Table:
     return header, rows
 
 
-def _notes(results: EvaluationResults) -> list[str]:
+def seen_notes(results: EvaluationResults) -> list[str]:
     """Cases seen in training; one sentence for all models with the same ones."""
     models: dict[tuple[str, ...], list[str]] = {}
     for row in results["models"]:
@@ -120,8 +120,7 @@ def _notes(results: EvaluationResults) -> list[str]:
         if seen:
             left = set(results["store"]["cases"]) - set(seen)
             effect = "they are not in its means" if left else "no case is left for its means"
-            text = f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}."
-            notes.append(table_cell(text))
+            notes.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
     return notes
 
 

@@ -12,7 +12,14 @@ from attunet.errors import InputError
 from attunet.fields import read_json
 
 RESULTS = "results.json"
-BESIDE_RESULTS = ("plots/*.png", "results.md", "details.json", "benchmark.json", "benchmark.md", "report.html")
+PLOTS = (
+    *("attention_*", "cases", "confusion_*", "dice_against_latency", "differences", "latency_against_batch"),
+    *("outlines_*", "time_to_accuracy", "training", "volume_time", "worst_*"),
+)
+BESIDE_RESULTS = (
+    *(f"plots/{name}.png" for name in PLOTS),
+    *("results.md", "details.json", "benchmark.json", "benchmark.md", "report.html"),
+)
 
 Product = Literal["a store", "a run", "an evaluation", "a cross-validation", "label maps"]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.evaluation import evaluate as module
+from attunet.benchmarks.evaluation.benchmark import BenchmarkResults
 from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import summary_table
@@ -22,6 +23,7 @@ from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.runs.run_state import RunState
 from attunet.store import Store
+from attunet.system.outputs import remove_results
 from attunet.volumes.model import NetworkModel
 
 CASES = ("01-T1", "01-T2", "02-T2", "03-T2", "04-T2", "05-T2", "06-T2")  # patient 01 has two
@@ -173,6 +175,8 @@ def test_page_table_and_pictures(run_evaluate: Evaluate, tmp_path: Path) -> None
         "confusion_a_numpy_cpu.png",
     } <= drawn
     assert len([name for name in drawn if name.startswith("outlines_")]) == 4
+    remove_results(tmp_path / "out")
+    assert not list((tmp_path / "out/plots").iterdir())
 
 
 def test_cases_of_seen_patients_stay_out_of_the_mean(run_evaluate: Evaluate) -> None:
@@ -224,10 +228,13 @@ def test_a_scan_of_the_training_is_known_in_any_file(
 
 
 def test_a_model_that_has_seen_everything_has_no_mean(run_evaluate: Evaluate, tmp_path: Path) -> None:
-    row = run_evaluate({"m": perfect}, seen=CASES)["models"][0]
+    results = run_evaluate({"m": perfect}, seen=CASES)
+    (row,) = results["models"]
     assert row["dice"]["mean"] is None
     assert row["pixel_accuracy"] is None
-    assert "no case is left for its means" in (tmp_path / "out/results.md").read_text(encoding="utf-8")
+    page, benchmark = (tmp_path / "out/results.md").read_text(encoding="utf-8"), BenchmarkResults(results, {})
+    for text in (page, summary_table(results), benchmark.table(), benchmark.markdown()):
+        assert "or on their patients: m (numpy cpu); no case is left for its means." in text
 
 
 def test_interval_from_five_patients_on(run_evaluate: Evaluate) -> None:

@@ -8,7 +8,7 @@ import pytest
 from attunet.system import outputs
 from attunet.system.outputs import new_results
 
-FILES = ("cases/a/prediction-0.npz", "details.json", "plots/speed.png", "results.json", "results.md")
+FILES = ("cases/a/prediction-0.npz", "details.json", "plots/volume_time.png", "results.json", "results.md")
 
 
 def write(out: Path, text: str, files: tuple[str, ...] = FILES) -> None:
@@ -25,10 +25,10 @@ def texts(out: Path) -> dict[str, str]:
 def test_new_results_replace_all_of_the_old_ones_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(out, "old", (*FILES, "cases/b/image.npz", "plots/training.png"))
-    for name in ("benchmark.md", "benchmark.json", "report.html", "notes.txt"):
+    for name in ("benchmark.md", "benchmark.json", "report.html", "plots/my_figure.png"):
         (out / name).write_text("old")
     write(out, "new")
-    assert texts(out) == {**dict.fromkeys(FILES, "new"), "notes.txt": "old"}
+    assert texts(out) == {**dict.fromkeys(FILES, "new"), "plots/my_figure.png": "old"}
 
 
 def test_an_error_leaves_the_old_results_as_they_were(tmp_path: Path) -> None:
