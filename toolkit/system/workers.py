@@ -6,13 +6,16 @@ concurrent.futures alone would submit all tasks at once and leave workers of a k
 import math
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 MIN_TASKS_FOR_PROCESSES = 12  # starting a process takes as long as preparing a few cases
@@ -40,13 +43,25 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            waiting.append(executor.submit(function, task))
+            with _without_main():
+                waiting.append(executor.submit(function, task))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes without the caller's script, which each of them would run again from its first line."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def process_start() -> float:

@@ -1,6 +1,8 @@
 """The number of cores is that of the machine, the scheduler or the container, whichever is the least."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,18 @@ def test_a_containers_share_of_cpu_time_counts(
 def test_a_machine_without_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CPU_QUOTA", tmp_path / "none")
     assert workers.usable_cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_script_of_the_user_runs_once(tmp_path: Path, as_file: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begins')\n"
+        "import os\n"
+        "from attunet.system import workers\n"
+        "workers.usable_cores = lambda: 2\n"
+        "print(sorted(set(workers.over_cases(os.path.basename, [f'{n}/{n % 3}' for n in range(24)]))))\n"
+    )
+    command, given = ([str(script)], None) if as_file else (["-"], script.read_text())
+    done = subprocess.run([sys.executable, *command], input=given, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.returncode) == ("begins\n['0', '1', '2']\n", 0), done.stderr
