@@ -168,7 +168,7 @@ def _values(case: CaseFeatures, organ: int, log_size: float) -> np.ndarray:
             abs(math.log(one.size) - log_size),
             math.log(one.parts),
             math.log(1 - one.largest_part + FLOOR),
-            case.distance,
+            min(case.distance, 1.0),  # no learned case is outside of the ranges
             math.log((one.disagreement or 0.0) + FLOOR),
         ]
     )

@@ -96,6 +96,18 @@ def test_worse_features_never_raise_an_estimate() -> None:
         assert estimate(**change) <= base
 
 
+def test_estimates_are_not_extrapolated_to_scans_outside_of_the_trainings_ranges() -> None:
+    estimator, case = learn(cases_of(20)), cases_of(1, seed=3)[0]
+    inside, edge, far = (
+        estimator.estimate(dataclasses.replace(case.features, distance=distance), ORGANS).organs["liver"].dice
+        for distance in (0.2, 1.0, 5.0)
+    )
+    assert edge == far
+    assert edge is not None
+    assert inside is not None
+    assert edge <= inside
+
+
 def test_few_patients_cannot_tell() -> None:
     estimator = learn(cases_of(MIN_PATIENTS - 1))
     assert estimator.fit is None
