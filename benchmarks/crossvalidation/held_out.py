@@ -127,8 +127,10 @@ def _check_time(run: TrainedRun, minutes: float) -> None:
     """Raises InputError unless the run had this time; a table's share of a training differs a little between calls."""
     had = run.config.run.minutes
     if bool(had) != bool(minutes) or not minutes / MAX_TIME_RATIO <= had <= minutes * MAX_TIME_RATIO:
-        there, wanted = (f"{each:g} minutes" if each else "no time" for each in (had, minutes))
-        raise InputError(f"{run.path}: was trained with run.minutes = {there}, this comparison wants {wanted}")
+        raise InputError(
+            f"{run.path}: was trained with run.minutes = {had:g}, this comparison wants {minutes:g} (0: as many epochs as "
+            f"the recipe says); --set run.minutes={had:g} compares trainings of that time"
+        )
 
 
 def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int) -> float:
