@@ -128,8 +128,8 @@ def _check_time(run: TrainedRun, minutes: float) -> None:
     had = run.config.run.minutes
     if bool(had) != bool(minutes) or not minutes / MAX_TIME_RATIO <= had <= minutes * MAX_TIME_RATIO:
         raise InputError(
-            f"{run.path}: was trained with run.minutes = {had:g}, this comparison wants {minutes:g} (0: as many epochs as "
-            f"the recipe says); --set run.minutes={had:g} compares trainings of that time"
+            f"{run.path}: was trained with run.minutes = {had:g}, this comparison wants {minutes:g} (0: the recipe's "
+            f"epochs); --set run.minutes={had:g} compares trainings of that time"
         )
 
 

@@ -345,9 +345,9 @@ def test_a_run_with_a_setting_of_its_own_is_refused_where_the_comparison_says_au
     [
         (0, 0, ""),
         (10, 11, ""),
-        (10, 0, "10 minutes, .* no time"),
-        (0, 10, "no time, .* 10"),
-        (10, 20, "10 .* 20 minutes"),
+        (10, 0, "= 10, .* wants 0"),
+        (0, 10, "= 0, .* wants 10"),
+        (10, 20, "= 10, .* wants 20"),
     ],
 )
 def test_a_run_of_another_time_is_refused(small_store: Store, folder: Path, had: int, wanted: int, words: str) -> None:
