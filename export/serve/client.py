@@ -22,7 +22,8 @@ from attunet.export.serve.settings import MB
 from attunet.fields import Fields, parse_json
 from attunet.io.dicom.series import series_files
 from attunet.sources.channel_files import in_order
-from attunet.system.atomic_files import write_file
+from attunet.system.atomic_files import write_error, write_file
+from attunet.system.outputs import require_other_file
 from attunet.system.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Client:
         return chosen[0]
 
     def segment(
-        self, scan: str | Path | Sequence[Path], out: str | Path | None = None, *, model: str | None = None
+        self, scan: str | Path | Sequence[str | Path], out: str | Path | None = None, *, model: str | None = None
     ) -> Answer:
         """Segment a scan, and write the label map to `out`; no half-written file stays.
 
@@ -96,12 +97,13 @@ class Client:
             model: name of a served model; needed where several are served.
 
         Raises:
-            InputError: for a scan that the server refuses (its line), a wrong token, or an unknown model.
-            RunError: the server cannot be reached, fails, or stays busy.
+            InputError: for a scan that the server refuses (its line), a wrong token, an unknown model, or an `out` that
+                cannot be written.
+            RunError: the server cannot be reached, fails, or stays busy; the disk is full.
         """
-        accept = _accept(Path(out)) if out is not None else "*/*"
-        files = [Path(scan)] if isinstance(scan, str | Path) else list(scan)
-        if model is None or len(files) > 1:
+        files = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
+        accept = _accept(Path(out), files) if out is not None else "*/*"
+        if not model or len(files) > 1:
             described = self.model(model)
             model, files = described["name"], in_order(files, described["channel_names"])
         with self._no_server():
@@ -111,7 +113,7 @@ class Client:
                 response = self._send("POST", address, sendable, accept)
             except InputError as error:
                 raise InputError(f"{scan}: {error}") from None
-        with self._no_server():
+        with _write_errors(out), self._no_server():
             answer = answer_of(response, self.url, accept)
             if out is not None:
                 write_file(Path(out), partial(write_labels, answer.content))
@@ -191,11 +193,25 @@ class Client:
             raise RunError(f"{self.url}: is no server of attunet: {one_line(error)}") from None
 
 
-def _accept(out: Path) -> str:
-    for ending, media_type in MEDIA_TYPES.items():
-        if out.name.lower().endswith(ending):
-            return media_type
-    raise InputError(f"{out}: the label map's name must end in {', '.join(MEDIA_TYPES)}")
+def _accept(out: Path, scan: Sequence[Path]) -> str:
+    """The media type of a label map, whose folder is made. Raises InputError for a file that cannot be written."""
+    media_type = next((MEDIA_TYPES[ending] for ending in MEDIA_TYPES if out.name.lower().endswith(ending)), None)
+    if media_type is None:
+        raise InputError(f"{out}: the label map's name must end in {', '.join(MEDIA_TYPES)}")
+    if out.is_dir():
+        raise InputError(f"{out}: must be the name of a file, and is a folder")
+    require_other_file(out, scan)
+    with _write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    return media_type
+
+
+@contextmanager
+def _write_errors(out: str | Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise write_error(Path(out or ""), error) from None
 
 
 @contextmanager

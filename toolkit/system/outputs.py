@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,17 @@ def require_ending(path: Path, *endings: str) -> None:
     """Raises InputError for a file of another type, which the output would replace: a model, a manifest, a scan."""
     if not path.name.lower().endswith(endings):
         raise InputError(f"{path}: must be a file name that ends in {' or '.join(endings)}")
+
+
+def require_other_file(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises InputError where an output would replace a file of its input, or lie among the files of an input's
+    folder.
+    """
+    for path in inputs:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{out}: must lie outside of the input's folder")
+        if out.exists() and path.exists() and out.samefile(path):
+            raise InputError(f"{out}: would overwrite the input")
 
 
 def require_own_folder(out: Path, own: Product) -> None:

@@ -143,6 +143,30 @@ def test_the_client_gives_the_same_files(server, scan, predicted, series, tmp_pa
         assert answer.content == predicted == (tmp_path / "labels.nii.gz").read_bytes()
         assert client.segment(series[0].parent).content[:2] == b"\x1f\x8b"
         assert [model["name"] for model in client.models()] == ["small"]
+        assert client.segment([str(scan)], str(tmp_path / "new/labels.nii.gz")).content == predicted
+        assert (tmp_path / "new/labels.nii.gz").read_bytes() == predicted
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan, series, tmp_path):
+    before = {path: path.read_bytes() for path in (scan, *series)}
+    places = {
+        (scan, scan): "would overwrite the input",
+        (series[0].parent, series[1]): "must lie outside of the input's folder",
+        (scan, scan / "labels.nii.gz"): "cannot be written: ",
+        (scan, tmp_path / "labels.txt"): "must end in",
+        (scan, tmp_path / "folder.nii.gz"): "is a folder",
+    }
+    (tmp_path / "folder.nii.gz").mkdir()
+    with Client("http://127.0.0.1:9", retry_s=0) as client:
+        for (source, out), reason in places.items():
+            with pytest.raises(InputError, match=reason):
+                client.segment(source, out, model="small")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_model_without_a_name_is_the_users_mistake(server, scan):
+    with Client(server.url) as client, pytest.raises(InputError, match="serves small; not ''"):
+        client.segment(scan, model="")
 
 
 def test_a_client_says_what_is_wrong_with_a_server(scan, tmp_path):
