@@ -5,6 +5,7 @@ in one table.
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run, scoring_seconds
@@ -162,8 +163,9 @@ def _score(
         if failed:
             raise RunError(f"{out}: {failed}")
         raise InputError(f"{out}: none of {len(plan)} trainings is finished")
-    remove_results(out)  # first: scoring replaces the label maps of the cases
-    scored = {run.key: score_run(run, store, postprocessings) for run in plan}
+    before = partial(remove_results, out)  # first: scoring replaces the label maps that the older table is of
+    scored = {run.key: score_run(run, store, postprocessings, before=before) for run in plan}
+    before()
     keep_cases(out, store, scored)
     methods = methods_of(scored, postprocessings)
     commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard, cast
@@ -52,11 +52,18 @@ class HeldOut:
     scores: dict[str, Scores]
 
 
-def score_run(planned: PlannedRun, store: Store, postprocessings: Sequence[Postprocessing]) -> HeldOut | None:
+def score_run(
+    planned: PlannedRun,
+    store: Store,
+    postprocessings: Sequence[Postprocessing],
+    *,
+    before: Callable[[], object] = lambda: None,
+) -> HeldOut | None:
     """Scores a run, or reads its scores from an earlier call, which are saved in the run's folder.
 
     Args:
         postprocessings: that the predictions are scored with.
+        before: called before a label map of an earlier call is replaced.
 
     Returns:
         None if its training has not finished.
@@ -77,10 +84,14 @@ def score_run(planned: PlannedRun, store: Store, postprocessings: Sequence[Postp
     scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
     observed = ObservedModel.of(run, own)
-    if own in missing:  # its label maps are written again
-        (path / FILE).unlink(missing_ok=True)
+
+    def begin() -> None:
+        before()
+        if own in missing:  # its label maps are written again
+            (path / FILE).unlink(missing_ok=True)
+
     if missing or not is_learned(path, observed):
-        new, learned = _score(run_model(run, predicting_device()), run, store, missing)
+        new, learned = _score(run_model(run, predicting_device()), run, store, missing, begin)
         scores |= new
         write_learned_cases(path, observed, learned)
         write_text(path / FILE, json.dumps(facts | {"scores": nan_to_null(scores)}, indent=1, allow_nan=False))
@@ -157,13 +168,21 @@ def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int
 
 
 def _score(
-    model: Model, run: TrainedRun, store: Store, postprocessings: Sequence[Postprocessing]
+    model: Model,
+    run: TrainedRun,
+    store: Store,
+    postprocessings: Sequence[Postprocessing],
+    begin: Callable[[], object],
 ) -> tuple[dict[str, Scores], dict[str, LearnedCase]]:
-    """Scores by post-processing, and by case what the estimator of Dice learns from."""
-    learned = {}
+    """Scores by post-processing, and by case what the estimator of Dice learns from. begin: called when the first case
+    is read.
+    """
+    learned: dict[str, LearnedCase] = {}
     scores: dict[str, Scores] = {how.words: {} for how in postprocessings}
     for name in run.held_out:
         case = read_labelled_case(store, name)
+        if not learned:
+            begin()
         evaluation = observe_case(model, case)
         learned[name] = evaluation.learned(store.case(name).patient, store.preprocessing.postprocessing)
         for how in postprocessings:

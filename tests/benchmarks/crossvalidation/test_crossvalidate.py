@@ -359,6 +359,15 @@ def test_a_run_of_another_time_is_refused(small_store: Store, folder: Path, had:
         check_belongs(timed(run, had), small_store, planned(timed(run, wanted)))
 
 
+def test_a_source_that_has_moved_leaves_the_older_table(compare, folder: Path, tmp_path: Path) -> None:
+    assert compare("--no-train", "--folds", "0").code == 0
+    before = (folder / "results.json").read_bytes()
+    (folder / "default/unet/seed-0/fold-0/held_out.json").unlink()
+    done = compare("--no-train", "--folds", "0", "--source", tmp_path / "moved")
+    assert (done.code, "moved" in done.err) == (2, True)
+    assert (folder / "results.json").read_bytes() == before
+
+
 def test_label_maps_of_another_post_processing_are_made_again(small_store: Store, folder: Path) -> None:
     run = load_run(folder / "default/unet/seed-0/fold-0")
     case = run.path / HELD_OUT / f"{run.held_out[0]}.npz"
