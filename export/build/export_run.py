@@ -14,6 +14,7 @@ from attunet.errors import InputError
 from attunet.export.artefact.artefact import PRECISIONS, Artefact
 from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.artefact.graph_tensors import DISAGREEMENT
+from attunet.export.artefact.signature import signature_of
 from attunet.export.build.graph_of_run import graph_of_run
 from attunet.export.build.judge import judge, open_artefact
 from attunet.export.build.learn_confidence import learn_confidence
@@ -130,6 +131,9 @@ def _write(data: bytes, about: Artefact, out: Path, triton: str | None) -> None:
         out = write_triton_repository(data, about, out, triton)
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            logger.info(f"{out}: replaces the earlier file of this name, whose signature is removed if it has one")
+        signature_of(out).unlink(missing_ok=True)  # no signature is of the new artefact yet
         write_file(out, lambda path: path.write_bytes(data))
     dice = about.dice_at_export
     assert dice is not None

@@ -10,6 +10,7 @@ import pytest
 
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact_file import read_artefact
+from attunet.export.artefact.signature import signature_of
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import verify
 from attunet.metrics.overlap import confusion, dice_from_confusion
@@ -234,6 +235,17 @@ def test_whole_artefact_segments_as_the_ordinary_one_and_passes_its_self_test(ex
     for keywords, reason in (({"size": (64, 64)}, "size"), ({"outputs": ("logits", "probabilities")}, "probabilities")):
         with pytest.raises(InputError, match=reason):
             export_run(run, tmp_path / "other.onnx", whole=True, **keywords)
+
+
+def test_an_artefact_replaces_an_earlier_one_with_its_signature_and_says_so(run, tmp_path, caplog):
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"of another run")
+    signature_of(out).write_bytes(b"of another artefact")
+    with caplog.at_level("INFO"):
+        export_run(run, out)
+    assert f"{out}: replaces the earlier file" in caplog.text
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["model.onnx"]
+    assert read_artefact(out).precision == "fp32"
 
 
 def test_a_triton_repository_holds_the_checked_artefact(run, tmp_path):
