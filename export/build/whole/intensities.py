@@ -53,11 +53,18 @@ def _scaling_by_statistics(build: GraphBuilder, spec: PreprocessSpec) -> Scaling
     )
     clipped = build("Min", build("Max", VOLUME, build("Unsqueeze", low, slices)), build("Unsqueeze", high, slices))
     shift = _mean(build, clipped)
+    spread = _or_one(build, build.subtract(high, low))
     centred = build.subtract(clipped, build("Unsqueeze", shift, slices))
+    centred = build.divide(centred, build("Unsqueeze", spread, slices))  # so that no square is too large, or 0
     deviation = build("Sqrt", _mean(build, build.multiply(centred, centred)))
-    one = build.constant([1], np.float32)
-    scale = build("Where", build("Greater", deviation, build.constant([0], np.float32)), deviation, one)
+    scale = _or_one(build, build.multiply(deviation, spread))
     return Scaling(low, high, shift, scale, build.divide(build.subtract(low, shift), scale))
+
+
+def _or_one(build: GraphBuilder, length: str) -> str:
+    """A tensor of lengths with 1 for 0."""
+    zero, one = (build.constant([value], np.float32) for value in (0, 1))
+    return build("Where", build("Greater", length, zero), length, one)
 
 
 def _mean(build: GraphBuilder, volume: str) -> str:

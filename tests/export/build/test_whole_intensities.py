@@ -58,3 +58,11 @@ def test_statistics_are_those_of_numpy(
         deviation = clipped.std()
         if deviation == 0 or deviation > 1e-3 * size:
             assert got["scale"][channel, 0, 0] == pytest.approx(deviation or 1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-22, 1e15, 1e20, 1e30])
+def test_the_deviation_of_very_large_and_small_intensities_is_no_overflow(factor: float) -> None:
+    volume = (np.random.default_rng(1).normal(0, 1000, (1, 4, 20, 20)) * factor).astype(np.float32)
+    low, high = np.percentile(volume.astype(np.float64), (0.5, 99.5))
+    expected = np.clip(volume.astype(np.float64), low, high).std()
+    assert _statistics(volume, (0.5, 99.5))["scale"].item() == pytest.approx(expected, rel=1e-5)
