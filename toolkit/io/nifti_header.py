@@ -10,6 +10,7 @@ from nibabel.spatialimages import HeaderDataError
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
 from attunet.io.reading import checked_affine
+from attunet.volumes.volume import Volume
 
 SAME_SPACING = 0.01  # relative difference up to which two spacings are one, rounded differently
 KNOWN_CODES = range(6)  # of qform and sform
@@ -145,15 +146,17 @@ def _odd_codes(raw: nib.Nifti1Header) -> list[Decision]:
     return [Decision("nifti-codes", text)] if odd else []
 
 
-def image_like(values: np.ndarray, affine: np.ndarray, like: object) -> nib.Nifti1Image:
-    """A NIfTI image of `values` `(X, Y, Z)` with codes, units and geometry of the header `like`: both overlay anywhere.
+def image_like(values: np.ndarray, volume: Volume) -> nib.Nifti1Image:
+    """A NIfTI image of `values` `(X, Y, Z)` with codes, units and geometry of a volume's header: both overlay anywhere.
 
-    The affine is used where `like` is no NIfTI header. The image is NIfTI-2 where an axis is too long for NIfTI-1. No
-    text of the input's header is copied.
+    The affine, and mm or no unit, are used where the header is none of NIfTI. The image is NIfTI-2 where an axis is too
+    long for NIfTI-1. No text of the input's header is copied.
     """
-    kind = nib.Nifti1Image if max(values.shape) <= NIFTI1_MAX_AXIS else nib.Nifti2Image
+    like, kind = volume.header, nib.Nifti1Image if max(values.shape) <= NIFTI1_MAX_AXIS else nib.Nifti2Image
     if not isinstance(like, nib.Nifti1Header):
-        return kind(values, affine, dtype=values.dtype)
+        image = kind(values, volume.affine, dtype=values.dtype)
+        image.header.set_xyzt_units("mm" if volume.unit == "mm" else "unknown")
+        return image
     header = kind.header_class()
     header.set_data_shape(values.shape)
     for name in GEOMETRY:

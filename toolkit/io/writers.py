@@ -147,7 +147,7 @@ def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
 
 def _write_nifti(path: Path, values: np.ndarray, like: Volume) -> None:
     with quiet_nibabel():
-        nib.save(image_like(values, like.affine, like.header), path)
+        nib.save(image_like(values, like), path)
 
 
 # By ending; for scans, the first is used where nothing else decides.

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.sources.read_case import read_labels
 from attunet.volumes.training_ranges import check_input
+from attunet.volumes.volume import Volume
 
 DATA = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
 CLASSES = Classes(("background", "a", "b"), (0, -1, 200))
@@ -175,6 +177,14 @@ def test_a_label_map_has_the_header_of_its_scan_whatever_its_codes(
     np.testing.assert_array_equal(
         read_mask(tmp_path / "out.nii.gz", choices={"nifti-units": "convert"}).data[0], np.array([0, -1, 200])[DATA % 3]
     )
+
+
+@pytest.mark.parametrize(("unit", "code"), [("mm", 2), ("pixel", 0)])
+def test_a_label_map_of_another_format_says_its_unit(tmp_path: Path, unit: Literal["mm", "pixel"], code: int) -> None:
+    volume = Volume(DATA[None], AFFINE, unit)
+    write_labels(tmp_path / "out.nii.gz", DATA % 3, CLASSES, volume)
+    header = nib.load(tmp_path / "out.nii.gz").header
+    assert [int(header[name]) for name in ("xyzt_units", "sform_code", "qform_code")] == [code, 2, 0]
 
 
 def test_an_axis_too_long_for_nifti_1_is_written_as_nifti_2(tmp_path: Path) -> None:
