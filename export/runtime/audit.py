@@ -1,6 +1,5 @@
 """Audit log: one record per predicted case with hashes of input, output and model, and findings; no names or paths."""
 
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from pathlib import Path
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.errors import Finding, InputError
-from attunet.export.runtime.origin import hash_of_files
 from attunet.privacy.audit_log import AuditLog
 from attunet.system.atomic_files import sha256
 from attunet.version import __version__
@@ -46,15 +44,15 @@ class Audit:
         output_sha256: str | None,
         findings: Sequence[Finding] = (),
         confidence: CaseConfidence | None = None,
-    ) -> None:
-        """Append a case.
+    ) -> str:
+        """Append a case. Returns the record's hash.
 
         Args:
             input_sha256: hash by `hash_of_files`; None if the files cannot be read.
             output_sha256: hash of the label map; None for a case that failed.
             findings: about the input.
         """
-        self.log.append(
+        return self.log.append(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "user": self.user,
@@ -73,24 +71,24 @@ class Audit:
 class CaseAudit:
     """An audit log of the cases that `predict` segments: the input before it is read, the label map before it gets its
     name. So each label map has a record; one whose process was killed in between has two after the next call.
+
+    Args:
+        records: hashes of the records of earlier calls.
     """
 
     def __init__(self, audit: Audit) -> None:
         self._audit, self._inputs = audit, dict[Path, str]()
-        self._outputs = frozenset(record.get("output_sha256") for record in audit.log.records())
+        self.records = frozenset(str(record["hash"]) for record in audit.log.records())
 
-    def has(self, labels: Path) -> bool:
-        """True for a label map that has a record of an earlier call."""
-        return sha256(labels) in self._outputs
-
-    def begin(self, case: Path, files: Sequence[Path]) -> None:
-        """Hash the files of a case, which has the path of its label map."""
-        with contextlib.suppress(InputError):  # reading says what is wrong
-            self._inputs[case] = hash_of_files(files)
+    def begin(self, case: Path, input_sha256: str) -> None:
+        """Note the input of a case, which has the path of its label map."""
+        self._inputs[case] = input_sha256
 
     def end(
         self, case: Path, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
-    ) -> None:
-        """Record a case. labels: its whole label map before it gets its name; None if the case failed."""
+    ) -> str:
+        """Record a case, and return the record's hash. labels: its whole label map before it gets its name; None if the
+        case failed.
+        """
         written = sha256(labels) if labels is not None else None
-        self._audit.record(self._inputs.get(case), written, findings, estimates)
+        return self._audit.record(self._inputs.get(case), written, findings, estimates)

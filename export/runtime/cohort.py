@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +15,9 @@ from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.audit import CaseAudit
-from attunet.export.runtime.confidence import estimator_of
-from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
-from attunet.export.runtime.origin import Origin, is_finished, origin_of
+from attunet.export.runtime.confidence import estimator_of, gives_estimates
+from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
+from attunet.export.runtime.origin import Origin, check_alike, clear, is_finished, origin_of, rules_about
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import check_labels, write_labels
 from attunet.sources.inputs import Input
@@ -39,7 +39,12 @@ class Job:
     input: Input
     write: Path
     codes: Mapping[str, Code] | None = None  # a user's codes by class name, for DICOM SEG
-    maps: tuple[Path, ...] = ()  # files that `also` and `confidence` write before the label map
+    maps: tuple[Path, ...] = ()  # that `also` and `confidence` write beside the label map
+
+    @property
+    def seg_codes(self) -> Mapping[str, Code] | None:
+        """The codes, where the label map holds them."""
+        return self.codes if self.write.suffix.lower() == ".dcm" else None
 
     @property
     def file(self) -> Path:
@@ -50,6 +55,7 @@ class Job:
 class ReadCase(NamedTuple):
     """A volume, and the model's input made of it. findings: decisions, and values unlike the training set's."""
 
+    origin: Origin
     volume: Volume
     prepared: PreparedVolume
     findings: list[Finding]
@@ -58,6 +64,7 @@ class ReadCase(NamedTuple):
 class SegmentedCase(NamedTuple):
     """Class indices uint8 `(X, Y, Z)` of a volume, and what was observed with them."""
 
+    origin: Origin
     indices: np.ndarray
     volume: Volume
     findings: list[Finding]
@@ -84,50 +91,55 @@ class Work:
 
     def read(self, job: Job) -> ReadCase:
         """Read a job's volume and prepare the model's input."""
-        if self.audit is not None:
-            self.audit.begin(job.write, job.input.files)
         model = self.model
+        origin = origin_of(job.input, model.sha256, job.seg_codes)
+        if self.audit is not None:
+            self.audit.begin(job.write, origin.scan_sha256)
+        check_alike(job.write, origin, self._beside(job))
         volume = job.input.read(model.spec.num_channels, model.channels)
         check_megapixels(volume, model.spec, self.max_megapixels)
         check_labels(job.write, model.classes, volume, job.codes)
         prepared = model.prepare(volume)
         findings = check_input(volume, model.ranges, model.spec.orientation)
-        return ReadCase(volume, prepared, [*as_findings({None: volume.decisions}), *findings])
+        origin = replace(origin, rules=rules_about(job.input, volume.decisions))
+        return ReadCase(origin, volume, prepared, [*as_findings({None: volume.decisions}), *findings])
 
     def segment(self, job: Job, case: ReadCase) -> SegmentedCase:
-        """Log the findings and run the network."""
-        volume, prepared, findings = case
+        """Log the findings, run the network, and remove an earlier label map with its files."""
+        origin, volume, prepared, findings = case
         for finding in findings:
             finding.log(logger, job.file)
         observed = ObservedCase(self.model, estimator_of(self.model), volume, prepared, self.confidence)
         indices = self.model.predict_prepared(prepared, observers=observed.observers)
+        clear(job.write)
         if self.also is not None:
-            job.write.parent.mkdir(parents=True, exist_ok=True)
             self.also(volume, job.write)
-        return SegmentedCase(indices, volume, findings, observed)
+        return SegmentedCase(origin, indices, volume, findings, observed)
 
-    def write(self, job: Job, case: SegmentedCase, origin: Origin | None = None) -> CaseConfidence | None:
+    def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
         """Write the label map after all other files, because it marks a case as finished; gives the estimates."""
         estimates = case.observed.write(job.write, case.findings)
 
-        def complete(labels: Path) -> None:
-            if self.audit is not None:
-                self.audit.end(job.write, labels, case.findings, estimates)
-            if origin is not None:
-                origin.write(job.write)
+        def complete(whole: Path) -> None:
+            record = self.audit.end(job.write, whole, case.findings, estimates) if self.audit is not None else None
+            case.origin.write(job.write, whole, self._beside(job), record)
 
         write_labels(job.write, case.indices, self.model.classes, case.volume, codes=job.codes, complete=complete)
         return estimates
 
     def has_finished(self, job: Job) -> bool:
-        """True for a job whose label map is there, of this model and scan, with the job's maps and a record in the log.
+        """True for a job whose label map is there, of this model and scan, with all that this work writes.
 
         Raises:
             InputError: the label map is of another model or scan.
         """
-        if not is_finished(job.write, job.input, self.model.sha256):
-            return False
-        return all(path.exists() for path in job.maps) and (self.audit is None or self.audit.has(job.write))
+        records = self.audit.records if self.audit is not None else None
+        return is_finished(job.write, job.input, self.model.sha256, job.seg_codes, self._beside(job), records)
+
+    def _beside(self, job: Job) -> tuple[Path, ...]:
+        """The files that this work writes beside the label map."""
+        estimates = [confidence_file(job.write)] if gives_estimates(self.model, self.confidence) else []
+        return (*job.maps, *estimates)
 
     def fail(self, job: Job) -> None:
         """Record a job that failed."""
@@ -166,24 +178,19 @@ def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = 
     own = list(jobs)[number::count]
     waiting = deque(job for job in own if not work.has_finished(job))
     ends, start = _Ends(work, Outcome(skipped=len(own) - len(waiting)), len(waiting)), time.monotonic()
-    reads: deque[tuple[Job, Future[tuple[Origin, ReadCase]]]] = deque()
-
-    def read(job: Job) -> tuple[Origin, ReadCase]:
-        return origin_of(job.input, work.model.sha256), work.read(job)
-
+    reads: deque[tuple[Job, Future[ReadCase]]] = deque()
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
-                reads.append((waiting[0], reader.submit(read, waiting.popleft())))
+                reads.append((waiting[0], reader.submit(work.read, waiting.popleft())))
             job, future = reads.popleft()
             try:
-                origin, read_case = future.result()
-                case = work.segment(job, read_case)
+                case = work.segment(job, future.result())
             except CASE_ERRORS as error:
                 ends.fail(job, error)
                 continue
             ends.wait(AHEAD - 1)
-            ends.writes.append((job, writer.submit(work.write, job, case, origin)))
+            ends.writes.append((job, writer.submit(work.write, job, case)))
         ends.wait(0)
     ends.outcome.minutes = (time.monotonic() - start) / 60
     return ends.outcome

@@ -3,13 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict, cast
 
 from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
 from attunet.export.runtime.observed_case import ConfidenceOptions, confidence_file
+from attunet.export.runtime.origin import TABLES, clear_tables, label_maps_of, unchanged
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.fields import read_json
 from attunet.io.readers import stem_of
@@ -48,6 +50,12 @@ def estimator_of(model: Model) -> Estimator | None:
     return model.estimator if isinstance(model, Segmenter) else None
 
 
+def gives_estimates(model: Model, options: ConfidenceOptions) -> bool:
+    """True where `options` and the model give each case its estimates."""
+    is_whole = isinstance(model, Segmenter) and model.metadata.whole
+    return options.estimates and estimator_of(model) is not None and not is_whole
+
+
 def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, required: bool) -> None:
     """Raises InputError for a model that cannot give what `options` request, or has no `required` estimator, with the
     command that makes a suitable one. path: file of the model, for the message.
@@ -65,27 +73,29 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
     )
 
 
-def write_tables(folder: Path, label_maps: Iterable[Path], segmenter: Segmenter) -> int:
-    """Write `confidence.json` and `confidence.csv` of a folder from the files beside its label maps, worst cases first.
-
-    Args:
-        label_maps: label maps below the folder; unfinished ones are left out.
-        segmenter: has made them, and has an estimator.
+def write_tables(folder: Path, model: Model) -> int:
+    """Write `confidence.json` and `confidence.csv` of a folder from the files that were written with the model's label
+    maps there, worst cases first. Without such files there are no tables.
 
     Returns:
         The number of cases that are marked for review.
     """
-    assert segmenter.estimator is not None
     cases: dict[str, CaseRecord] = {}
-    for path in label_maps:
+    for path in label_maps_of(folder, model.sha256):
         file = confidence_file(path)
-        if path.exists() and file.exists():
+        if not unchanged(path, file):
+            continue
+        with suppress(InputError):  # another process has just taken it away
             cases[path.relative_to(folder).with_name(stem_of(path)).as_posix()] = cast(CaseRecord, read_json(file).data)
     ordered = dict(sorted(cases.items(), key=lambda case: (not case[1].get("review"), _poorest(case[1]), case[0])))
-    learned = segmenter.estimator.to_json()
-    content = {"schema": SCHEMA, "model_sha256": segmenter.sha256, "learned": learned, "cases": ordered}
-    write_text(folder / "confidence.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    write_text(folder / "confidence.csv", _table(ordered, segmenter.classes.foreground))
+    estimator = estimator_of(model)
+    if not cases or estimator is None:
+        clear_tables(folder)
+        return 0
+    content = {"schema": SCHEMA, "model_sha256": model.sha256, "learned": estimator.to_json(), "cases": ordered}
+    texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", _table(ordered, model.classes.foreground))
+    for name, text in zip(TABLES, texts, strict=True):
+        write_text(folder / name, text)
     return sum(bool(record.get("review")) for record in ordered.values())
 
 

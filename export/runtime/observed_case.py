@@ -84,7 +84,6 @@ class ObservedCase:
     def write(self, labels: Path, findings: Sequence[Finding]) -> CaseConfidence | None:
         """Write the estimates and the map beside the label map, which is written later; returns the estimates."""
         confidence = self.confidence(findings)
-        labels.parent.mkdir(parents=True, exist_ok=True)
         if confidence is not None:
             write_text(confidence_file(labels), json.dumps(confidence.to_json(), indent=1, allow_nan=False) + "\n")
         if self._map is not None:

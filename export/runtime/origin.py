@@ -1,22 +1,28 @@
-"""The scan and the model that a label map is made of, in a hidden file beside it.
+"""What a label map is made of, and what was written with it, in a hidden file beside it.
 
-A folder that is continued holds label maps of earlier calls. By this file a call tells those of the same model and
-scan, which are finished, from those of another.
+By this file a call tells the label maps that it has finished, the files that belong to them, and what it may replace.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from attunet.decisions import Choices
+from attunet.decisions import RULES, Choices, Decision
 from attunet.errors import InputError
-from attunet.fields import read_json
-from attunet.sources.case_files import content_hash
+from attunet.fields import JsonObject, parse_json, read_json
+from attunet.io.dicom.organ_codes import Code
+from attunet.io.dicom.series import series_files
+from attunet.io.readers import FORMATS, format_of, stem_of
+from attunet.io.writers import WRITERS
+from attunet.sources.case_files import content_hash, files_in
 from attunet.sources.inputs import Input
-from attunet.system.atomic_files import joined_hash, write_text
+from attunet.system.atomic_files import joined_hash, sha256, write_text
+from attunet.system.outputs import require_other_file
 
-REMEDY = "remove it, or choose another folder"
+REMEDY = "remove it, or choose another place"
+TABLES = ("confidence.json", "confidence.csv")  # of a folder of label maps
 
 
 @dataclass(frozen=True)
@@ -26,43 +32,154 @@ class Origin:
     Args:
         scan_sha256: hash by `hash_of_files`.
         choices: the user's interpretations of the scan, by rule.
+        rules: those that choices about the scan may be of, by `rules_about`; None where they are not known.
+        codes: the user's, of a DICOM SEG.
     """
 
     model_sha256: str
     scan_sha256: str
     choices: Choices = field(default_factory=dict)
+    rules: Sequence[str] | None = None
+    codes: Mapping[str, Code] = field(default_factory=dict)
 
-    def write(self, labels: Path) -> None:
-        """Write the file beside a label map, which is written later."""
-        write_text(_file(labels), json.dumps(asdict(self), sort_keys=True) + "\n")
+    def to_json(self) -> JsonObject:
+        """All fields; of the choices those that change how the scan is read."""
+        choices = {rule: value for rule, value in self.choices.items() if self.rules is None or rule in self.rules}
+        content: JsonObject = parse_json(json.dumps({**asdict(self), "choices": choices}))
+        return content
+
+    def write(self, labels: Path, whole: Path, files: Collection[Path] = (), record: str | None = None) -> None:
+        """Write the hidden file of a label map that has no name yet.
+
+        Args:
+            whole: its content.
+            files: written beside it.
+            record: hash of its record in the audit log.
+        """
+        hashes = {path.name: sha256(path) for path in files} | {labels.name: sha256(whole)}
+        content = {**self.to_json(), "files": hashes, "record": record}
+        write_text(origin_file(labels), json.dumps(content, sort_keys=True) + "\n")
 
 
-def origin_of(scan: Input, model_sha256: str) -> Origin:
+def origin_of(scan: Input, model_sha256: str, codes: Mapping[str, Code] | None = None) -> Origin:
     """Raises InputError where the scan's files cannot be read."""
-    return Origin(model_sha256, hash_of_files(scan.files), dict(scan.choices))
+    return Origin(model_sha256, hash_of_files(scan.files), scan.choices, codes=codes or {})
 
 
-def is_finished(labels: Path, scan: Input, model_sha256: str) -> bool:
-    """True where the scan's label map is there; False where none is, and for a scan that is refused when it is read.
+def rules_about(scan: Input, decisions: Sequence[Decision]) -> list[str]:
+    """The rules by which another choice may change how a scan is read: those of its decisions, and those of its format
+    that some choices note nothing of.
+    """
+    formats = [format_of(file) for file in scan.files]
+    silent = [rule for rule in RULES if rule.startswith("dicom-")] if FORMATS[-1] in formats else []
+    silent += ["exif-orientation"] if any(".png" in format.suffixes for format in formats) else []
+    return [*(decision.rule for decision in decisions), *silent]
+
+
+def is_finished(
+    labels: Path,
+    scan: Input,
+    model_sha256: str,
+    codes: Mapping[str, Code] | None = None,
+    files: Collection[Path] = (),
+    records: Collection[str] | None = None,
+) -> bool:
+    """True where the scan's label map is there with all that a call asks for; False for a scan that is refused when it
+    is read.
+
+    Args:
+        files: that were written with it.
+        records: hashes of the records of an audit log, which must have one of it.
 
     Raises:
-        InputError: the label map is of another model, scan or interpretation, or nothing says what it is of.
+        InputError: the label map is of another model, scan or interpretation, was changed, or nothing says what it is.
+
+    Example:
+        >>> is_finished(labels, scan, model.sha256, files=[map_file(labels, "uncertainty")])  # doctest: +SKIP
     """
     if scan.is_refused or not labels.exists():
         return False
-    if not _file(labels).exists():
-        raise InputError(f"{labels}: is there, and no file says which model and scan it is of: {REMEDY}")
-    before = read_json(_file(labels)).data
-    if before.get("model_sha256") != model_sha256:
+    require_own(labels)
+    before = read_json(origin_file(labels))
+    if before.data.get("model_sha256") != model_sha256:
         raise InputError(f"{labels}: was made by another model: {REMEDY}")
-    if before != asdict(origin_of(scan, model_sha256)):
-        raise InputError(f"{labels}: was made of another scan than {scan.files[0]}, or of another --read: {REMEDY}")
-    return True
+    origin = origin_of(scan, model_sha256, codes)
+    rules = before.text_list("rules") if before.data.get("rules") is not None else None
+    now = replace(origin, rules=rules).to_json()
+    if wrong := [name for name, value in now.items() if before.data.get(name) != value]:
+        of = {"choices": "by another --read", "codes": "with other --codes"}
+        raise InputError(f"{labels}: was made {of.get(wrong[0], f'of another scan than {scan.files[0]}')}: {REMEDY}")
+    return unchanged(labels, *files) and (records is None or before.data.get("record") in records)
+
+
+def require_own(labels: Path) -> None:
+    """Raises InputError where a file is there that is no label map as this program has written it."""
+    if not labels.exists():
+        return
+    if not origin_file(labels).exists():
+        raise InputError(f"{labels}: is there, and no file says which model and scan it is of: {REMEDY}")
+    read_json(origin_file(labels))  # raises where it is damaged
+    if not unchanged(labels):
+        raise InputError(f"{labels}: was changed since it was made: {REMEDY}")
+
+
+def check_place(labels: Path, scan: Sequence[Path]) -> None:
+    """Raises InputError where a label map would replace a file of its scan, or one that is no label map of this
+    program.
+    """
+    require_other_file(labels, scan)
+    require_own(labels)
+
+
+def check_alike(labels: Path, origin: Origin, files: Collection[Path]) -> None:
+    """Raises InputError where the label map of another scan or model differs in its ending alone, and one of the two
+    has `files` beside it: they would have the names of both.
+    """
+    for other in (labels.with_name(f"{stem_of(labels)}{ending}") for ending in (*WRITERS, ".dcm")):
+        if other != labels and other.exists() and (files or len(_hashes(other)) > 1) and origin_file(other).exists():
+            before = read_json(origin_file(other)).data
+            if (before.get("model_sha256"), before.get("scan_sha256")) != (origin.model_sha256, origin.scan_sha256):
+                raise InputError(f"{other}: is of another scan or model than {labels.name} will be: {REMEDY}")
+
+
+def unchanged(labels: Path, *files: Path) -> bool:
+    """True where the label map, and these files beside it, are as they were written together."""
+    hashes = _hashes(labels)
+    with suppress(FileNotFoundError):  # another process has just taken it away
+        return all(path.is_file() and sha256(path) == hashes.get(path) for path in (labels, *files))
+    return False
+
+
+def label_maps_of(folder: Path, model_sha256: str) -> Iterator[Path]:
+    """The label maps of a model below a folder."""
+    for file in sorted(folder.rglob(".*.json")):
+        labels = file.with_name(file.name.removeprefix(".").removesuffix(".json"))
+        with suppress(InputError):  # a file of something else, or that another process has just taken away
+            if labels.exists() and read_json(file).data.get("model_sha256") == model_sha256:
+                yield labels
+
+
+def clear(labels: Path) -> None:
+    """Make room for a label map and the files beside it: an earlier one goes first, then what was written with it."""
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    earlier = _hashes(labels)
+    labels.unlink(missing_ok=True)
+    for path, digest in earlier.items():
+        if path.is_file() and sha256(path) == digest:
+            path.unlink()
+    origin_file(labels).unlink(missing_ok=True)
+
+
+def clear_tables(folder: Path) -> None:
+    """Remove the tables of a folder whose label maps are no longer those of the tables."""
+    for name in TABLES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def hash_of_files(paths: Sequence[Path]) -> str:
     """SHA-256 of a scan: of its file (and the one beside it with its voxels), or of the hashes of its channels in their
-    order. Of a folder, it is the one of its files' sorted hashes: their names do not count.
+    order. Of a DICOM series, it is the one of its files' sorted hashes: their names do not count, nor other files of
+    the folder.
 
     Raises:
         InputError: a file cannot be read.
@@ -70,9 +187,24 @@ def hash_of_files(paths: Sequence[Path]) -> str:
     return joined_hash([_hash_of_folder(path) if path.is_dir() else content_hash(path) for path in paths])
 
 
-def _hash_of_folder(folder: Path) -> str:
-    return joined_hash(sorted(content_hash(file) for file in folder.rglob("*") if file.is_file()))
-
-
-def _file(labels: Path) -> Path:
+def origin_file(labels: Path) -> Path:
+    """The hidden file of a label map."""
     return labels.with_name(f".{labels.name}.json")
+
+
+def _hash_of_folder(folder: Path) -> str:
+    slices: Sequence[Path] = ()
+    with suppress(InputError):  # the reader says what is wrong
+        slices = series_files(folder)
+    return joined_hash(sorted(map(content_hash, slices or files_in(folder))))
+
+
+def _hashes(labels: Path) -> dict[Path, str]:
+    """The SHA-256 of the label map and of the files beside it that its hidden file names."""
+    with suppress(InputError):  # none, or a damaged one, which names no files
+        return {
+            labels.with_name(name): digest
+            for name, digest in read_json(origin_file(labels)).texts("files").items()
+            if name == labels.name or (name.startswith(f"{stem_of(labels)}-") and Path(name).name == name)
+        }
+    return {}

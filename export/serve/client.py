@@ -8,7 +8,6 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from attunet.errors import InputError, RunError, one_line
+from attunet.export.runtime.origin import Origin, check_place, clear, hash_of_files
 from attunet.export.serve.answer import MAX_LINE, Answer, Response, answer_of, description_of, reason_of, write_labels
 from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY, ModelDescription
 from attunet.export.serve.settings import MB
@@ -23,7 +23,6 @@ from attunet.fields import Fields, parse_json
 from attunet.io.dicom.series import series_files
 from attunet.sources.channel_files import in_order
 from attunet.system.atomic_files import write_error, write_file
-from attunet.system.outputs import require_other_file
 from attunet.system.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
@@ -88,7 +87,8 @@ class Client:
     def segment(
         self, scan: str | Path | Sequence[str | Path], out: str | Path | None = None, *, model: str | None = None
     ) -> Answer:
-        """Segment a scan, and write the label map to `out`; no half-written file stays.
+        """Segment a scan, and write the label map to `out`, with the hidden file of its origin; no half-written file
+        stays.
 
         Args:
             scan: a file in a format that the server reads, the folder of a DICOM series, or one file for each channel:
@@ -103,12 +103,14 @@ class Client:
         """
         files = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
         accept = _accept(Path(out), files) if out is not None else "*/*"
+        given = files
         if not model or len(files) > 1:
             described = self.model(model)
             model, files = described["name"], in_order(files, described["channel_names"])
         with self._no_server():
             address = f"/v1/models/{quote(model, safe='')}/segment"
         with _sendable(files) as sendable:
+            scan_sha256 = hash_of_files(given)
             try:
                 response = self._send("POST", address, sendable, accept)
             except InputError as error:
@@ -116,7 +118,7 @@ class Client:
         with _write_errors(out), self._no_server():
             answer = answer_of(response, self.url, accept)
             if out is not None:
-                write_file(Path(out), partial(write_labels, answer.content))
+                _write(Path(out), answer, scan_sha256)
         return answer
 
     def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> Response:
@@ -193,6 +195,17 @@ class Client:
             raise RunError(f"{self.url}: is no server of attunet: {one_line(error)}") from None
 
 
+def _write(labels: Path, answer: Answer, scan_sha256: str) -> None:
+    """Write an answer's label map. Raises ValueError for one that cannot be read."""
+
+    def write(whole: Path) -> None:
+        write_labels(answer.content, whole)
+        clear(labels)
+        Origin(answer.model_sha256, scan_sha256).write(labels, whole)
+
+    write_file(labels, write)
+
+
 def _accept(out: Path, scan: Sequence[Path]) -> str:
     """The media type of a label map, whose folder is made. Raises InputError for a file that cannot be written."""
     media_type = next((MEDIA_TYPES[ending] for ending in MEDIA_TYPES if out.name.lower().endswith(ending)), None)
@@ -200,7 +213,7 @@ def _accept(out: Path, scan: Sequence[Path]) -> str:
         raise InputError(f"{out}: the label map's name must end in {', '.join(MEDIA_TYPES)}")
     if out.is_dir():
         raise InputError(f"{out}: must be the name of a file, and is a folder")
-    require_other_file(out, scan)
+    check_place(out, scan)
     with _write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     return media_type

@@ -1,10 +1,12 @@
 """The files of label maps."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attunet.errors import InputError
+from attunet.export.runtime.origin import check_place
+from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input
 from attunet.sources.pseudonymise import NOT_SHOWN
@@ -20,10 +22,10 @@ def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
         endings = suffixes_for(inputs[0].files)
         if not output.name.lower().endswith(endings):
             raise InputError(f"{output}: the label map's name must end in {' or '.join(dict.fromkeys(endings))}")
-        if output.exists() and output.samefile(source):
-            raise InputError(f"{output}: would overwrite the input")
+        check_place(output, inputs[0].files)
         return True
-    if output.is_file() or output.resolve().is_relative_to(source.resolve()):
+    places = [output, *(output / one.name for one in inputs)]
+    if output.is_file() or any(place.resolve().is_relative_to(source.resolve()) for place in places):
         raise InputError(f"{output}: must be a folder outside the input's")
     require_own_folder(output, "label maps")
     return False
@@ -43,6 +45,14 @@ def label_maps(inputs: Sequence[Input], output: Path, *, is_one: bool, dicom_seg
         why = f"{output} must end in .dcm" if is_one and ".dcm" in known[0] else "no input is a DICOM series"
         raise InputError(f"--dicom-seg: {why}")
     return files
+
+
+def check_codes(codes: Mapping[str, Code], names: Sequence[str], files: Sequence[Path]) -> None:
+    """Raises InputError where no file of label maps holds codes; warns of codes of other classes than the model's."""
+    if not any(file.suffix.lower() == ".dcm" for file in files):
+        raise InputError("--codes: is for DICOM SEG, and no label map ends in .dcm")
+    if others := [name for name in codes if name not in names]:
+        logger.warning(f"--codes: {', '.join(others)}: no classes of the model, which has {', '.join(names)}")
 
 
 def warn_left_out(source: Path, text: str, *, is_hidden: bool = False) -> None:

@@ -10,13 +10,14 @@ from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import CASE_ERRORS, Job, Work, predict_cohort
-from attunet.export.runtime.confidence import check_confidence, write_tables
+from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
 from attunet.export.runtime.observed_case import ESTIMATES, UNCERTAINTY, ConfidenceOptions, confidence_file, map_file
+from attunet.export.runtime.origin import TABLES, origin_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING
 from attunet.io.writers import write_map
-from attunet.launch.commands.label_maps import check_output, label_maps, warn_left_out, writing_label_maps
+from attunet.launch.commands.label_maps import check_codes, check_output, label_maps, warn_left_out, writing_label_maps
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.launch.options import check_computes
 from attunet.privacy.audit_log import AuditLog
@@ -84,27 +85,31 @@ def predict(
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)
         maps = [f"attention-{number}" for number in range(1, predictor.num_gates + 1)] if attention else []
         maps += [UNCERTAINTY] if confidence.uncertainty else []
+        files = label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg)
+        if codes is not None:
+            check_codes(codes, predictor.classes.foreground, files)
         jobs = [
             Job(one, labels, codes, tuple(map_file(labels, kind) for kind in maps))
-            for one, labels in zip(inputs, label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg), strict=True)
+            for one, labels in zip(inputs, files, strict=True)
         ]
-        _check_files(jobs, audit)
+        _check_files(jobs, output, audit)
         if is_one:
             _predict_one(work, jobs[0])
         else:
             _predict_folder(work, source, output, jobs, names.claim if names else claim)
 
 
-def _check_files(jobs: Sequence[Job], audit: Path | None) -> None:
+def _check_files(jobs: Sequence[Job], output: Path, audit: Path | None) -> None:
     """Raises InputError where a case's file would replace an input, another case's label map, or the audit log."""
+    tables = [output / name for name in TABLES]
     kept = {path.resolve() for job in jobs for path in (job.write, *job.input.files)}
     for job in jobs:
         if taken := next((path for path in job.maps if path.resolve() in kept), None):
             raise InputError(
                 f"{taken}: would be a map of {job.file}, and is an input or the label map of another: rename that one"
             )
-        files = (job.write, confidence_file(job.write), *job.maps)
-        if audit is not None and audit.resolve() in {path.resolve() for path in files}:
+        files = (job.write, origin_file(job.write), confidence_file(job.write), *job.maps)
+        if audit is not None and audit.resolve() in {path.resolve() for path in (*files, *tables)}:
             raise InputError(f"{audit}: the audit log must be another file than those of {job.file}")
 
 
@@ -175,7 +180,7 @@ def _predict_folder(
     with writing_label_maps(output, shard):
         claim_folder(output)
         outcome = predict_cohort(work, jobs, shard=shard)
-        _write_confidence_tables(work, output, jobs)
+        _write_confidence_tables(work.model, output)
     logger.info(str(outcome))
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")
@@ -183,14 +188,12 @@ def _predict_folder(
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
 
 
-def _write_confidence_tables(work: Work, folder: Path, jobs: Sequence[Job]) -> None:
+def _write_confidence_tables(model: Model, folder: Path) -> None:
     """The folder's tables; each process writes them from what all processes have finished by then."""
-    model = work.model
-    if not (work.confidence.estimates and isinstance(model, Segmenter) and model.estimator and folder.is_dir()):
+    marked = write_tables(folder, model) if folder.is_dir() else 0
+    estimator = estimator_of(model)
+    if estimator is None or not (folder / TABLES[1]).exists():
         return
-    if model.metadata.whole:
-        return
-    marked = write_tables(folder, [job.write for job in jobs], model)
-    cannot = model.estimator.cannot
+    cannot = estimator.cannot
     advice = f"look at all cases, it cannot tell: {cannot}" if cannot else f"{marked} cases to be looked at"
     logger.info(f"{folder / 'confidence.csv'}: {advice}")

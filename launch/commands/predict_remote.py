@@ -2,12 +2,11 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
-from attunet.export.runtime.origin import is_finished, origin_of
+from attunet.export.runtime.origin import clear_tables, is_finished
 from attunet.export.serve.answer import Answer
 from attunet.export.serve.client import Client
 from attunet.export.serve.formats import ModelDescription
@@ -46,6 +45,8 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
         claim(output)
         sha256 = described["sha256"]
         waiting = [(one, labels) for one, labels in jobs if not is_finished(labels, one, sha256)]
+        if waiting:
+            clear_tables(output)
         failed = sum(threads.map(partial(_fails, client, described), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
@@ -56,11 +57,7 @@ def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> 
     scan, labels = job
     try:
         scan.check()
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        origin = origin_of(scan, model["sha256"])
-        origin.write(labels)  # before the label map: one without it would not be taken for finished
-        answer = _segment(client, model["name"], scan, labels)
-        replace(origin, model_sha256=answer.model_sha256).write(labels)  # the server may have got another model
+        _segment(client, model["name"], scan, labels)
     except (InputError, RunError, OSError) as error:
         logger.error(error)
         return True

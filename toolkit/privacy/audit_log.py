@@ -51,14 +51,17 @@ class AuditLog:
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def append(self, record: Mapping[str, object]) -> None:
-        """Adds a record, JSON values by name; `previous`, `hash` and `repaired` are the log's own."""
+    def append(self, record: Mapping[str, object]) -> str:
+        """Adds a record, JSON values by name, and returns its hash; `previous`, `hash` and `repaired` are the log's
+        own.
+        """
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with name_in_errors(self.path), os.fdopen(descriptor, "rb+", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             end, torn, previous = self._end(file)
             values = {**record, **({"repaired": True} if torn else {}), "previous": previous}
-            line = _line({**values, "hash": _hash(values)})
+            digest = _hash(values)
+            line = _line({**values, "hash": digest})
             if len(line) > MAX_LINE_BYTES:
                 raise InputError(f"{self.path}: a record has at most {MAX_LINE_BYTES:,} bytes, got {len(line):,}")
             file.truncate(end)
@@ -69,6 +72,7 @@ class AuditLog:
             except OSError:  # a full disk: no part of a record stays
                 file.truncate(end)
                 raise
+        return digest
 
     def records(self) -> Iterator[dict[str, object]]:
         """The log's records, one after another. Raises InputError as `verify_audit` does for a single line."""

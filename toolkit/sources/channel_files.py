@@ -97,9 +97,17 @@ def described_channels(path: Path) -> tuple[str, ...]:
 
 
 def in_order(files: Sequence[Path], needed: Sequence[str]) -> list[Path]:
-    """A volume's files in the order of a model's channels; as they are if their names do not tell the channels."""
+    """A volume's files in the order of a model's channels; as they are if no name tells a channel.
+
+    Raises:
+        InputError: the names tell other channels than the model's.
+    """
     named = {parts[1]: path for path in files if (parts := _parts(stem_of(path), needed))}
-    return [named[name] for name in needed] if len(files) == len(named) == len(needed) else list(files)
+    if len(files) == 1 or not named:
+        return list(files)
+    if len(files) != len(named) or len(named) != len(needed):
+        raise InputError(f"{files[0]}: {_unfit([stem_of(path) for path in files], needed)}")
+    return [named[name] for name in needed]
 
 
 def _parts(stem: str, needed: Sequence[str]) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job, Work, predict_cohort
 from attunet.export.runtime.segmenter import Segmenter
+from attunet.io.dicom.organ_codes import Code
 from attunet.privacy.audit_log import AuditLog, verify_audit
 from attunet.sources.inputs import Input
 
@@ -46,16 +47,83 @@ def test_a_label_map_of_another_model_is_refused(segmenter, jobs, save_artefact)
 
 def test_a_label_map_of_another_scan_of_that_name_is_refused(segmenter, jobs, write_scan) -> None:
     write_scan(jobs[1].file, (24, 20, 4), seed=9)
-    refused(segmenter, jobs, "made of another scan than .*1.nii.gz, or of another --read: remove it")
+    refused(segmenter, jobs, "made of another scan than .*1.nii.gz: remove it")
     jobs[1].write.unlink()
     outcome = predict_cohort(Work(segmenter), jobs)
     assert (outcome.done, outcome.skipped) == (2, 1)
     assert nib.load(jobs[1].write).shape == (24, 20, 4)
 
 
-def test_a_label_map_of_another_reading_is_refused(segmenter, jobs) -> None:
-    jobs[1] = Job(Input("1", jobs[1].input.files, {"oblique": "drop"}), jobs[1].write)
-    refused(segmenter, jobs, "or of another --read")
+@pytest.mark.parametrize(
+    "reading", [("dicom-bits", "allocated"), ("dicom-series", "3"), ("exif-orientation", "ignore")]
+)
+def test_a_label_map_of_another_reading_is_refused(
+    segmenter, jobs, tmp_path: Path, write_series, reading: tuple[str, str]
+) -> None:
+    """Of some choices nothing is noted; they are of scans of their format alone."""
+    data, files = np.ones((24, 20, 3), np.int16), tmp_path / "in/p.png"
+    if reading[0].startswith("dicom"):
+        write_series(tmp_path / "in/p", data, np.diag([-2.0, -2.0, 5.0, 1.0]))
+        files = tmp_path / "in/p"
+    else:
+        pytest.importorskip("PIL.Image").fromarray(data[..., 0].astype(np.uint8)).save(files)
+    jobs = [*jobs[:2], Job(Input("p", (files,)), tmp_path / f"out/p.{'png' if files.is_file() else 'nii.gz'}")]
+    assert predict_cohort(Work(segmenter), jobs).done == 1
+    jobs = [Job(Input(job.input.name, job.input.files, dict([reading])), job.write) for job in jobs]
+    assert predict_cohort(Work(segmenter), jobs[:2]).skipped == 2
+    with pytest.raises(InputError, match=r"p\..*: was made by another --read: remove it"):
+        predict_cohort(Work(segmenter), jobs)
+
+
+def test_a_reading_that_a_scan_does_not_need_changes_nothing(segmenter, jobs) -> None:
+    """The line that refuses one scan names a reading, which then is an option for the whole folder."""
+    image = nib.load(jobs[2].file)
+    image.header.set_sform(np.diag([-3.0, -3.0, 5.0, 1.0]), code=1)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), jobs[2].file)
+    outcome = predict_cohort(Work(segmenter), jobs)
+    assert (outcome.done, outcome.skipped, len(outcome.failed)) == (0, 2, 1)
+    assert "--read nifti-geometry=sform" in outcome.failed[0][1]
+
+    def read_by(value: str) -> list[Job]:
+        return [Job(Input(job.input.name, job.input.files, {"nifti-geometry": value}), job.write) for job in jobs]
+
+    for done in (1, 0):
+        outcome = predict_cohort(Work(segmenter), read_by("sform"))
+        assert (outcome.done, outcome.skipped, outcome.failed) == (done, 3 - done, [])
+    with pytest.raises(InputError, match=r"2.nii.gz: was made by another --read"):
+        predict_cohort(Work(segmenter), read_by("pixdim"))
+
+
+def test_files_beside_the_slices_are_no_part_of_the_scan(segmenter, tmp_path: Path, write_series) -> None:
+    folder = tmp_path / "series"
+    write_series(folder, np.ones((24, 20, 3), np.int16), np.diag([-2.0, -2.0, 5.0, 1.0]))
+    jobs = [Job(Input("series", (folder,)), tmp_path / "out/series.nii.gz")]
+    assert predict_cohort(Work(segmenter), jobs).done == 1
+    for name in ("README.txt", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_text("no slice")
+    (folder / "deeper").mkdir()
+    (folder / "deeper/notes.txt").write_text("no slice")
+    assert predict_cohort(Work(segmenter), jobs).skipped == 1
+    next(folder.glob("*.dcm")).unlink()
+    with pytest.raises(InputError, match="was made of another scan"):
+        predict_cohort(Work(segmenter), jobs)
+
+
+def test_a_dicom_seg_with_other_codes_is_refused(segmenter, tmp_path: Path, write_series) -> None:
+    pytest.importorskip("highdicom")
+    uids = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4"}
+    write_series(tmp_path / "series", np.ones((24, 20, 3), np.int16), np.diag([-2.0, -2.0, 5.0, 1.0]), **uids)
+
+    def jobs(ending: str, value: str) -> list[Job]:
+        codes = {"liver": Code(value, "99X", "Liver")}
+        return [Job(Input("series", (tmp_path / "series",)), tmp_path / f"out/series{ending}", codes)]
+
+    for ending in (".dcm", ".nii.gz"):
+        for done in (1, 0):
+            assert predict_cohort(Work(segmenter), jobs(ending, "A")).done == done
+    assert predict_cohort(Work(segmenter), jobs(".nii.gz", "B")).skipped == 1
+    with pytest.raises(InputError, match=r"series.dcm: was made with other --codes: remove it"):
+        predict_cohort(Work(segmenter), jobs(".dcm", "B"))
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "damaged"])
@@ -79,10 +147,15 @@ def test_a_label_map_of_unknown_origin_is_refused(segmenter, jobs, kind: str) ->
 def test_a_case_without_a_requested_map_is_not_finished(segmenter, jobs) -> None:
     labels = np.asarray(nib.load(jobs[0].write).dataobj)
     maps = [jobs[number].write.with_name(f"{number}-map.nii.gz") for number in range(3)]
-    maps[1].write_bytes(b"there")
+    maps[1].write_bytes(b"of something else")
     jobs = [Job(job.input, job.write, None, (path,)) for job, path in zip(jobs, maps, strict=True)]
-    outcome = predict_cohort(Work(segmenter), jobs)
-    assert (outcome.done, outcome.skipped) == (2, 1)
+    work = Work(segmenter, lambda _, path: path.with_name(f"{path.name[0]}-map.nii.gz").write_bytes(path.name.encode()))
+    for changed, done in ((None, 3), (None, 0), (maps[1], 1)):
+        if changed:
+            changed.write_bytes(b"changed")
+        outcome = predict_cohort(work, jobs)
+        assert (outcome.done, outcome.skipped) == (done, 3 - done)
+        assert [path.read_bytes() for path in maps] == [job.write.name.encode() for job in jobs]
     np.testing.assert_array_equal(nib.load(jobs[0].write).dataobj, labels)
 
 

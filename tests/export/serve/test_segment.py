@@ -169,6 +169,44 @@ def test_a_model_without_a_name_is_the_users_mistake(server, scan):
         client.segment(scan, model="")
 
 
+def test_a_client_replaces_no_scan_and_the_files_of_its_label_map_alone(
+    attunet, server, scan, sure, artefact, tmp_path
+):
+    own = tmp_path / "scans/a.nii.gz"
+    own.parent.mkdir()
+    own.write_bytes(scan.read_bytes())
+    labels = tmp_path / "out/a.nii.gz"
+    assert attunet("predict", sure, own.parent, labels.parent).code == 0
+    with Client(server.url) as client:
+        for out in (own, tmp_path / "scans/b.nii.gz"):
+            out.write_bytes(own.read_bytes())
+            with pytest.raises(InputError, match=r"would overwrite the input|is there, and no file says"):
+                client.segment(str(own), out)
+            assert out.read_bytes() == scan.read_bytes()
+        client.segment([str(own)], labels)
+        client.segment(own, tmp_path / "new/folder/a.nii.gz")
+    (tmp_path / "scans/b.nii.gz").unlink()
+    assert [path.name for path in labels.parent.glob("a*")] == ["a.nii.gz"]
+    assert "was made by another model" in attunet("predict", sure, own.parent, labels.parent).err
+    assert "0 segmented, 1 finished before" in attunet("predict", artefact, own.parent, labels.parent).out
+
+
+def test_a_folder_that_a_server_goes_on_with_has_no_tables_of_before(attunet, serve, scan, sure, tmp_path):
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        (tmp_path / f"scans/{name}.nii.gz").write_bytes(scan.read_bytes())
+    call = ["predict", "--server", serve(model=sure).url, tmp_path / "scans", tmp_path / "out"]
+    assert attunet("predict", sure, tmp_path / "scans", tmp_path / "out").code == 0
+    assert attunet(*call).code == 0
+    assert (tmp_path / "out/confidence.csv").exists()
+    (tmp_path / "out/a.nii.gz").unlink()
+    assert attunet(*call).code == 0
+    kept = ["a.nii.gz", "b-confidence.json", "b.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == kept
+    assert "1 segmented" in attunet("predict", sure, tmp_path / "scans", tmp_path / "out").out
+    assert len((tmp_path / "out/confidence.csv").read_text().splitlines()) == 3
+
+
 def test_a_client_says_what_is_wrong_with_a_server(scan, tmp_path):
     with pytest.raises(InputError, match="must begin with http"):
         Client("localhost:8000")

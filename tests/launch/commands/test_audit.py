@@ -13,6 +13,7 @@ import pytest
 from attunet.export.runtime import cohort
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job
+from attunet.export.runtime.origin import origin_of
 from attunet.io.writers import write_labels
 from attunet.privacy.audit_log import AuditLog, verify_audit
 from attunet.sources.inputs import Input
@@ -54,7 +55,7 @@ def test_the_hash_is_of_the_input_before_it_is_read(tmp_path):
     scan.write_bytes(b"as it was read")
     job = Job(Input("scan", (scan,)), tmp_path / "labels.nii.gz")
     audit = CaseAudit(Audit(AuditLog(tmp_path / "audit.jsonl"), "00"))
-    audit.begin(job.write, job.input.files)
+    audit.begin(job.write, origin_of(job.input, "00").scan_sha256)
     scan.write_bytes(b"as it is now")
     job.write.write_bytes(b"labels")
     audit.end(job.write, job.write)

@@ -74,6 +74,16 @@ def test_predict_gives_the_channels_in_the_order_of_the_training(
     assert (loaded.predict_prepared(loaded.prepare(volume)) != made.astype(int)).any()  # the order matters
 
 
+def test_no_channel_is_overwritten(place: Path, attunet, tmp_path: Path) -> None:
+    for number, channel in enumerate(("t2", "t1")):
+        shutil.copy(place / f"source/case1/{channel}.nii.gz", tmp_path / f"x_000{number}.nii.gz")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path in before:
+        done = attunet("predict", place / "m.onnx", tmp_path / "x_0000.nii.gz", path)
+        assert (done.code, f"{path}: would overwrite the input" in done.err) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 COMMANDS = {
     "evaluate": "evaluate {0}/other {0}/m.onnx {0}/runs/a --out {0}/scores",
     "export": "export {0}/runs/a {0}/new.onnx --store {0}/other",

@@ -77,7 +77,7 @@ def test_no_file_of_a_case_replaces_another(attunet, artefact: Path, scan: Path,
     if option == "--audit":
         more.append(out / "scan-confidence.json")
     else:
-        done = attunet("predict", artefact, other, scan, option)
+        done = attunet("predict", artefact, other, scan.with_suffix(""), option)
         assert (done.code, f"scan-{kind}.nii.gz: would be a map of" in done.err) == (2, True)
         assert other.read_bytes() == scan.read_bytes()
     done = attunet("predict", artefact, scan.parent, out, *more)
@@ -132,12 +132,34 @@ def test_two_scans_of_one_name_fail_both_each_time_and_the_others_are_segmented(
 
 def test_the_input_is_never_overwritten(attunet, run: Path, scan: Path) -> None:
     before = scan.read_bytes()
-    for output in (scan, scan.parent / ".." / "scans" / "scan.nii.gz"):
+    other = scan.with_name("other.nii.gz")
+    other.write_bytes(before)
+    for output in (scan, scan.parent / ".." / "scans" / "scan.nii.gz", other):
         done = attunet("predict", run, scan, output)
         assert (done.code, done.err.count("\n")) == (2, 1)
-    for folder in (scan.parent, scan.parent / "labels"):
+    (scan.parent / "scans").mkdir()
+    (scan.parent / "scans/inner.nii.gz").write_bytes(before)  # its label map would lie in the input's folder
+    for folder in (scan.parent, scan.parent / "labels", scan.parent.parent):
         assert attunet("predict", run, scan.parent, folder).code == 2
-    assert scan.read_bytes() == before
+    assert scan.read_bytes() == other.read_bytes() == before
+
+
+def test_no_slice_of_a_series_is_overwritten(
+    attunet, run: Path, small_store: Store, tmp_path: Path, write_series
+) -> None:
+    volume, _ = small_store.read_source("01-T2SPIR")
+    slices = write_series(tmp_path / "series", volume.data[0], volume.affine, StudyInstanceUID="1.2.3")
+    before = [path.read_bytes() for path in slices]
+    for source, output in (
+        (tmp_path / "series", slices[0]),
+        (tmp_path / "series", tmp_path / "series/labels.nii.gz"),
+        (slices[1], slices[0]),
+        (slices[1], slices[1]),
+    ):
+        done = attunet("predict", run, source, output)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert done.err.startswith(f"error: {output}: ")
+    assert [path.read_bytes() for path in sorted((tmp_path / "series").iterdir())] == before
 
 
 @pytest.mark.parametrize(
@@ -193,6 +215,12 @@ def test_a_dicom_series_gets_the_labels_of_its_nifti_and_a_dicom_seg(
         done = attunet("predict", run, scan, output, "--dicom-seg")
         assert (done.code, output.exists()) == (2, False)
         assert f"--dicom-seg: {why}" in done.err.replace(f"{tmp_path}/", "")
+    codes = tmp_path / "codes.json"
+    codes.write_text('{"livr": ["99X", "A", "Liver"]}')
+    done = attunet("predict", run, nifti, tmp_path / "other.nii.gz", "--codes", codes)
+    assert (done.code, "--codes: is for DICOM SEG" in done.err) == (2, True)
+    printed = succeed("predict", run, tmp_path / "dicom/one", tmp_path / "coded.dcm", "--codes", codes).out
+    assert "warning: --codes: livr: no classes of the model, which has liver," in printed
     expected = np.asarray(nib.load(tmp_path / "out.nii.gz").dataobj)
     assert expected.any()
     for path in (tmp_path / "out.dcm", tmp_path / "many/one.dcm", tmp_path / "many/two.dcm"):
@@ -238,7 +266,8 @@ def test_the_capitals_of_an_ending_leave_nothing_else_behind(succeed, run: Path,
     (tmp_path / "out").mkdir()
     for name in ("a.Nii", "a.NII.gz", "a.Mha"):
         succeed("predict", run, scan, tmp_path / "out" / name)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.Mha", "a.NII.gz", "a.Nii"]
+    written = ["a.Mha", "a.NII.gz", "a.Nii"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*written, *(f".{name}.json" for name in written)}
 
 
 def test_tf32_is_for_cuda_alone() -> None:

@@ -1,5 +1,6 @@
 """A label map as DICOM SEG: read back by highdicom it is the label map, on the grid of the series."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,10 @@ def test_codes_are_those_of_dicom_a_users_or_private(tmp_path: Path, series: Pat
     write_labels(tmp_path / "out.dcm", np.ones(volume.shape, np.uint8), classes, volume, codes=own)
     made = hd.seg.segread(tmp_path / "out.dcm")
     assert made.get_segment_description(1).segmented_property_type.meaning == "Structure of upper lobe of lung"
-    file.write_text('{"lobe A": "45653009"}')
-    with pytest.raises(InputError, match=r"codes\.json: 'lobe A' must have a scheme and a value"):
-        read_codes(file)
+    for wrong in ("45653009", ["99X", r"a\b", "two values"], ["99X", "", "none"], ["99X", "a"]):
+        file.write_text(json.dumps({"lobe A": wrong}))
+        with pytest.raises(InputError, match=r"codes\.json: 'lobe A' must have a scheme and a value"):
+            read_codes(file)
 
 
 def test_the_object_belongs_to_the_patient_and_the_study_and_says_what_made_it(series: Path, tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_masks_do_not_depend_on_orientation_or_format(tmp_path: Path, write_seri
 
 
 @pytest.mark.parametrize("suffix", [s for s in WRITERS if s not in (".png", ".tif", ".tiff")])
+def test_an_ending_may_have_capitals(tmp_path: Path, suffix: str) -> None:
+    indices, like = (IMAGE % 3).astype(np.uint8), Volume(IMAGE[None], oriented(IMAGE, "RAS")[1])
+    for ending in (suffix.title(), suffix.upper(), suffix.swapcase().replace("I", "i")):
+        write_labels(tmp_path / f"a{ending}", indices, CLASSES, like)
+        assert [path.name for path in tmp_path.iterdir()] == [f"a{ending}"]
+        (tmp_path / f"a{ending}").rename(tmp_path / f"a{suffix}")
+        np.testing.assert_array_equal(read_mask(tmp_path / f"a{suffix}").data[0], np.array(CLASSES.values)[indices])
+        (tmp_path / f"a{suffix}").unlink()
+
+
+@pytest.mark.parametrize("suffix", [s for s in WRITERS if s not in (".png", ".tif", ".tiff")])
 def test_label_maps_come_back_in_the_inputs_format_with_their_values(tmp_path: Path, suffix: str) -> None:
     array, affine = oriented(IMAGE, "RAS")
     given = tmp_path / f"in{suffix}"

@@ -114,9 +114,12 @@ def test_one_file_with_all_channels_keeps_its_order(tmp_path: Path) -> None:
 def test_a_list_of_files_is_ordered_by_names_that_tell_all_channels() -> None:
     paths = [Path("a/p_T1.nii.gz"), Path("b/p_t2.nii.gz")]
     assert in_order(paths, NEEDED) == paths[::-1]
-    unknown = [Path("p_adc.nii.gz"), Path("p_t1.nii.gz")]
-    assert in_order(unknown, NEEDED) == unknown
-    assert in_order(paths, ()) == paths
+    unknown = [Path("p_0000.nii.gz"), Path("p_0001.nii.gz")]
+    for given, needed in ((unknown, NEEDED), (paths, ()), (paths[:1], NEEDED)):
+        assert in_order(given, needed) == given
+    for wrong in (["p_adc", "p_t1"], ["p_t1", "p_t1"], ["p_t1", "p_t2", "p_adc"]):
+        with pytest.raises(InputError, match=f"needs the channels {', '.join(NEEDED)}, and this case has {wrong[0]}"):
+            in_order([Path(f"{name}.nii.gz") for name in wrong], NEEDED)
 
 
 def test_a_role_is_meant_before_those_that_contain_its_name(tmp_path: Path) -> None:

@@ -86,13 +86,15 @@ def read_codes(path: Path) -> dict[str, Code]:
     """A user's codes: `{"class name": ["scheme", "value", "meaning"], ...}` in a JSON file.
 
     Raises:
-        InputError: for a file of another form, or values longer than DICOM holds (16 characters, meanings 64).
+        InputError: for a file of another form, or texts that DICOM does not hold: longer (16 characters, meanings 64),
+            or with a backslash, which parts two values there.
     """
     codes: dict[str, Code] = {}
     for name, row in read_json(path).data.items():
-        texts: list[str] = row if isinstance(row, list) and len(row) == 3 and is_text_list(row) else []
-        if not texts or any(not 0 < len(text) <= most for text, most in zip(texts, (16, 16, 64), strict=True)):
-            rule = "a scheme and a value of up to 16 characters and a meaning of up to 64"
+        texts: list[str] = row if isinstance(row, list) and len(row) == 3 and is_text_list(row) else [""] * 3
+        fits = (0 < len(text) <= most for text, most in zip(texts, (16, 16, 64), strict=True))
+        if not all(fits) or "\\" in "".join(texts):
+            rule = "a scheme and a value of up to 16 characters and a meaning of up to 64, without a backslash"
             raise InputError(f"{path}: {name!r} must have {rule}")
         scheme, value, meaning = texts
         codes[name] = Code(value, scheme, meaning)

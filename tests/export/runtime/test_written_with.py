@@ -1,0 +1,156 @@
+"""What was written with a label map belongs to that one, and goes with it; nothing else is taken for its own."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attunet.export.runtime.origin import clear, origin_file, unchanged
+from attunet.privacy.audit_log import verify_audit
+
+ALL = ["scan-0", "scan-1"]
+
+
+@pytest.fixture
+def scans(write_scan, tmp_path: Path) -> Path:
+    for number, name in enumerate(ALL):
+        write_scan(tmp_path / f"scans/{name}.nii.gz", (24, 20, 3), seed=number)
+    return tmp_path / "scans"
+
+
+@pytest.fixture
+def predict(attunet, scans: Path, tmp_path: Path):
+    """`predict(model, "scan-0.nii.gz", "out", *options)` is what the command prints, at the end its error."""
+
+    def call(model: Path, source: str = "", output: str = "out", *options: object, code: int = 0) -> str:
+        done = attunet("predict", model, scans / source, tmp_path / output, *options)
+        assert done.code == code, done.err
+        return done.out + done.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def other(save_artefact) -> Path:
+    return save_artefact("other.onnx", name="other")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("[!.]*"))
+
+
+def test_a_label_map_that_one_scans_call_put_into_a_folder_is_not_of_the_folders_model(
+    predict, artefact: Path, other: Path, tmp_path: Path
+) -> None:
+    predict(artefact)
+    before = (tmp_path / "out/scan-1.nii.gz").read_bytes()
+    predict(other, "scan-0.nii.gz", "out/scan-0.nii.gz")
+    assert "scan-0.nii.gz: was made by another model" in predict(artefact, code=2)
+    predict(artefact, "scan-1.nii.gz", "out/scan-0.nii.gz")
+    assert "scan-0.nii.gz: was made of another scan" in predict(artefact, code=2)
+    predict(artefact, "scan-0.nii.gz", "out/scan-0.nii.gz")
+    assert "0 segmented, 2 finished before" in predict(artefact)
+    (tmp_path / "out/scan-0.nii.gz").write_bytes(before)
+    for output in ("out", "out/scan-0.nii.gz"):
+        text = predict(artefact, "" if output == "out" else "scan-0.nii.gz", output, code=2)
+        assert "scan-0.nii.gz: was changed since it was made: remove it" in text
+    assert (tmp_path / "out/scan-0.nii.gz").read_bytes() == before
+
+
+def test_the_files_of_an_earlier_label_map_go_with_it(predict, sure: Path, other: Path, tmp_path: Path) -> None:
+    predict(sure, "", "out", "--uncertainty")
+    predict(sure, "scan-0.nii.gz", "one.nii.gz", "--uncertainty")
+    (tmp_path / "one-uncertainty.nii.gz").write_bytes(b"a user's own")
+    predict(other, "scan-1.nii.gz", "one.nii.gz")
+    assert {"one.nii.gz", "one-uncertainty.nii.gz"} == {name for name in names(tmp_path) if name.startswith("one")}
+    for name in ALL:
+        (tmp_path / f"out/{name}.nii.gz").unlink()
+    predict(other)
+    assert names(tmp_path / "out") == [f"{name}.nii.gz" for name in ALL]
+
+
+def test_a_map_that_is_not_of_the_label_map_is_made_again(predict, sure: Path, other: Path, tmp_path: Path) -> None:
+    predict(sure, "", "of-sure", "--uncertainty")
+    predict(other)
+    predict(other, "", "expected", "--uncertainty")
+    for name in ALL:
+        left = tmp_path / f"of-sure/{name}-uncertainty.nii.gz"
+        left.rename(tmp_path / "out" / left.name)
+    assert "2 segmented" in predict(other, "", "out", "--uncertainty")
+    for file in (tmp_path / "expected").iterdir():
+        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+
+
+def test_estimates_that_a_call_asks_for_are_made(predict, sure: Path, tmp_path: Path) -> None:
+    predict(sure, "", "out", "--no-confidence")
+    assert "looked at" not in predict(sure, "", "out", "--no-confidence")
+    printed = predict(sure)
+    assert "2 segmented" in printed
+    cases = json.loads((tmp_path / "out/confidence.json").read_text())["cases"]
+    assert set(cases) == set(ALL)
+    assert f"{sum(case['review'] for case in cases.values())} cases to be looked at" in printed
+    assert "2 finished before" in predict(sure)
+    (tmp_path / "out/scan-0-confidence.json").write_text("{}")
+    assert "1 segmented" in predict(sure)
+
+
+def test_the_tables_have_all_label_maps_of_the_folder(
+    predict, sure: Path, artefact: Path, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "b").mkdir()
+    (scans / "scan-1.nii.gz").rename(scans / "b/scan-2.nii.gz")
+    (scans / "a").mkdir()
+    (scans / "scan-0.nii.gz").rename(scans / "a/scan-0.nii.gz")
+    predict(sure, "a")
+    predict(artefact, "b/scan-2.nii.gz", "out/of-another.nii.gz")
+    predict(sure, "b")
+    assert set(json.loads((tmp_path / "out/confidence.json").read_text())["cases"]) == {"scan-0", "scan-2"}
+    (tmp_path / "out/scan-0.nii.gz").write_bytes(b"")
+    predict(sure, "b")
+    assert set(json.loads((tmp_path / "out/confidence.json").read_text())["cases"]) == {"scan-2"}
+
+
+def test_two_label_maps_that_differ_in_their_ending_are_of_one_scan(
+    predict, sure: Path, other: Path, tmp_path: Path
+) -> None:
+    """They share their maps and estimates."""
+    predict(sure, "scan-0.nii.gz", "a.nii.gz")
+    predict(sure, "scan-0.nii.gz", "a.nii")
+    before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path) if name != "scans"}
+    for model, source in ((sure, "scan-1.nii.gz"), (other, "scan-0.nii.gz")):
+        text = predict(model, source, "a.nii", code=2)
+        assert "a.nii.gz: is of another scan or model than a.nii will be: remove it" in text
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_each_label_map_has_a_record_of_its_own(predict, artefact: Path, scans: Path, tmp_path: Path) -> None:
+    """Those of two scans without organs, or of one scan that is there twice, have the same bytes."""
+    for number in (0, 1):
+        image = nib.Nifti1Image(np.full((24, 20, 3), number + 1, np.int16), np.diag([-1.6, -1.6, 5, 1]))
+        nib.save(image, scans / f"scan-{number}.nii.gz")
+    (scans / "scan-2.nii.gz").write_bytes((scans / "scan-0.nii.gz").read_bytes())
+    predict(artefact)
+    assert len({path.read_bytes() for path in (tmp_path / "out").glob("[!.]*")}) == 1
+    log = tmp_path / "audit.jsonl"
+    predict(artefact, "scan-0.nii.gz", "one.nii.gz", "--audit", log)
+    assert "3 segmented" in predict(artefact, "", "out", "--audit", log)
+    assert "3 finished before" in predict(artefact, "", "out", "--audit", log)
+    assert verify_audit(log).records == 4
+
+
+def test_a_hidden_file_of_somebody_else_removes_nothing_but_its_own(tmp_path: Path) -> None:
+    labels, content = tmp_path / "out/a.nii.gz", b"the same"
+    for path in (labels, tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    files = ["a.nii.gz", "../scan.nii.gz", "scan.nii.gz", "a-map.nii.gz", "a-/../scan.nii.gz"]
+    origin_file(labels).write_text(json.dumps({"files": dict.fromkeys(files, digest)}))
+    others = [tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"]
+    assert [unchanged(labels, path) for path in others] == [False, False, True]
+    clear(labels)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.nii.gz"]
+    assert (tmp_path / "scan.nii.gz").read_bytes() == content
