@@ -107,7 +107,7 @@ def is_finished(
     rules = before.text_list("rules") if before.data.get("rules") is not None else None
     now = replace(origin, rules=rules).to_json()
     if wrong := [name for name, value in now.items() if before.data.get(name) != value]:
-        of = {"choices": "by another --read", "codes": "with other --codes"}
+        of = {"choices": "by another --read or --series", "codes": "with other --codes"}
         raise InputError(f"{labels}: was made {of.get(wrong[0], f'of another scan than {scan.files[0]}')}: {REMEDY}")
     return unchanged(labels, *files) and (records is None or before.data.get("record") in records)
 

@@ -182,6 +182,8 @@ def _predict_folder(
         outcome = predict_cohort(work, jobs, shard=shard)
         _write_confidence_tables(work.model, output)
     logger.info(str(outcome))
+    if work.confidence.threshold is not None and outcome.skipped:
+        logger.warning(f"--review-below: the {outcome.skipped} finished before keep the estimates that they have")
     for _, reason in outcome.failed:  # logged before, possibly thousands of lines ago
         logger.info(f"failed: {reason}")
     if outcome.failed:

@@ -71,7 +71,7 @@ def test_a_label_map_of_another_reading_is_refused(
     assert predict_cohort(Work(segmenter), jobs).done == 1
     jobs = [Job(Input(job.input.name, job.input.files, dict([reading])), job.write) for job in jobs]
     assert predict_cohort(Work(segmenter), jobs[:2]).skipped == 2
-    with pytest.raises(InputError, match=r"p\..*: was made by another --read: remove it"):
+    with pytest.raises(InputError, match=r"p\..*: was made by another --read or --series: remove it"):
         predict_cohort(Work(segmenter), jobs)
 
 

@@ -93,6 +93,7 @@ def test_estimates_that_a_call_asks_for_are_made(predict, sure: Path, tmp_path: 
     assert set(cases) == set(ALL)
     assert f"{sum(case['review'] for case in cases.values())} cases to be looked at" in printed
     assert "2 finished before" in predict(sure)
+    assert "warning: --review-below: the 2 finished before keep" in predict(sure, "", "out", "--review-below", 0.01)
     (tmp_path / "out/scan-0-confidence.json").write_text("{}")
     assert "1 segmented" in predict(sure)
 
