@@ -73,9 +73,11 @@ class ObservedEvaluation(CaseEvaluation):
 
     def learned(self, patient: str, postprocessing: Postprocessing) -> LearnedCase:
         """The data with the Dice after a post-processing."""
-        dice = dice_from_confusion(self.case.confusion(self.finished(postprocessing)))[1:]
-        defined = tuple(None if np.isnan(value) else float(value) for value in dice)
-        return LearnedCase(patient, self.features, defined, self.calibration)
+        counts = self.case.confusion(self.finished(postprocessing))
+        defined = tuple(None if np.isnan(value) else float(value) for value in dice_from_confusion(counts)[1:])
+        drawn, voxels = self.case.drawn[1:], counts.sum(axis=1)[1:]
+        had = tuple(bool(number) if is_drawn else None for number, is_drawn in zip(voxels, drawn, strict=True))
+        return LearnedCase(patient, self.features, defined, had, self.calibration)
 
 
 def read_labelled_case(store: Store, name: str) -> LabelledCase:

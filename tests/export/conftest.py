@@ -174,7 +174,7 @@ def learned_cases() -> Callable[..., list[LearnedCase]]:
             classes = (rng.random((500, 1)) > (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).cumsum(1)).sum(1)
             counts = CalibrationCounts.of((2 * logits).astype(np.float32), classes)
             dice = tuple(float(1 - error * rng.uniform(0.8, 1.2)) for error in errors)
-            cases.append(LearnedCase(f"patient-{number}", CaseFeatures(organs, 0.5), dice, counts))
+            cases.append(LearnedCase(f"patient-{number}", CaseFeatures(organs, 0.5), dice, (True,) * 4, counts))
         return cases
 
     return make

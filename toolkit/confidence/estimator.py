@@ -23,12 +23,14 @@ POOR = 0.1  # share of the held-out Dice values that lie below the threshold, un
 class LearnedCase:
     """A held-out case of a cross-validation: its patient, the features of its prediction, and its true Dice.
 
-    `dice` is None for a foreground class without one, `calibration` where not every class was drawn.
+    `dice` is None for a foreground class without one. `had` says whether the reference has the class, None where it was
+    not drawn. `calibration` is None where not every class was drawn.
     """
 
     patient: str
     features: CaseFeatures
     dice: tuple[float | None, ...]
+    had: tuple[bool | None, ...]
     calibration: CalibrationCounts | None = None
 
     def to_json(self) -> JsonObject:
@@ -36,6 +38,7 @@ class LearnedCase:
             "patient": self.patient,
             "features": asdict(self.features),
             "dice": list(self.dice),
+            "had": list(self.had),
             "calibration": self.calibration and self.calibration.to_json(),
         }
 
@@ -45,7 +48,9 @@ class LearnedCase:
         share = Rule(float, 0, 1, null=True)
         features = CaseFeatures.from_json(at.inner("features"))
         dice = tuple(share.check(at.name("dice"), value) for value in at.values("dice", len(features.organs)))
-        return cls(at.text("patient"), features, dice, at.optional("calibration", CalibrationCounts.from_json))
+        flag, values = Rule(bool, null=True), at.values("had", len(features.organs))
+        had = tuple(flag.check(at.name("had"), value) for value in values)
+        return cls(at.text("patient"), features, dice, had, at.optional("calibration", CalibrationCounts.from_json))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,7 @@ class Estimator:
         fit: None if there are no estimates, as are `check` and `threshold`.
         residuals: the lower and upper end of the range, relative to the estimate's logarithm.
         threshold: of Dice; organs with a lower estimate are marked.
-        expected: for each foreground class, whether every held-out case had it.
+        expected: for each foreground class, whether every held-out case in which it was drawn had it.
     """
 
     num_patients: int
@@ -104,7 +109,7 @@ class Estimator:
         assert self.fit is not None
         if features.organs[index] is None:
             missing = self.expected[index]
-            reason = "not in the label map, and every case learned from had it" if missing else ""
+            reason = "not in the label map, and no case learned from lacked it" if missing else ""
             return OrganEstimate(None, None, None, missing, reason)
         error = self.fit.log_error(features, index)
         if error is None:
@@ -176,8 +181,12 @@ def learn(cases: Sequence[LearnedCase]) -> Estimator:
         residuals=range_of_residuals(left_out_residuals(rows, num_organs)),
         check=check(rows, num_organs, threshold),
         threshold=threshold,
-        expected=tuple(all(case.dice[organ] is not None for case in cases) for organ in range(num_organs)),
+        expected=tuple(_is_expected([case.had[organ] for case in cases]) for organ in range(num_organs)),
     )
+
+
+def _is_expected(had: Sequence[bool | None]) -> bool:
+    return True in had and False not in had
 
 
 def _rows(cases: Sequence[LearnedCase], organ: int) -> list[Row]:

@@ -14,7 +14,7 @@ from attunet.system.atomic_files import write_text
 from attunet.volumes.spec import Postprocessing
 
 FILE = "confidence_cases.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from attunet.confidence.estimator import MIN_PATIENTS, Estimator, LearnedCase, l
 from attunet.confidence.features import CaseFeatures, OrganFeatures
 from attunet.confidence.fit import NAMES, range_of_residuals
 from attunet.errors import Finding, InputError
+from attunet.evaluate_case import LabelledCase, ObservedEvaluation
 from attunet.fields import Fields
+from attunet.volumes.spec import UNTOUCHED
+from attunet.volumes.volume import Volume
 
 ORGANS = ("liver", "spleen")
 
@@ -35,7 +38,8 @@ def cases_of(patients: int, seed: int = 0, noise: float = 0.1) -> list[LearnedCa
         bad = np.exp(rng.uniform(np.log(0.03), np.log(0.4), len(ORGANS)))
         organs = tuple(features_of(float(b), rng) for b in bad)
         dice = tuple(float(1 - min(0.9, b * math.exp(rng.normal(0, noise)))) for b in bad)
-        cases.append(LearnedCase(f"patient-{number}", CaseFeatures(organs, float(rng.uniform(0, 1))), dice))
+        features = CaseFeatures(organs, float(rng.uniform(0, 1)))
+        cases.append(LearnedCase(f"patient-{number}", features, dice, (True, True)))
     return cases
 
 
@@ -146,6 +150,32 @@ def test_poor_estimates_missing_organs_and_strange_scans_are_marked() -> None:
     assert estimator.estimate(CaseFeatures((good, good), 0.2), ORGANS, threshold=0.999).review
     strange = Finding(None, "untrained-spacing", 9.0, "warning", "spacing is 9")
     assert estimator.estimate(CaseFeatures((good, good), 0.2), ORGANS, [strange]).reasons == ("spacing is 9",)
+
+
+@pytest.mark.parametrize(
+    ("had", "is_marked"),
+    [((True,), True), ((None, True), True), ((False, True), False), ((None,), False), ((None, False, True), False)],
+)
+def test_a_missing_organ_is_marked_where_no_case_in_which_it_was_drawn_lacked_it(
+    had: tuple[bool | None, ...], is_marked: bool
+) -> None:
+    """A prediction of what the reference lacks has the Dice 0, and a Dice is no sign of having it."""
+    cases = [dataclasses.replace(case, had=(True, had[i % len(had)])) for i, case in enumerate(cases_of(20))]
+    record = learn(cases).estimate(CaseFeatures((cases[0].features.organs[0], None), 0.2), ORGANS)
+    assert record.organs["spleen"].review == is_marked
+
+
+def test_a_case_says_what_its_reference_has() -> None:
+    volume = Volume(np.zeros((1, 3, 4, 5), dtype=np.float32), np.eye(4))
+    truth = np.zeros(volume.data.shape[1:], dtype=np.uint8)
+    truth[0] = 1
+    case = LabelledCase("case", volume, truth, np.array([True, True, True, False]))
+    features = CaseFeatures((None, None, None), 0.0)
+    observed = ObservedEvaluation(case, np.full_like(truth, 2), UNTOUCHED, features, None).learned("p", UNTOUCHED)
+    assert observed.dice == (0.0, 0.0, None)
+    assert observed.had == (True, False, None)
+    again = LearnedCase.from_json(Fields(json.loads(json.dumps(observed.to_json())), "file"))
+    assert again.to_json() == observed.to_json()
 
 
 def test_the_estimator_survives_json_with_the_same_estimates() -> None:
