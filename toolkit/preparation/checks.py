@@ -37,7 +37,7 @@ def check_cases(facts: Sequence[CaseFacts], resolved: ResolvedClasses, splits: S
     voxels = {f.case: _voxels_per_class(f, mappings[f.case], len(classes)) for f in facts if f.case in mappings}
     return [
         *_grids(facts),
-        *_masks(voxels, classes),
+        *_masks(voxels, classes, {case.case: case.drawn for case in resolved.source.cases}),
         *_sides(facts, mappings, classes),
         *_volumes(facts, voxels, classes),
         *_spacings(facts),
@@ -80,28 +80,32 @@ def _grids(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             yield Finding(fact.case, "grid-mismatch", fact.grid_distance, "error" if far else "warning", text + hint)
 
 
-def _masks(voxels: Mapping[str, Sequence[int]], classes: Classes) -> Iterator[Finding]:
+def _masks(
+    voxels: Mapping[str, Sequence[int]], classes: Classes, drawn: Mapping[str, Sequence[str] | None]
+) -> Iterator[Finding]:
+    """Find classes that masks lack. drawn: names of the classes of each case that were drawn, None for all."""
     if not voxels:
         return
-    common = []
+    missing: dict[str, list[str]] = {case: [] for case in voxels}
     for index, name in enumerate(classes.foreground, 1):
-        having = [case for case, counts in voxels.items() if counts[index]]
+        cases = [case for case in voxels if (names := drawn[case]) is None or name in names]
+        having = [case for case in cases if voxels[case][index]]
         if not having:
             yield Finding(None, "missing-class", 0, "warning", f"no case has {name}")
-        elif len(having) == 1 and len(voxels) >= MANY_CASES:
+        elif len(having) == 1 and len(cases) >= MANY_CASES:
             count = voxels[having[0]][index]
             yield Finding(
                 having[0], "rare-class", count, "warning", f"no other case has {name} ({count:,} voxels here)"
             )
-        if len(having) / len(voxels) >= COMMON_CLASS:
-            common.append(index)
+        if having and len(having) / len(cases) >= COMMON_CLASS:
+            for case in set(cases) - set(having):
+                missing[case].append(name)
     for case, counts in voxels.items():
-        missing = [classes.names[index] for index in common if not counts[index]]
         if not any(counts[1:]):
             yield Finding(case, "empty-mask", 0, "warning", "the mask is empty")
-        elif missing:
-            text = f"the mask has no {', '.join(missing)}, which most cases have"
-            yield Finding(case, "missing-class", len(missing), "warning", text)
+        elif missing[case]:
+            text = f"the mask has no {', '.join(missing[case])}, which most cases have"
+            yield Finding(case, "missing-class", len(missing[case]), "warning", text)
 
 
 def _sides(facts: Sequence[CaseFacts], mappings: Mappings, classes: Classes) -> Iterator[Finding]:

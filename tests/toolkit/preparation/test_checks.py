@@ -65,6 +65,17 @@ def test_empty_masks_and_missing_organs_are_named(seven: Path) -> None:
     assert (None, "missing-class", 0, "warning") in findings(seven)
 
 
+def test_a_class_that_was_not_drawn_is_not_missing(seven: Path) -> None:
+    for case in ("02", "04"):
+        change(seven / f"{case}-T2SPIR-mask.nii.gz", without(4))
+    drawn, three = seven.parent / "drawn.json", ["liver", "right kidney", "left kidney"]
+    drawn.write_text(json.dumps({"02-T2SPIR": three}))
+    assert findings(seven, labelled_file=drawn) == [("04-T2SPIR", "missing-class", 1, "warning")]  # spleen: 5 of 6
+    drawn.write_text(json.dumps({"02-T2SPIR": three, "04-T2SPIR": three}))
+    shutil.rmtree(seven.parent / "store")
+    assert findings(seven, labelled_file=drawn, strict=True) == []
+
+
 def test_swapped_kidneys_are_seen_however_the_case_is_stored(seven: Path) -> None:
     swap = np.array([0, 1, 3, 2, 4], dtype=np.int16)
     change(seven / "03-T2SPIR-mask.nii.gz", lambda labels: swap[labels])
