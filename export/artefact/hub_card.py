@@ -4,16 +4,11 @@ Source: https://huggingface.co/docs/hub/model-cards, fields of the YAML block.
 """
 
 import json
-import math
 from pathlib import Path
-
-import numpy as np
 
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
 from attunet.export.artefact.card import card, score
-from attunet.metrics.aggregate import mean
-from attunet.metrics.significance import bootstrap_interval
 from attunet.system.plain_text import markdown_table, printable_line, table_cell
 from attunet.version import __version__
 
@@ -110,16 +105,12 @@ def _results(about: Artefact) -> list[str]:
     dice = about.dice_at_export
     if not dice:
         return ["Not stated."]
-    means = [mean(v for v in scores.values() if v is not None) for scores in dice["per_case"].values()]
-    interval = bootstrap_interval(np.array([value for value in means if not math.isnan(value)]))
     kind = "held-out cases" if dice["cases"] == "held out" else "TRAINING cases, since the training held none out"
-    span = "too few cases for an interval"
-    if interval:
-        span = f"95 % interval over cases {interval[0]:.3f} to {interval[1]:.3f}"
     rows = [(table_cell(name), score(value, 3)) for name, value in dice["per_class"].items()]
     rows.append(("**mean**", f"**{score(dice['artefact'], 3)}**"))
     return [
-        f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing; {span}.",
+        f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing. "
+        "`attunet evaluate` gives an interval over patients, which an artefact does not know.",
         markdown_table(("class", "Dice"), rows),
     ]
 

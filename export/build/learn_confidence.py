@@ -8,9 +8,9 @@ from attunet.confidence.estimator import Estimator, LearnedCase, learn
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.ensemble import ensemble_of
-from attunet.runs.learned_cases import ObservedModel, learned_runs, read_learned_cases
+from attunet.runs.learned_cases import FILE, ObservedModel, learned_runs, read_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
-from attunet.runs.run_folder import is_snapshots
+from attunet.runs.run_folder import CHECKPOINTS, is_snapshots
 from attunet.runs.run_model import run_model
 from attunet.store import Store
 from attunet.volumes.spec import Postprocessing
@@ -30,7 +30,8 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
         postprocessing: of the artefact.
 
     Raises:
-        InputError: for a folder without cases to learn from, of another network or data set, or of several recipes.
+        InputError: for a folder without cases to learn from, of another network or data set, of several recipes, or of
+            runs that were trained again.
     """
     runs = _runs_like(folder, ObservedModel.of_members(run, postprocessing))
     snapshots = is_snapshots(run.path)
@@ -51,6 +52,11 @@ def _runs_like(folder: Path, models: Sequence[ObservedModel]) -> list[Path]:
             "--no-train from finished trainings"
         )
     there = {path: read_learned_cases(path)[0] for path in runs}
+    for path, model in there.items():
+        if (path / CHECKPOINTS).is_dir() and load_run(path).checkpoint_sha256 != (model.checkpoint,):
+            raise InputError(
+                f"{path / FILE}: is of another checkpoint than this run has now; `attunet crossvalidate` makes it anew"
+            )
     like = []
     for model in models:
         of_network = [path for path in runs if not there[path].difference(model)]

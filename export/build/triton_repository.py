@@ -13,6 +13,7 @@ from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.system.atomic_files import name_in_errors
+from attunet.system.outputs import require_own_folder
 
 MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)
@@ -23,8 +24,7 @@ def check_triton_call(repository: Path, name: str) -> None:
     """Refuse a model name that Triton or a file system does not accept, and a repository with a model of that name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise InputError(f"--triton: must be letters, digits, underscores, dots and hyphens, got {name!r}")
-    if repository.exists() and not repository.is_dir():
-        raise InputError(f"{repository}: must be a folder, or nothing yet")
+    require_own_folder(repository, "a model repository")
     if (repository / name).exists():
         raise InputError(f"{repository / name}: exists already; choose another name or remove it")
 

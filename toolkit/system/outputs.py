@@ -21,7 +21,7 @@ BESIDE_RESULTS = (
     *("results.md", "details.json", "benchmark.json", "benchmark.md", "report.html"),
 )
 
-Product = Literal["a store", "a run", "an evaluation", "a cross-validation", "label maps"]
+Product = Literal["a store", "a run", "an evaluation", "a cross-validation", "label maps", "a model repository"]
 
 
 def require_ending(path: Path, *endings: str) -> None:

@@ -94,6 +94,17 @@ def test_runs_of_another_kind_are_refused(
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_cases_of_a_run_that_was_trained_again_are_refused(
+    run: Path, table: Path, small_store: Store, origin: ObservedModel
+) -> None:
+    fold, finish = table / "demo/unet/seed-0/fold-0", small_store.preprocessing.postprocessing
+    shutil.copytree(run, fold, dirs_exist_ok=True)
+    assert learn_confidence(table, load_run(run), small_store, finish).num_cases == 12
+    write_learned_cases(fold, dataclasses.replace(origin, checkpoint="0" * 64), read_learned_cases(fold)[1])
+    with pytest.raises(InputError, match=r"fold-0/.*: is of another checkpoint than this run has now"):
+        learn_confidence(table, load_run(run), small_store, finish)
+
+
 def test_several_recipes_are_to_be_chosen_from(run: Path, table: Path, small_store: Store) -> None:
     shutil.copytree(table / "demo", table / "longer")
     finish = small_store.preprocessing.postprocessing

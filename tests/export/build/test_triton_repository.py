@@ -112,3 +112,10 @@ def test_an_existing_model_is_not_replaced(tmp_path: Path, metadata: Artefact) -
         write_triton_repository(b"model", metadata, tmp_path, "organs")
     assert sorted(path.name for path in folder.iterdir()) == ["1", "config.pbtxt"]
     assert [path.name for path in tmp_path.iterdir()] == ["organs"]
+
+
+def test_a_folder_of_another_product_is_no_repository(tmp_path: Path, metadata: Artefact) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a store; name another folder for a model repository"):
+        write_triton_repository(b"model", metadata, tmp_path, "organs")
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
