@@ -66,6 +66,7 @@ def results_of(
         "environment": environment(),
         "store": {
             "name": store.name,
+            "unit": store.spec.unit,
             "classes": store.classes.to_json(),
             "folds": {str(fold): cases for fold, cases in folds.items()},
             "num_patients": len({patients[case] for cases in folds.values() for case in cases}),

@@ -1,6 +1,6 @@
 """results.json of a cross-validation as a Markdown page: scores, differences, and sentences on their significance."""
 
-from attunet.benchmarks.evaluation.results_table import METRICS, Table, aligned, interval, number, table
+from attunet.benchmarks.evaluation.results_table import METRICS, Table, aligned, interval, number, table, unit_notes
 from attunet.metrics.results import CrossvalidationResults, Difference
 from attunet.system.plain_text import table_cell
 
@@ -9,7 +9,7 @@ OTHERS = ("hd95_mm", "assd_mm", "chaos_score")  # metrics beside Dice in the tab
 
 def summary_table(results: CrossvalidationResults) -> str:
     """Dice of every method as aligned plain text."""
-    return aligned(_dice_rows(results))
+    return "\n".join([aligned(_dice_rows(results)), *unit_notes(results["store"]["unit"])])
 
 
 def markdown(results: CrossvalidationResults) -> str:
@@ -18,6 +18,7 @@ def markdown(results: CrossvalidationResults) -> str:
     parts = [
         "# Cross-validation",
         _introduction(results),
+        *unit_notes(results["store"]["unit"]),
         *_missing(results),
         "## Dice",
         table(dice[0], dice[1:]),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
 from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.results_table import aligned, model_label, number, seen_notes, table
+from attunet.benchmarks.evaluation.results_table import aligned, model_label, notes, number, table
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
@@ -55,9 +55,9 @@ class BenchmarkResults:
 
     def table(self) -> str:
         """Plain text for a terminal."""
-        notes = map(printable_line, seen_notes(self.results))
+        lines = map(printable_line, notes(self.results))
         reasons = ["", "not loaded:", *self.reasons()] if self.not_loaded else []
-        return "\n".join([aligned(self.rows()), *notes, *reasons])
+        return "\n".join([aligned(self.rows()), *lines, *reasons])
 
     def markdown(self) -> str:
         """A Markdown page."""
@@ -69,7 +69,7 @@ class BenchmarkResults:
             "input and output on its device (a whole graph resamples too), the models in turns; a volume from file "
             "to file.",
             table(header, rows),
-            *map(table_cell, seen_notes(self.results)),
+            *map(table_cell, notes(self.results)),
         ]
         if self.not_loaded:
             parts += ["## Not loaded", "\n".join(f"- {table_cell(reason)}" for reason in self.reasons())]
@@ -149,7 +149,7 @@ def benchmark(
         "not_loaded": not_loaded,
         "header": header,
         "rows": rows,
-        "seen_in_training": seen_notes(evaluated),
+        "notes": notes(evaluated),
     }
     write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
     write_text(out / "benchmark.md", results.markdown())

@@ -137,7 +137,13 @@ def evaluate_loaded(
         results: EvaluationResults = {
             "schema": SCHEMA,
             "environment": environment(),
-            "store": {"name": opened.name, "fold": fold, "cases": names, "classes": classes.to_json()},
+            "store": {
+                "name": opened.name,
+                "unit": opened.spec.unit,
+                "fold": fold,
+                "cases": names,
+                "classes": classes.to_json(),
+            },
             "models": [
                 _row(one, score_row(scored, classes), volume_times(scored), times)
                 for one, scored, times in zip(loaded, by_model, timings, strict=True)

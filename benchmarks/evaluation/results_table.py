@@ -27,9 +27,9 @@ Json = dict[str, Any]  # results of a benchmark, or a row of them, as JSON value
 
 
 def summary_table(results: EvaluationResults) -> str:
-    """Dice and latency as aligned plain text, one row per model, and the cases that models have seen in training."""
+    """Dice and latency as aligned plain text, one row per model, and notes."""
     header, rows = _summary(results)
-    return "\n".join([aligned([header, *rows]), *map(printable_line, seen_notes(results))])
+    return "\n".join([aligned([header, *rows]), *map(printable_line, notes(results))])
 
 
 def markdown(results: EvaluationResults) -> str:
@@ -44,7 +44,7 @@ def markdown(results: EvaluationResults) -> str:
         "training; 95 % interval by bootstrap over patients (from five on). Agreement: Dice between the model's label "
         "maps and those of the first model, all cases together.",
         table(header, rows),
-        *map(table_cell, seen_notes(results)),
+        *map(table_cell, notes(results)),
         "## Per class",
         table(*_per_class(results)),
         "## Per case",
@@ -73,6 +73,11 @@ def label_of(name: str, backend: str, provider: str, precision: str) -> str:
     """Name of a model in tables and plots."""
     where = dict.fromkeys((backend, provider))  # openvino is both
     return f"{name} ({' '.join([*where, *([] if precision == 'fp32' else [precision])])})"
+
+
+def unit_notes(unit: str) -> list[str]:
+    """A sentence about results whose distances are not in mm, as their tables and fields say."""
+    return [] if unit == "mm" else ["The images have no physical spacing: what is called mm is pixels."]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -110,18 +115,18 @@ def _summary(results: EvaluationResults) -> Table:
     return header, rows
 
 
-def seen_notes(results: EvaluationResults) -> list[str]:
-    """Cases seen in training; one sentence for all models with the same ones."""
+def notes(results: EvaluationResults) -> list[str]:
+    """The unit of distances, and the cases seen in training, one sentence for all models with the same ones."""
     models: dict[tuple[str, ...], list[str]] = {}
     for row in results["models"]:
         models.setdefault(tuple(row["seen_cases"]), []).append(model_label(row))
-    notes = []
+    lines = unit_notes(results["store"]["unit"])
     for seen, labels in models.items():
         if seen:
             left = set(results["store"]["cases"]) - set(seen)
             effect = "they are not in its means" if left else "no case is left for its means"
-            notes.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
-    return notes
+            lines.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
+    return lines
 
 
 def _per_class(results: EvaluationResults) -> Table:

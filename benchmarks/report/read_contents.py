@@ -10,7 +10,7 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import CaseDetails, EvaluationDetails, ModelDetails, as_card, curves_of
-from attunet.benchmarks.evaluation.results_table import model_label
+from attunet.benchmarks.evaluation.results_table import model_label, unit_notes
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case, worst_first
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow
@@ -112,7 +112,7 @@ def _of_evaluation(folder: Path, results: EvaluationResults) -> Contents:
         environment=results["environment"],
         case_details=details["cases"],
         commands=tuple(dict.fromkeys(line for line in commands if line)),
-        about=f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {which}",
+        about=". ".join([f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {which}", *unit_notes(store["unit"])]),
     )
 
 
@@ -158,7 +158,7 @@ def _of_crossvalidation(folder: Path, results: CrossvalidationResults) -> Conten
         commands=tuple(results["commands"]),
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without "
-        f"its patient{_missing(results)}",
+        f"its patient{_missing(results)}{''.join(f'. {line}' for line in unit_notes(store['unit']))}",
     )
 
 

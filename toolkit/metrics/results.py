@@ -126,7 +126,10 @@ class ModelComparison(TypedDict):
 
 
 class EvaluatedStore(TypedDict):
+    """`unit`: of distances, which fields call mm: mm, or pixels for images without physical spacing."""
+
     name: str
+    unit: str
     fold: int | None
     cases: list[str]
     classes: list[ClassRow]
@@ -203,9 +206,10 @@ class MethodComparison(TypedDict):
 
 
 class CrossvalidatedStore(TypedDict):
-    """`folds`: fold -> its held-out cases."""
+    """`folds`: fold -> its held-out cases; `unit`: as of an evaluation."""
 
     name: str
+    unit: str
     classes: list[ClassRow]
     folds: dict[str, list[str]]
     num_patients: int

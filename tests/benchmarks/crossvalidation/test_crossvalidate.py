@@ -29,6 +29,7 @@ from attunet.benchmarks.crossvalidation.held_out import (
 )
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs
 from attunet.benchmarks.crossvalidation.plan import PlannedRun, minutes_per_run
+from attunet.benchmarks.crossvalidation.results_table import markdown, summary_table
 from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.evaluation.saved_cases import HELD_OUT, load_arrays
 from attunet.benchmarks.report.case_data import case_data, choose_cases
@@ -134,6 +135,9 @@ def test_a_table_of_what_is_finished_says_what_is_missing(compare, small_store: 
     )
     assert f"![{worst['class']} of {worst['case']}](plots/worst_default=unet.png)" in page
     check_report(folder, held_out)
+    assert (results["store"]["unit"], "pixels" in page) == ("mm", False)
+    results["store"]["unit"] = "pixels"
+    assert all("what is called mm is pixels" in write(results) for write in (markdown, summary_table))
     (folder / "elsewhere").mkdir()
     # What was scored is kept: the table does not need the scans
     again = compare(*options, "--source", folder / "elsewhere")

@@ -16,7 +16,8 @@ from attunet.benchmarks.evaluation import evaluate as module
 from attunet.benchmarks.evaluation.benchmark import BenchmarkResults
 from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.results_table import summary_table
+from attunet.benchmarks.evaluation.results_table import markdown, summary_table
+from attunet.benchmarks.report.read_contents import read_contents
 from attunet.classes import CHAOS_MR, Classes
 from attunet.config import Config, DataConfig
 from attunet.errors import InputError
@@ -25,6 +26,7 @@ from attunet.runs.run_state import RunState
 from attunet.store import Store
 from attunet.system.outputs import remove_results
 from attunet.volumes.model import NetworkModel
+from attunet.volumes.spec import PreprocessSpec
 
 CASES = ("01-T1", "01-T2", "02-T2", "03-T2", "04-T2", "05-T2", "06-T2")  # patient 01 has two
 WINDOW = (0.0, 1100.0)
@@ -235,6 +237,17 @@ def test_a_model_that_has_seen_everything_has_no_mean(run_evaluate: Evaluate, tm
     page, benchmark = (tmp_path / "out/results.md").read_text(encoding="utf-8"), BenchmarkResults(results, {})
     for text in (page, summary_table(results), benchmark.table(), benchmark.markdown()):
         assert "or on their patients: m (numpy cpu); no case is left for its means." in text
+
+
+def test_results_without_physical_spacing_say_that_mm_are_pixels(run_evaluate: Evaluate, tmp_path: Path) -> None:
+    results, words = run_evaluate({"m": perfect}, fold=0), "what is called mm is pixels"
+    assert (results["store"]["unit"], words in summary_table(results)) == ("mm", False)
+    results["store"]["unit"] = PreprocessSpec(orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32)).unit
+    (tmp_path / "out/results.json").write_text(json.dumps(results))
+    benchmark = BenchmarkResults(results, {})
+    for text in (markdown(results), summary_table(results), benchmark.table(), benchmark.markdown()):
+        assert words in text
+    assert words in read_contents(tmp_path / "out").about
 
 
 def test_interval_from_five_patients_on(run_evaluate: Evaluate) -> None:
