@@ -1,4 +1,4 @@
-"""What a label map is made of, and what was written with it, in a hidden file beside it.
+"""The origin of a label map, and the files that were written with it, in a hidden file beside it.
 
 By this file a call tells the label maps that it has finished, the files that belong to them, and what it may replace.
 """
