@@ -126,9 +126,10 @@ def test_the_patient_of_a_series_that_came_in_its_place_is_not_taken(
     assert not (tmp_path / "again.dcm").exists()
 
 
-def test_nothing_found_is_a_segmentation_too(series: Path, tmp_path: Path) -> None:
+def test_nothing_found_is_a_segmentation_too(series: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     volume = read_volume(series)
     write_labels(tmp_path / "out.dcm", np.zeros(volume.shape, np.uint8), CLASSES, volume)
+    assert caplog.text == ""
     assert not hd.seg.segread(tmp_path / "out.dcm").pixel_array.any()
 
 

@@ -80,6 +80,7 @@ def segmentation_of(
                 software_versions=__version__,
                 device_serial_number="0",
                 content_label="SEGMENTATION",
+                omit_empty_frames=bool(indices.any()),  # with no frame left, highdicom would write a line of its own
                 series_description="Segmentation by attunet, not a medical device",
             )
             content = BytesIO()
