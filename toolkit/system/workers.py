@@ -23,6 +23,8 @@ AHEAD = 8  # tasks per process that are submitted before the first result is tak
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, and in how many
 END_WITH_STDIN = "ATTUNET_END_WITH_STDIN"  # environment variable that a parent sets for a training of its own
 
+_MAIN = threading.Lock()  # over the module's place while processes start
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -56,12 +58,13 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
 @contextmanager
 def _without_main() -> Iterator[None]:
     """Start processes without the caller's script, which each of them would run again from its first line."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _MAIN:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def process_start() -> float:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,13 @@ def test_a_script_of_the_user_runs_once(tmp_path: Path, as_file: bool) -> None:
     command, given = ([str(script)], None) if as_file else (["-"], script.read_text())
     done = subprocess.run([sys.executable, *command], input=given, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.returncode) == ("begins\n['0', '1', '2']\n", 0), done.stderr
+
+
+def test_threads_that_start_processes_keep_the_users_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: 2)
+    main, tasks = sys.modules["__main__"], [f"{number}/x" for number in range(24)]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(3):
+            calls = [threads.submit(lambda: list(workers.over_cases(os.path.basename, tasks))) for _ in range(4)]
+            assert all(call.result() == ["x"] * 24 for call in calls)
+    assert sys.modules["__main__"] is main
