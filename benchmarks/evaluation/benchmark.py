@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
-from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models
+from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, check_seconds, load_models
 from attunet.benchmarks.evaluation.results_table import aligned, model_label, notes, number, table
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.artefact_file import read_artefact
@@ -121,6 +121,7 @@ def benchmark(
         >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
     """
     model, out = Path(model), Path(out)
+    check_seconds(latency_seconds)
     require_own_folder(out, "an evaluation")
     not_loaded: dict[str, str] = {}
     loaded: list[EvaluatedModel] = []

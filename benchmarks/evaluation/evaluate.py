@@ -15,7 +15,7 @@ from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import evaluation_details
 from attunet.benchmarks.evaluation.memory import peak_memory_mb
-from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, load_models, time_networks
+from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, check_seconds, load_models, time_networks
 from attunet.benchmarks.evaluation.plots import Predictions, draw_evaluation
 from attunet.benchmarks.evaluation.results_table import markdown
 from attunet.benchmarks.evaluation.saved_cases import (
@@ -86,6 +86,7 @@ def evaluate(
     Example:
         >>> evaluate("store", ["run", "model.onnx"], "results", fold=0)["models"][0]["dice"]["mean"]  # doctest: +SKIP
     """
+    check_seconds(latency_seconds)
     if isinstance(models, str | Path):
         raise InputError(f"evaluate: models must be a list of paths, got {str(models)!r}")
     require_own_folder(Path(out), "an evaluation")

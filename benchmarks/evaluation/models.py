@@ -15,7 +15,7 @@ from attunet.errors import InputError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.backends.gpu import DeviceBackend
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.fields import JsonObject
+from attunet.fields import JsonObject, Rule
 from attunet.volumes.model import Model, NetworkModel
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,11 @@ def load_models(
             for provider in ([device] if path.is_dir() else dict.fromkeys(providers))
         ]
     )
+
+
+def check_seconds(seconds: float) -> None:
+    """Raises InputError for a time that no model can be timed for."""
+    Rule(float, 0.001, 86_400).check("latency_seconds", seconds)
 
 
 def time_networks(models: Sequence[EvaluatedModel], seconds: float, batch_sizes: Sequence[int]) -> list[list[Timings]]:

@@ -22,6 +22,7 @@ from attunet.export.build.parity import Parity
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
+from attunet.fields import Rule, is_whole
 from attunet.privacy.pseudonyms import Pseudonyms, pseudonyms
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun
@@ -86,6 +87,8 @@ def export_run(
     """
     out = Path(out)
     _check_call(out, precision, size, triton, parity_cases)
+    Rule(bool, null=True).check("largest_component", largest_component)
+    Rule(str, null=True).check("license", license)
     if whole:
         _check_whole(outputs, size, confidence)
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
@@ -198,10 +201,12 @@ def _check_call(
         raise InputError(f"{out}: must be a file name that ends in .onnx")
     if precision not in PRECISIONS:
         raise InputError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if size is not None and not (len(size) == 2 and all(MULTIPLE <= s <= MAX_SIDE and s % MULTIPLE == 0 for s in size)):
+    sides = size if isinstance(size, tuple | list) else [size]
+    is_allowed = len(sides) == 2 and all(type(s) is int and s in range(MULTIPLE, MAX_SIDE + 1, MULTIPLE) for s in sides)
+    if size is not None and not is_allowed:
         raise InputError(f"size: height and width must be multiples of {MULTIPLE} up to {MAX_SIDE}, got {size}")
-    if isinstance(parity_cases, int) and parity_cases < 1:
-        raise InputError(f"parity_cases: must be a whole number from 1 or all, got {parity_cases}")
+    if parity_cases not in (None, "all") and not (is_whole(parity_cases) and parity_cases):
+        raise InputError(f"parity_cases: must be a whole number from 1 or all, got {parity_cases!r}")
 
 
 def _check_whole(outputs: Sequence[str], size: tuple[int, int] | None, confidence: str | Path | None) -> None:

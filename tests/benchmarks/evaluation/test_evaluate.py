@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.evaluation import evaluate as module
-from attunet.benchmarks.evaluation.benchmark import BenchmarkResults
+from attunet.benchmarks.evaluation.benchmark import BenchmarkResults, benchmark
 from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
 from attunet.benchmarks.evaluation.results_table import markdown, summary_table
@@ -234,8 +235,8 @@ def test_a_model_that_has_seen_everything_has_no_mean(run_evaluate: Evaluate, tm
     (row,) = results["models"]
     assert row["dice"]["mean"] is None
     assert row["pixel_accuracy"] is None
-    page, benchmark = (tmp_path / "out/results.md").read_text(encoding="utf-8"), BenchmarkResults(results, {})
-    for text in (page, summary_table(results), benchmark.table(), benchmark.markdown()):
+    page, table = (tmp_path / "out/results.md").read_text(encoding="utf-8"), BenchmarkResults(results, {})
+    for text in (page, summary_table(results), table.table(), table.markdown()):
         assert "or on their patients: m (numpy cpu); no case is left for its means." in text
 
 
@@ -244,8 +245,8 @@ def test_results_without_physical_spacing_say_that_mm_are_pixels(run_evaluate: E
     assert (results["store"]["unit"], words in summary_table(results)) == ("mm", False)
     results["store"]["unit"] = PreprocessSpec(orientation=None, slice_axis=2, spacing_mm=None, size=(32, 32)).unit
     (tmp_path / "out/results.json").write_text(json.dumps(results))
-    benchmark = BenchmarkResults(results, {})
-    for text in (markdown(results), summary_table(results), benchmark.table(), benchmark.markdown()):
+    table = BenchmarkResults(results, {})
+    for text in (markdown(results), summary_table(results), table.table(), table.markdown()):
         assert words in text
     assert words in read_contents(tmp_path / "out").about
 
@@ -305,6 +306,10 @@ def test_an_evaluation_replaces_nothing_but_an_evaluation(run_evaluate: Evaluate
         shutil.rmtree(out)
     run_evaluate({"m": perfect}, fold=0)
     assert run_evaluate({"m": perfect}, fold=0)["models"][0]["dice"]["mean"] > 0.9
+    for seconds in (float("nan"), 0, -1):
+        for call in (evaluate, partial(benchmark, providers=["cpu"])):
+            with pytest.raises(InputError, match=r"latency_seconds: must be a number from 0\.001 to 86400"):
+                call("store", "run", out, latency_seconds=seconds)
     with pytest.raises(InputError, match="models must be a list of paths, got 'run'"):
         evaluate(store.path, "run", out)
 

@@ -197,7 +197,12 @@ def test_int8_is_not_calibrated_on_arrays_that_were_changed(run, small_store, tm
         ({"size": (100, 64)}, "multiples of 16"),
         ({"size": (2**20, 64)}, "up to 65536"),
         ({"size": (64,)}, "multiples of 16"),
+        ({"size": 64}, "multiples of 16"),
         ({"parity_cases": -1}, "parity_cases: must be a whole number from 1"),
+        ({"parity_cases": 1.5}, "parity_cases: must be a whole number from 1"),
+        ({"parity_cases": True}, "parity_cases: must be a whole number from 1"),
+        ({"largest_component": "no"}, "largest_component: must be true or false or null"),
+        ({"license": 3}, "license: must be a text or null, got 3"),
         ({"store": "nowhere"}, "is no store"),
     ],
 )
