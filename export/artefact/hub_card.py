@@ -91,7 +91,8 @@ def _use(about: Artefact, name: str) -> str:
 
 def _data(about: Artefact) -> str:
     cases, licence = len(about.training_cases), table_cell(about.license) if about.license else "not stated"
-    text = f"{cases} cases, {about.step:,} steps, fold held out: {about.fold}. Licence of the data: {licence}."
+    fold = "none" if about.fold == "all" else about.fold
+    text = f"{cases} cases, {about.step:,} steps, fold held out: {fold}. Licence of the data: {licence}."
     if about.ranges is None:
         return text
     spacing, extent = (

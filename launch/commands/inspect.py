@@ -76,6 +76,8 @@ def _store(path: Path, picture: Path | None) -> Iterator[str]:
     for fold in range(store.num_folds):
         training, held_out = store.split(fold)
         yield f"  fold {fold}    {len(training)} cases to train on, left out: {', '.join(held_out)}"
+    if held_back := [case.name for case in store.cases if case.patient in store.splits.test]:
+        yield f"  test set  {', '.join(held_back)}, in no fold"
     for case in store.cases:
         mark = "" if case.labelled else ", no labels"
         yield f"  {case.name}: {' × '.join(map(str, case.native_shape))} voxels of {_mm(case.spacing)}{mark}"

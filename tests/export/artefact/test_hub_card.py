@@ -54,7 +54,9 @@ def test_card_has_use_data_dice_and_limits(card_of: Callable[..., str]) -> None:
 
 
 def test_scores_of_training_cases_are_called_so(card_of: Callable[..., str]) -> None:
-    assert "TRAINING cases" in card_of(dice_at_export=DICE | {"cases": "training"})
+    text = card_of(dice_at_export=DICE | {"cases": "training"}, fold="all")
+    assert "TRAINING cases" in text
+    assert "fold held out: none." in text
 
 
 def test_a_stranger_s_names_cannot_break_out_of_the_page(card_of: Callable[..., str]) -> None:

@@ -1,5 +1,7 @@
 """What `attunet inspect` says of what users have: a line for what cannot be read, and of a patient nothing."""
 
+import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 
 from attunet.sources.find_cases import LAYOUTS
-from attunet.store import open_store
+from attunet.sources.splits import Splits
+from attunet.store import Store, open_store
 
 PLANTED = {
     "PatientName": "Mustermann^Erika",
@@ -35,6 +38,16 @@ def test_a_picture_takes_no_other_file_s_place(attunet, source: Path, tmp_path: 
     done = attunet("inspect", source, "--augmented", source / "01.png")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert f"{source}/01.png: must lie outside of {source}" in done.err
+
+
+def test_a_store_names_its_test_set(attunet, small_store: Store, tmp_path: Path) -> None:
+    assert "test set" not in attunet("inspect", small_store.path).out
+    (first, *others), path = small_store.splits.folds, shutil.copytree(small_store.path, tmp_path / "store")
+    (path / "splits.json").write_text(json.dumps(Splits(tuple(others), first).to_json()))
+    told = attunet("inspect", path).out
+    (line,) = [line for line in told.splitlines() if line.startswith("  test set  ")]
+    names = [case.name for case in small_store.cases if case.patient in first]
+    assert line == f"  test set  {', '.join(names)}, in no fold"
 
 
 def test_what_fits_no_layout_gets_an_example_of_each(attunet, tmp_path: Path) -> None:
