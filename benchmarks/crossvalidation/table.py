@@ -13,10 +13,9 @@ import numpy as np
 
 from attunet.benchmarks.crossvalidation.held_out import METRICS, CaseScores, HeldOut
 from attunet.benchmarks.crossvalidation.plan import Key
-from attunet.benchmarks.evaluation.scores import patient_interval
 from attunet.metrics.aggregate import mean, per_patient
 from attunet.metrics.results import MethodComparison, MethodRow, MethodScore, TimeToAccuracy, WorstOrgan
-from attunet.metrics.significance import PairedComparison, compare_paired
+from attunet.metrics.significance import PairedComparison, compare_paired, patient_interval
 from attunet.volumes.spec import Postprocessing
 
 HIGHER_IS_BETTER = ("dice", "surface_dice", "precision", "recall", "chaos_score")

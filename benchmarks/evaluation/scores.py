@@ -7,7 +7,7 @@ from typing import cast, get_args
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.metrics.aggregate import case_means, mean, per_patient, summarize
+from attunet.metrics.aggregate import case_means, mean, summarize
 from attunet.metrics.overlap import (
     CaseMetrics,
     dice_from_confusion,
@@ -16,7 +16,7 @@ from attunet.metrics.overlap import (
     recall_from_confusion,
 )
 from attunet.metrics.results import Metric, ModelComparison, ModelScores, Score
-from attunet.metrics.significance import bootstrap_interval, compare_paired
+from attunet.metrics.significance import compare_paired, patient_interval
 
 SCORES: tuple[Metric, ...] = get_args(Metric)
 
@@ -91,9 +91,3 @@ def _summary(results: Sequence[CaseResult], metric: Metric, classes: Classes) ->
     means = case_means({case: v for case, v in values.items() if case not in seen})
     interval = patient_interval(means, {r.case: r.patient for r in results})
     return {**summarize(values, classes.foreground, exclude=seen), "ci95": interval}
-
-
-def patient_interval(values: Mapping[str, float], patients: Mapping[str, str]) -> list[float] | None:
-    """Bootstrap interval of the mean of case -> score, over the patients; None for too few."""
-    interval = bootstrap_interval(np.array(list(per_patient(values, patients).values())))
-    return None if interval is None else list(interval)

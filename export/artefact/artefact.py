@@ -210,4 +210,6 @@ def _dice(at: Fields) -> DiceAtExport | None:
     dice.require("per_class", are_scores, "an object of numbers from 0 to 1")
     rule = "numbers from 0 to 1 by case and class"
     dice.require("per_case", lambda v: isinstance(v, dict) and all(map(are_scores, v.values())), rule)
+    if dice.data.get("ci95") is not None:  # absent in older files
+        dice.get("ci95", Rule(float, 0, 1, length=2, ordered=True))
     return cast(DiceAtExport, dice.data)

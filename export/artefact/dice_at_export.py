@@ -15,11 +15,14 @@ class DiceBeforePostprocessing(TypedDict):
 
 
 class DiceAtExport(TypedDict):
-    """Mean Dice of an artefact and of its checkpoint; `per_class` and `per_case` are the artefact's."""
+    """Mean Dice of an artefact and of its checkpoint; `per_class`, `per_case` and `ci95` are the
+    artefact's; `ci95` is the 95 % interval of its mean over the patients, None for too few of them.
+    """
 
     cases: Literal["held out", "training"]
     artefact: float | None
     checkpoint: float | None
     per_class: PerClass
     per_case: dict[str, PerClass]
+    ci95: list[float] | None
     before_postprocessing: DiceBeforePostprocessing

@@ -109,9 +109,11 @@ def _results(about: Artefact) -> list[str]:
     kind = "held-out cases" if dice["cases"] == "held out" else "TRAINING cases, since the training held none out"
     rows = [(table_cell(name), score(value, 3)) for name, value in dice["per_class"].items()]
     rows.append(("**mean**", f"**{score(dice['artefact'], 3)}**"))
+    span = "too few patients for an interval"
+    if interval := dice.get("ci95"):
+        span = f"95 % interval over patients {interval[0]:.3f} to {interval[1]:.3f}"
     return [
-        f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing. "
-        "`attunet evaluate` gives an interval over patients, which an artefact does not know.",
+        f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing; {span}.",
         markdown_table(("class", "Dice"), rows),
     ]
 

@@ -44,7 +44,10 @@ def judge(
         cases = cases[:parity_cases]
     num_classes = len(store.classes)
     parity = Parity(
-        store.classes, "held out" if held_out else "training", np.zeros((num_classes, num_classes), dtype=np.int64)
+        store.classes,
+        "held out" if held_out else "training",
+        {case.name: case.patient for case in store.cases},
+        np.zeros((num_classes, num_classes), dtype=np.int64),
     )
     checkpoint = replace(
         run_model(run, segmenter.provider), spec=segmenter.spec, postprocessing=segmenter.postprocessing

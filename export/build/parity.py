@@ -5,6 +5,7 @@ organ for the sake of a few voxels, so Dice after post-processing is reported an
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -16,6 +17,7 @@ from attunet.evaluate_case import CaseEvaluation
 from attunet.export.artefact.dice_at_export import DiceAtExport
 from attunet.metrics.aggregate import case_means, mean, nan_to_null, summarize
 from attunet.metrics.overlap import confusion, dice_from_confusion, pixel_accuracy
+from attunet.metrics.significance import patient_interval
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,14 @@ class Parity:
 
     Args:
         seen: "held out" if the training left the cases out.
+        patients: case -> patient.
         agreement: voxel counts int64 `(K, K)` before post-processing, all cases together: rows the checkpoint, columns
             the artefact.
     """
 
     classes: Classes
     seen: Literal["held out", "training"]
+    patients: Mapping[str, str]
     agreement: np.ndarray
     checkpoint_raw: Scores = field(default_factory=dict)
     artefact_raw: Scores = field(default_factory=dict)
@@ -113,6 +117,7 @@ class Parity:
             "checkpoint": _mean(self.checkpoint_finished),
             "per_class": table["per_class"],
             "per_case": table["per_case"],
+            "ci95": patient_interval(case_means(self.artefact_finished), self.patients),
             "before_postprocessing": {
                 "artefact": _mean(self.artefact_raw),
                 "checkpoint": _mean(self.checkpoint_raw),
@@ -136,4 +141,6 @@ def _mean(scores: Scores) -> float:
 def _rounded(value: object) -> object:
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
     return round(value, 6) if isinstance(value, float) else value

@@ -41,6 +41,12 @@ def bootstrap_interval(values: np.ndarray, *, draws: int = 10_000, seed: int = 0
     return float(low), float(high)
 
 
+def patient_interval(values: Mapping[str, float], patients: Mapping[str, str]) -> list[float] | None:
+    """Bootstrap interval of the mean of case -> score, over the patients; None for too few."""
+    interval = bootstrap_interval(np.array(list(per_patient(values, patients).values())))
+    return None if interval is None else list(interval)
+
+
 def permutation_p_value(differences: np.ndarray, *, draws: int = SIGN_DRAWS, seed: int = 0) -> float:
     """Two-sided p-value of the sign-flip permutation test that differences `(n,)`, one per patient, have mean zero.
 

@@ -15,6 +15,7 @@ DICE = {
     "artefact": 0.9,
     "checkpoint": 0.9,
     "per_class": {"liver": 0.95, "right kidney": 0.85, "left kidney": None, "spleen": 0.9},
+    "ci95": [0.91, 0.94],
     "per_case": {
         f"case-{n}": {"liver": 0.9 + 0.01 * n, "right kidney": None, "left kidney": None, "spleen": 0.9}
         for n in range(6)
@@ -47,10 +48,16 @@ def test_card_has_use_data_dice_and_limits(card_of: Callable[..., str]) -> None:
         "attunet predict model.onnx",
         "| liver | 0.950 |",
         "| left kidney | none |",
-        "gives an interval over patients",
+        "95 % interval over patients 0.910 to 0.940",
         "## Limits",
     ):
         assert words in text
+
+
+def test_few_patients_have_no_interval(card_of: Callable[..., str]) -> None:
+    older = {key: value for key, value in DICE.items() if key != "ci95"}
+    for dice in (older, DICE | {"ci95": None}):
+        assert "too few patients for an interval" in card_of(dice_at_export=dice)
 
 
 def test_scores_of_training_cases_are_called_so(card_of: Callable[..., str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from attunet.classes import Classes
 from attunet.errors import RunError
 from attunet.export.build.parity import TOLERANCES, Parity
+from attunet.metrics.significance import patient_interval
 
 CLASSES = Classes(("background", "liver", "spleen"), (0, 1, 2))
 NAN = float("nan")
@@ -17,7 +18,18 @@ ALIKE = np.diag([1000, 100, 100])
 def _parity(checkpoint: dict, artefact: dict, *, finished: dict | None = None, agreement: np.ndarray = ALIKE) -> Parity:
     sides = (checkpoint, artefact, checkpoint, finished or artefact)
     scores = [{case: np.array(v, dtype=float) for case, v in side.items()} for side in sides]
-    return Parity(CLASSES, "held out", agreement, *scores)
+    return Parity(CLASSES, "held out", {case: case[:1] for case in checkpoint}, agreement, *scores)
+
+
+def test_the_interval_is_over_patients():
+    values = [[0.9, 0.8], [0.7, 0.6], [0.8, 0.8], [0.9, 0.7], [0.6, 0.6]]
+    cases = dict(zip("abcde", values, strict=True))
+    expected = patient_interval({case: np.mean(v) for case, v in cases.items()}, {case: case for case in cases})
+    assert _parity(cases, cases).to_json()["ci95"] == pytest.approx(expected, abs=1e-6)
+    twice = cases | {"e2": [0.6, 0.6]}  # a second scan of the last patient
+    assert _parity(twice, twice).to_json()["ci95"] == pytest.approx(expected, abs=1e-6)
+    few = {case: cases[case] for case in "abcd"}
+    assert _parity(few, few).to_json()["ci95"] is None
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
