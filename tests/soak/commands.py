@@ -11,6 +11,7 @@ PREPARATION = ["--folds", 2, "--set=data.size=32"]
 TRAINING = ["--set=optim.epochs=2", "--set=run.checkpoint_every_steps=2"]
 SHORTLY = ["--fold", 0, "--latency-seconds", 0.01]
 LOGS = (".jsonl", ".log", ".png", "environment.json")
+ORIGIN = ".nii.gz.json"  # of a label map: names its record in the audit log, and the scan of a random number
 FIGURES = (*LOGS, "results.json", "results.md", "report.html")  # times differ from call to call
 
 
@@ -51,12 +52,17 @@ def commands_of(folder: Path, small: Sequence[str]) -> list[Command]:
         Command("report", lambda out: ["report", folder / "evaluation", "-o", out / "report.html"], "report.html"),
         Command("phantom", lambda out: ["phantom", out / "cases", "--cases", 1], ""),
         quick("card", lambda out: ["card", model, "-o", out / "README.md"], "README.md"),
-        quick("predict --audit", lambda out: [*predict, out / "labels", "--audit", out / "log.jsonl"], "labels", LOGS),
+        quick(
+            "predict --audit",
+            lambda out: [*predict, out / "labels", "--audit", out / "log.jsonl"],
+            "labels",
+            (*LOGS, ORIGIN),
+        ),
         quick(
             "predict --pseudonymise",
             lambda out: [*predict, out / "labels", "--pseudonymise", out / "key.csv"],
             "",
-            (".csv", ".nii.gz", ".pseudonyms"),  # numbers are random
+            (".csv", ".nii.gz", ORIGIN, ".pseudonyms"),  # numbers are random
         ),
         Command("inspect --picture", lambda out: ["inspect", store, "--picture", out / "all.png"], "", LOGS),
         *(page if (PAGE / "index.html").is_file() else []),
