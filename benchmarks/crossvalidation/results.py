@@ -39,7 +39,7 @@ from attunet.system.outputs import RESULTS
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def results_of(

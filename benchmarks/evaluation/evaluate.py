@@ -47,7 +47,7 @@ from attunet.volumes.model import Model
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def evaluate(

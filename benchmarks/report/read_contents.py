@@ -23,7 +23,7 @@ from attunet.metrics.results import CrossvalidationResults, EvaluatedRow, Evalua
 from attunet.runs.run_folder import read_metrics
 from attunet.system.outputs import RESULTS
 
-EVALUATION, CROSSVALIDATION = 1, 3  # schemas of results.json
+EVALUATION, CROSSVALIDATION = 2, 4  # schemas of results.json
 MAX_NAMED = 8  # missing trainings
 
 

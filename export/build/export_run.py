@@ -136,8 +136,8 @@ def _write(data: bytes, about: Artefact, out: Path, triton: str | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists():
             logger.info(f"{out}: replaces the earlier file of this name, whose signature is removed if it has one")
-        signature_of(out).unlink(missing_ok=True)  # no signature is of the new artefact yet
         write_file(out, lambda path: path.write_bytes(data))
+        signature_of(out).unlink(missing_ok=True)  # of the earlier artefact
     dice = about.dice_at_export
     assert dice is not None
     logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {dice['artefact']} on {dice['cases']} cases")

@@ -1,6 +1,7 @@
 """Audit log: one record per predicted case with hashes of input, output and model, and findings; no names or paths."""
 
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Audit:
 
     def __post_init__(self) -> None:
         user = self.user
-        if user is not None and not (user.strip() and user.isprintable() and len(user) <= MAX_USER):
+        if user is not None and not (user.strip() and all(map(_is_of_a_name, user)) and len(user) <= MAX_USER):
             rule = f"the user's name for the audit log must be 1 to {MAX_USER} printable characters (in a header UTF-8)"
             raise InputError(f"{rule}, got {user[:MAX_USER]!r}")
 
@@ -92,3 +93,8 @@ class CaseAudit:
         """
         written = sha256(labels) if labels is not None else None
         return self._audit.record(self._inputs.get(case), written, findings, estimates)
+
+
+def _is_of_a_name(character: str) -> bool:
+    """True for what can be seen, and for any space: Japanese names have one of their own."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"

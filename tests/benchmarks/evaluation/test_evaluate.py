@@ -144,7 +144,7 @@ def test_results_json_has_what_readers_of_it_expect(run_evaluate: Evaluate, tmp_
     returned = run_evaluate({"a": perfect, "b": no_spleen})
     results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
     assert results == returned
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert {"versions", "cpu", "commit"} <= set(results["environment"])
     row = results["models"][0]
     assert {"name", "file", "file_mb", "backend", "provider", "precision", "num_parameters", "peak_memory_mb"} <= set(

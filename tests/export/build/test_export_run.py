@@ -1,6 +1,7 @@
 """From a run to an artefact: the content of the file, and refusals without a file."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -251,6 +252,20 @@ def test_an_artefact_replaces_an_earlier_one_with_its_signature_and_says_so(run,
     assert f"{out}: replaces the earlier file" in caplog.text
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["model.onnx"]
     assert read_artefact(out).precision == "fp32"
+
+
+def test_an_export_that_cannot_be_written_leaves_the_earlier_artefact_signed(run, tmp_path, monkeypatch):
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"of another run")
+    signature_of(out).write_bytes(b"of another run")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(onnx_export, "write_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_run(run, out)
+    assert (out.read_bytes(), signature_of(out).read_bytes()) == (b"of another run",) * 2
 
 
 def test_a_triton_repository_holds_the_checked_artefact(run, tmp_path):

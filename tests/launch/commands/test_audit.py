@@ -133,7 +133,7 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
             answer = client.post(url, content=scan, headers={"X-Attunet-User": "station 7"})
             assert answer.status_code == 200
             assert client.post(url, content=b"no scan").status_code == 422
-            for name in ("Dr Ü", "山田"):
+            for name in ("Dr Ü", "山田\u3000太郎"):
                 assert (
                     client.post(url, content=b"no scan", headers={"X-Attunet-User": name.encode()}).status_code == 422
                 )
@@ -141,7 +141,7 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
                 refused = client.post(url, content=scan, headers={"X-Attunet-User": name})
                 assert (refused.status_code, "printable characters" in refused.text) == (422, True)
     good, bad, *others = records(log)
-    assert [record["user"] for record in others] == ["Dr Ü", "山田"]
+    assert [record["user"] for record in others] == ["Dr Ü", "山田\u3000太郎"]
     assert good["input_sha256"] == hashlib.sha256(scan).hexdigest()
     assert good["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
     assert (good["user"], good["status"], bad["user"], bad["status"]) == ("station 7", "done", None, "failed")
