@@ -4,6 +4,7 @@ By this file a call tells the label maps that it has finished, the files that be
 """
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -11,17 +12,20 @@ from pathlib import Path
 
 from attunet.decisions import RULES, Choices, Decision
 from attunet.errors import InputError
-from attunet.fields import JsonObject, parse_json, read_json
+from attunet.fields import Fields, JsonObject, parse_json, read_json
 from attunet.io.dicom.organ_codes import Code
+from attunet.io.dicom.segmentation import check_segmentation_file
 from attunet.io.dicom.series import series_files
-from attunet.io.readers import FORMATS, format_of, stem_of
+from attunet.io.readers import FORMATS, format_of, read_volume, stem_of
 from attunet.io.writers import WRITERS
 from attunet.sources.case_files import content_hash, files_in
 from attunet.sources.inputs import Input
 from attunet.system.atomic_files import joined_hash, sha256, write_text
 from attunet.system.outputs import require_other_file
 
-REMEDY = "remove it, or choose another place"
+logger = logging.getLogger(__name__)
+
+REMEDY = "move it elsewhere, or choose another place"
 TABLES = ("confidence.json", "confidence.csv")  # of a folder of label maps
 
 
@@ -91,16 +95,17 @@ def is_finished(
         files: that were written with it.
         records: hashes of the records of an audit log, which must have one of it.
 
+    One that somebody has corrected is finished too, whatever the call asks for, so that it stays.
+
     Raises:
-        InputError: the label map is of another model, scan or interpretation, was changed, or nothing says what it is.
+        InputError: the label map is of another model, scan or interpretation, is damaged, or nothing says what it is.
 
     Example:
         >>> is_finished(labels, scan, model.sha256, files=[map_file(labels, "uncertainty")])  # doctest: +SKIP
     """
     if scan.is_refused or not labels.exists():
         return False
-    require_own(labels)
-    before = read_json(origin_file(labels))
+    before = _written(labels)
     if before.data.get("model_sha256") != model_sha256:
         raise InputError(f"{labels}: was made by another model: {REMEDY}")
     origin = origin_of(scan, model_sha256, codes)
@@ -109,6 +114,10 @@ def is_finished(
     if wrong := [name for name, value in now.items() if before.data.get(name) != value]:
         of = {"choices": "by another --read or --series", "codes": "with other --codes"}
         raise InputError(f"{labels}: was made {of.get(wrong[0], f'of another scan than {scan.files[0]}')}: {REMEDY}")
+    if not unchanged(labels):
+        _check_readable(labels)
+        logger.warning(f"{labels}: was changed since it was made, and stays as it is")
+        return True
     return unchanged(labels, *files) and (records is None or before.data.get("record") in records)
 
 
@@ -116,11 +125,30 @@ def require_own(labels: Path) -> None:
     """Raises InputError where a file is there that is no label map as this program has written it."""
     if not labels.exists():
         return
-    if not origin_file(labels).exists():
-        raise InputError(f"{labels}: is there, and no file says which model and scan it is of: {REMEDY}")
-    read_json(origin_file(labels))  # raises where it is damaged
+    _written(labels)
     if not unchanged(labels):
         raise InputError(f"{labels}: was changed since it was made: {REMEDY}")
+
+
+def _written(labels: Path) -> Fields:
+    """The hidden file of a label map that is there. Raises InputError where it is missing or damaged."""
+    if not origin_file(labels).exists():
+        raise InputError(f"{labels}: is there, and no file says which model and scan it is of: {REMEDY}")
+    at = read_json(origin_file(labels))
+    if "files" not in at:
+        raise InputError(f"{labels}: was made by another version of attunet: {REMEDY}")
+    return at
+
+
+def _check_readable(labels: Path) -> None:
+    """Raises InputError for a label map that was cut short or damaged."""
+    try:
+        if labels.name.lower().endswith(".dcm"):
+            check_segmentation_file(labels)
+        else:
+            read_volume(labels)
+    except InputError as error:
+        raise InputError(f"{labels}: was changed since it was made, and is damaged: {REMEDY} ({error})") from None
 
 
 def check_place(labels: Path, scan: Sequence[Path]) -> None:

@@ -46,18 +46,34 @@ def test_a_label_map_that_one_scans_call_put_into_a_folder_is_not_of_the_folders
     predict, artefact: Path, other: Path, tmp_path: Path
 ) -> None:
     predict(artefact)
-    before = (tmp_path / "out/scan-1.nii.gz").read_bytes()
     predict(other, "scan-0.nii.gz", "out/scan-0.nii.gz")
     assert "scan-0.nii.gz: was made by another model" in predict(artefact, code=2)
     predict(artefact, "scan-1.nii.gz", "out/scan-0.nii.gz")
     assert "scan-0.nii.gz: was made of another scan" in predict(artefact, code=2)
     predict(artefact, "scan-0.nii.gz", "out/scan-0.nii.gz")
     assert "0 segmented, 2 finished before" in predict(artefact)
-    (tmp_path / "out/scan-0.nii.gz").write_bytes(before)
-    for output in ("out", "out/scan-0.nii.gz"):
-        text = predict(artefact, "" if output == "out" else "scan-0.nii.gz", output, code=2)
-        assert "scan-0.nii.gz: was changed since it was made: remove it" in text
-    assert (tmp_path / "out/scan-0.nii.gz").read_bytes() == before
+
+
+def test_a_label_map_that_was_corrected_stays(predict, sure: Path, tmp_path: Path) -> None:
+    predict(sure)
+    labels, hidden = tmp_path / "out/scan-0.nii.gz", tmp_path / "out/.scan-0.nii.gz.json"
+    corrected = (tmp_path / "out/scan-1.nii.gz").read_bytes()
+    labels.write_bytes(corrected)
+    (tmp_path / "out/scan-1.nii.gz").unlink()
+    text = predict(sure, "", "out", "--uncertainty")
+    assert f"warning: {labels}: was changed since it was made, and stays as it is" in text
+    assert "1 segmented" in text
+    assert "1 finished before" in text
+    assert "was changed since it was made: move it" in predict(sure, "scan-0.nii.gz", "out/scan-0.nii.gz", code=2)
+    assert labels.read_bytes() == corrected
+    for content in (b"", corrected[:100]):
+        labels.write_bytes(content)
+        assert "scan-0.nii.gz: was changed since it was made, and is damaged: move it" in predict(sure, code=2)
+    labels.write_bytes(corrected)
+    content = json.loads(hidden.read_text())
+    del content["files"]
+    hidden.write_text(json.dumps(content))
+    assert "scan-0.nii.gz: was made by another version of attunet" in predict(sure, code=2)
 
 
 def test_the_files_of_an_earlier_label_map_go_with_it(predict, sure: Path, other: Path, tmp_path: Path) -> None:
