@@ -90,7 +90,7 @@ def write_tables(folder: Path, model: Model) -> int:
     ordered = dict(sorted(cases.items(), key=lambda case: (not case[1].get("review"), _poorest(case[1]), case[0])))
     estimator = estimator_of(model)
     if not cases or estimator is None:
-        clear_tables(folder)
+        clear_tables(folder, model.sha256)
         return 0
     content = {"schema": SCHEMA, "model_sha256": model.sha256, "learned": estimator.to_json(), "cases": ordered}
     texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", _table(ordered, model.classes.foreground))

@@ -198,10 +198,25 @@ def clear(labels: Path) -> None:
     origin_file(labels).unlink(missing_ok=True)
 
 
-def clear_tables(folder: Path) -> None:
-    """Remove the tables of a folder whose label maps are no longer those of the tables."""
+def check_tables(folder: Path, model_sha256: str) -> None:
+    """Raises InputError where a folder's tables are of another model's label maps, or files of somebody else."""
     for name in TABLES:
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).exists() and _model_of_tables(folder) != model_sha256:
+            raise InputError(f"{folder / name}: is there, and is no table of this model's label maps: {REMEDY}")
+
+
+def clear_tables(folder: Path, model_sha256: str) -> None:
+    """Remove a folder's tables if they are of this model's label maps, which have changed, or of none that is there."""
+    of = _model_of_tables(folder)
+    if of is not None and (of == model_sha256 or next(label_maps_of(folder, of), None) is None):
+        for name in TABLES:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _model_of_tables(folder: Path) -> str | None:
+    with suppress(InputError):  # no tables, or a file of somebody else
+        return read_json(folder / TABLES[0]).text("model_sha256")
+    return None
 
 
 def hash_of_files(paths: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import CASE_ERRORS, Job, Work, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
 from attunet.export.runtime.observed_case import ESTIMATES, UNCERTAINTY, ConfidenceOptions, confidence_file, map_file
-from attunet.export.runtime.origin import TABLES, origin_file
+from attunet.export.runtime.origin import TABLES, check_tables, origin_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.readers import NOTHING
@@ -178,6 +178,8 @@ def _predict_folder(
 ) -> None:
     shard = shard_of()
     with writing_label_maps(output, shard):
+        if estimator_of(work.model) is not None:
+            check_tables(output, work.model.sha256)
         claim_folder(output)
         outcome = predict_cohort(work, jobs, shard=shard)
         _write_confidence_tables(work.model, output)

@@ -46,7 +46,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
         sha256 = described["sha256"]
         waiting = [(one, labels) for one, labels in jobs if not is_finished(labels, one, sha256)]
         if waiting:
-            clear_tables(output)
+            clear_tables(output, sha256)
         failed = sum(threads.map(partial(_fails, client, described), waiting))
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:

@@ -47,7 +47,7 @@ def test_a_label_map_of_another_model_is_refused(segmenter, jobs, save_artefact)
 
 def test_a_label_map_of_another_scan_of_that_name_is_refused(segmenter, jobs, write_scan) -> None:
     write_scan(jobs[1].file, (24, 20, 4), seed=9)
-    refused(segmenter, jobs, "made of another scan than .*1.nii.gz: remove it")
+    refused(segmenter, jobs, "made of another scan than .*1.nii.gz: move it")
     jobs[1].write.unlink()
     outcome = predict_cohort(Work(segmenter), jobs)
     assert (outcome.done, outcome.skipped) == (2, 1)
@@ -71,7 +71,7 @@ def test_a_label_map_of_another_reading_is_refused(
     assert predict_cohort(Work(segmenter), jobs).done == 1
     jobs = [Job(Input(job.input.name, job.input.files, dict([reading])), job.write) for job in jobs]
     assert predict_cohort(Work(segmenter), jobs[:2]).skipped == 2
-    with pytest.raises(InputError, match=r"p\..*: was made by another --read or --series: remove it"):
+    with pytest.raises(InputError, match=r"p\..*: was made by another --read or --series: move it"):
         predict_cohort(Work(segmenter), jobs)
 
 
@@ -122,7 +122,7 @@ def test_a_dicom_seg_with_other_codes_is_refused(segmenter, tmp_path: Path, writ
         for done in (1, 0):
             assert predict_cohort(Work(segmenter), jobs(ending, "A")).done == done
     assert predict_cohort(Work(segmenter), jobs(".nii.gz", "B")).skipped == 1
-    with pytest.raises(InputError, match=r"series.dcm: was made with other --codes: remove it"):
+    with pytest.raises(InputError, match=r"series.dcm: was made with other --codes: move it"):
         predict_cohort(Work(segmenter), jobs(".dcm", "B"))
 
 

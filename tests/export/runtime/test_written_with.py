@@ -130,6 +130,22 @@ def test_the_tables_have_all_label_maps_of_the_folder(
     assert set(json.loads((tmp_path / "out/confidence.json").read_text())["cases"]) == {"scan-2"}
 
 
+def test_tables_of_others_stay(predict, sure: Path, other: Path, tmp_path: Path) -> None:
+    """Of another model, or a user's own file; a model that would replace them is refused before the work."""
+    table = tmp_path / "out/confidence.csv"
+    table.parent.mkdir()
+    table.write_text("a user's own\n")
+    assert "confidence.csv: is there, and is no table of this model's" in predict(sure, code=2)
+    assert names(tmp_path / "out") == ["confidence.csv"]
+    table.unlink()
+    predict(sure, "", "out")
+    before = table.read_bytes()
+    for path in (tmp_path / "scans").iterdir():
+        path.rename(path.with_name(f"other-{path.name}"))
+    predict(other, "", "out")
+    assert table.read_bytes() == before
+
+
 def test_two_label_maps_that_differ_in_their_ending_are_of_one_scan(
     predict, sure: Path, other: Path, tmp_path: Path
 ) -> None:
@@ -139,7 +155,7 @@ def test_two_label_maps_that_differ_in_their_ending_are_of_one_scan(
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path) if name != "scans"}
     for model, source in ((sure, "scan-1.nii.gz"), (other, "scan-0.nii.gz")):
         text = predict(model, source, "a.nii", code=2)
-        assert "a.nii.gz: is of another scan or model than a.nii will be: remove it" in text
+        assert "a.nii.gz: is of another scan or model than a.nii will be: move it" in text
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
