@@ -109,7 +109,7 @@ def _results(about: Artefact) -> list[str]:
     kind = "held-out cases" if dice["cases"] == "held out" else "TRAINING cases, since the training held none out"
     rows = [(table_cell(name), score(value, 3)) for name, value in dice["per_class"].items()]
     rows.append(("**mean**", f"**{score(dice['artefact'], 3)}**"))
-    span = "too few patients for an interval"
+    span = "too few patients for an interval" if "ci95" in dice else "its interval is not known"
     if interval := dice.get("ci95"):
         span = f"95 % interval over patients {interval[0]:.3f} to {interval[1]:.3f}"
     return [

@@ -105,23 +105,26 @@ class Work:
         return ReadCase(origin, volume, prepared, [*as_findings({None: volume.decisions}), *findings])
 
     def segment(self, job: Job, case: ReadCase) -> SegmentedCase:
-        """Log the findings, run the network, and remove an earlier label map with its files."""
+        """Log the findings and run the network."""
         origin, volume, prepared, findings = case
         for finding in findings:
             finding.log(logger, job.file)
         observed = ObservedCase(self.model, estimator_of(self.model), volume, prepared, self.confidence)
         indices = self.model.predict_prepared(prepared, observers=observed.observers)
-        clear(job.write)
+        job.write.parent.mkdir(parents=True, exist_ok=True)
         if self.also is not None:
             self.also(volume, job.write)
         return SegmentedCase(origin, indices, volume, findings, observed)
 
     def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
-        """Write the label map after all other files, because it marks a case as finished; gives the estimates."""
+        """Write the label map after all other files, because it marks a case as finished; gives the estimates. An
+        earlier label map goes when the new one is whole.
+        """
         estimates = case.observed.write(job.write, case.findings)
 
         def complete(whole: Path) -> None:
             record = self.audit.end(job.write, whole, case.findings, estimates) if self.audit is not None else None
+            clear(job.write, self._beside(job))
             case.origin.write(job.write, whole, self._beside(job), record)
 
         write_labels(job.write, case.indices, self.model.classes, case.volume, codes=job.codes, complete=complete)

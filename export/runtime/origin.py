@@ -187,13 +187,15 @@ def label_maps_of(folder: Path, model_sha256: str) -> Iterator[Path]:
                 yield labels
 
 
-def clear(labels: Path) -> None:
-    """Make room for a label map and the files beside it: an earlier one goes first, then what was written with it."""
+def clear(labels: Path, keep: Collection[Path] = ()) -> None:
+    """Make room for a label map: an earlier one goes first, then what was written with it. keep: what was written with
+    the new one.
+    """
     labels.parent.mkdir(parents=True, exist_ok=True)
     earlier = _hashes(labels)
     labels.unlink(missing_ok=True)
     for path, digest in earlier.items():
-        if path.is_file() and sha256(path) == digest:
+        if path not in keep and path.is_file() and sha256(path) == digest:
             path.unlink()
     origin_file(labels).unlink(missing_ok=True)
 

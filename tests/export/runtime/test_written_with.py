@@ -1,5 +1,6 @@
 """What was written with a label map belongs to that one, and goes with it; nothing else is taken for its own."""
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.export.runtime import cohort
 from attunet.export.runtime.origin import clear, origin_file, unchanged
 from attunet.privacy.audit_log import verify_audit
 
@@ -86,6 +88,22 @@ def test_the_files_of_an_earlier_label_map_go_with_it(predict, sure: Path, other
         (tmp_path / f"out/{name}.nii.gz").unlink()
     predict(other)
     assert names(tmp_path / "out") == [f"{name}.nii.gz" for name in ALL]
+
+
+def test_a_label_map_that_cannot_be_written_leaves_the_earlier_one(
+    predict, sure: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(sure, "scan-0.nii.gz", "one.nii.gz", "--uncertainty")
+    predict(sure, "scan-0.nii.gz", "one.nii.gz", "--uncertainty")  # the same bytes
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert {"one.nii.gz", "one-uncertainty.nii.gz", ".one.nii.gz.json"} <= set(before)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cohort, "write_labels", full)
+    assert "No space left" in predict(other, "scan-1.nii.gz", "one.nii.gz", code=1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_a_map_that_is_not_of_the_label_map_is_made_again(predict, sure: Path, other: Path, tmp_path: Path) -> None:
