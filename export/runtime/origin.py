@@ -211,7 +211,7 @@ def clear_tables(folder: Path, model_sha256: str) -> None:
     """Remove a folder's tables if they are of this model's label maps, which have changed, or of none that is there."""
     of = _model_of_tables(folder)
     if of is not None and (of == model_sha256 or next(label_maps_of(folder, of), None) is None):
-        for name in TABLES:
+        for name in reversed(TABLES):  # the JSON says whose they are
             (folder / name).unlink(missing_ok=True)
 
 
