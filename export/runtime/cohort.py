@@ -111,22 +111,24 @@ class Work:
             finding.log(logger, job.file)
         observed = ObservedCase(self.model, estimator_of(self.model), volume, prepared, self.confidence)
         indices = self.model.predict_prepared(prepared, observers=observed.observers)
-        job.write.parent.mkdir(parents=True, exist_ok=True)
         if self.also is not None:
+            job.write.parent.mkdir(parents=True, exist_ok=True)
             self.also(volume, job.write)
         return SegmentedCase(origin, indices, volume, findings, observed)
 
     def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
-        """Write the label map after all other files, because it marks a case as finished; gives the estimates. An
-        earlier label map goes when the new one is whole.
+        """Write the label map, which gets its name after all other files, because it marks a case as finished. An
+        earlier one stays until the new one is whole. Gives the estimates.
         """
-        estimates = case.observed.write(job.write, case.findings)
+        estimates = case.observed.confidence(case.findings)
 
         def complete(whole: Path) -> None:
             record = self.audit.end(job.write, whole, case.findings, estimates) if self.audit is not None else None
-            clear(job.write, self._beside(job))
+            clear(job.write, keep=job.maps)
+            case.observed.write(job.write, estimates)
             case.origin.write(job.write, whole, self._beside(job), record)
 
+        job.write.parent.mkdir(parents=True, exist_ok=True)
         write_labels(job.write, case.indices, self.model.classes, case.volume, codes=job.codes, complete=complete)
         return estimates
 

@@ -81,14 +81,12 @@ class ObservedCase:
             features, self._model.classes.foreground, findings, threshold=self._options.threshold
         )
 
-    def write(self, labels: Path, findings: Sequence[Finding]) -> CaseConfidence | None:
-        """Write the estimates and the map beside the label map, which is written later; returns the estimates."""
-        confidence = self.confidence(findings)
+    def write(self, labels: Path, confidence: CaseConfidence | None) -> None:
+        """Write the estimates and the map beside the label map, which gets its name later."""
         if confidence is not None:
             write_text(confidence_file(labels), json.dumps(confidence.to_json(), indent=1, allow_nan=False) + "\n")
         if self._map is not None:
             write_map(map_file(labels, UNCERTAINTY), self._map.volume(), self._volume)
-        return confidence
 
 
 def map_file(labels: Path, kind: str) -> Path:

@@ -188,15 +188,18 @@ def label_maps_of(folder: Path, model_sha256: str) -> Iterator[Path]:
 
 
 def clear(labels: Path, keep: Collection[Path] = ()) -> None:
-    """Make room for a label map: an earlier one goes first, then what was written with it. keep: what was written with
-    the new one.
+    """Make room for a whole label map: an earlier one goes first, then what was written with it, and the folder's
+    tables if they have its estimates. keep: files that the new one has too.
     """
-    labels.parent.mkdir(parents=True, exist_ok=True)
-    earlier = _hashes(labels)
+    earlier, model = _hashes(labels), ""
+    with suppress(InputError):
+        model = read_json(origin_file(labels)).text("model_sha256")
     labels.unlink(missing_ok=True)
     for path, digest in earlier.items():
         if path not in keep and path.is_file() and sha256(path) == digest:
             path.unlink()
+            if path.suffix == ".json":
+                clear_tables(labels.parent, model)
     origin_file(labels).unlink(missing_ok=True)
 
 

@@ -31,11 +31,11 @@ def require_ending(path: Path, *endings: str) -> None:
 
 
 def require_other_file(out: Path, inputs: Iterable[Path]) -> None:
-    """Raises InputError where an output would replace a file of its input, or lie among the files of an input's
+    """Raises InputError where an output would replace a file of its input, or be one of the slices in an input's
     folder.
     """
     for path in inputs:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        if path.is_dir() and out.suffix.lower() == ".dcm" and out.resolve().is_relative_to(path.resolve()):
             raise InputError(f"{out}: must lie outside of the input's folder")
         if out.exists() and path.exists() and out.samefile(path):
             raise InputError(f"{out}: would overwrite the input")

@@ -106,6 +106,28 @@ def test_a_label_map_that_cannot_be_written_leaves_the_earlier_one(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+def test_an_earlier_label_map_stays_until_another_is_whole(
+    predict, sure: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(sure, "scan-0.nii.gz", "a/one.nii.gz", "--uncertainty")
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nib, "save", full)
+        for model in (sure, other):
+            predict(model, "scan-1.nii.gz", "a/one.nii.gz", "--uncertainty", code=1)
+            assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
+def test_the_tables_go_with_the_estimates_of_a_case(predict, sure: Path, other: Path, tmp_path: Path) -> None:
+    predict(sure)
+    predict(other, "scan-0.nii.gz", "out/scan-0.nii.gz")
+    assert names(tmp_path / "out") == ["scan-0.nii.gz", "scan-1-confidence.json", "scan-1.nii.gz"]
+
+
 def test_a_map_that_is_not_of_the_label_map_is_made_again(predict, sure: Path, other: Path, tmp_path: Path) -> None:
     predict(sure, "", "of-sure", "--uncertainty")
     predict(other)

@@ -152,7 +152,7 @@ def test_no_slice_of_a_series_is_overwritten(
     before = [path.read_bytes() for path in slices]
     for source, output in (
         (tmp_path / "series", slices[0]),
-        (tmp_path / "series", tmp_path / "series/labels.nii.gz"),
+        (tmp_path / "series", tmp_path / "series/labels.dcm"),
         (slices[1], slices[0]),
         (slices[1], slices[1]),
     ):
@@ -160,6 +160,9 @@ def test_no_slice_of_a_series_is_overwritten(
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert done.err.startswith(f"error: {output}: ")
     assert [path.read_bytes() for path in sorted((tmp_path / "series").iterdir())] == before
+    for _ in range(2):
+        done = attunet("predict", run, tmp_path / "series", tmp_path / "series/labels.nii.gz")
+        assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(
