@@ -179,7 +179,7 @@ def test_a_prediction_of_a_class_that_was_not_drawn_is_not_wrong(evaluation: Pat
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda results: results.update(schema=99), "version must be 1, got 99"),
+        (lambda results: results.update(schema=99), "version must be 2, got 99"),
         (lambda results: results.pop("store"), "is damaged: KeyError 'store'"),
         (lambda results: results.update(models=3), "is damaged: TypeError"),
         (lambda results: results["store"].update(cases=["../../01-T2"]), "'../../01-T2' must be a plain file name"),
