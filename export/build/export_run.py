@@ -96,12 +96,10 @@ def export_run(
         opened, numbers = _store_of(run, run_path, open_store(store or run.store, source=source), names)
         _check_cases(run, run_path, opened)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)
-        about = replace(about, precision=precision, license=license, whole=whole)
-        if names is not None:
-            about = replace(about, channels=opened.channels_not_of_files)
+        channels = about.channels if names is None else opened.channels_not_of_files
+        about = replace(about, precision=precision, license=license, whole=whole, channels=channels)
         if confidence is not None:
-            estimator = learn_confidence(Path(confidence), run, opened, about.postprocessing)
-            about = _with_confidence(about, estimator)
+            about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, about.postprocessing))
         unfinished = "" if run.finished else ", the training is not finished"
         logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
 

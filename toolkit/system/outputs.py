@@ -66,7 +66,7 @@ def _held(folder: Path) -> str:
 @contextmanager
 def new_results(out: Path) -> Iterator[Path]:
     """A folder to write an evaluation in, whose files replace those of an earlier one in `out` at the end; nothing is
-    left of it after an error. results.json goes first and comes last: a folder that has one is whole.
+    left of it after an error. results.json goes before the cases that it is of, and comes last.
     """
     is_new, partial = not out.exists(), out / ".partial"  # inside: `out` may be a file system of its own
     shutil.rmtree(partial, ignore_errors=True)
