@@ -22,6 +22,8 @@ METRICS = {  # name in results.json: title, decimals
     "chaos_score": ("CHAOS score", 1),
 }
 
+NAMED = 10  # cases that a sentence names; results.json and the table of cases have all
+
 Table = tuple[list[str], list[list[str]]]  # header, rows
 Json = dict[str, Any]  # results of a benchmark, or a row of them, as JSON values
 
@@ -125,7 +127,9 @@ def notes(results: EvaluationResults) -> list[str]:
         if seen:
             left = set(results["store"]["cases"]) - set(seen)
             effect = "they are not in its means" if left else "no case is left for its means"
-            lines.append(f"Trained on {', '.join(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
+            more = f" and {len(seen) - NAMED} more" if len(seen) > NAMED else ""
+            names = ", ".join(seen[:NAMED]) + more
+            lines.append(f"Trained on {names}, or on their patients: {', '.join(labels)}; {effect}.")
     return lines
 
 

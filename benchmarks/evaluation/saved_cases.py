@@ -71,13 +71,15 @@ class SavedCase:
 
 
 def require_own_cases(out: Path) -> None:
-    """Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans."""
+    """Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans. Hidden files,
+    which file managers write, are no reason.
+    """
     if foreign := next((file for file in (out / FOLDER).rglob("*") if not _is_saved(file)), None):
         raise InputError(f"{foreign}: is of no evaluation, which would replace it; name another folder than {out}")
 
 
 def _is_saved(path: Path) -> bool:
-    return path.is_dir() or re.fullmatch(r"image\.npz|(prediction|attention)-\d+\.npz", path.name) is not None
+    return path.is_dir() or re.fullmatch(r"image\.npz|(prediction|attention)-\d+\.npz|\..+", path.name) is not None
 
 
 def worst_first(dice: Mapping[str, Sequence[npt.ArrayLike]]) -> list[str]:

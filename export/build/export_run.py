@@ -168,8 +168,8 @@ def _check_cases(run: TrainedRun, run_path: str | Path, opened: Store) -> None:
     for case in opened.cases:
         if was_seen.get(case.name, case.name in seen) != (case.name in seen):
             raise InputError(
-                f"{opened.path}: its case {case.name} is another scan than {case.name} of {run_path}; name the store "
-                "that it was trained on"
+                f"{opened.path}: its case {case.name} is another scan, or another patient's, than {case.name} of "
+                f"{run_path}; name the store that it was trained on"
             )
 
 

@@ -305,6 +305,7 @@ def test_an_evaluation_replaces_nothing_but_an_evaluation(run_evaluate: Evaluate
         assert [path for path in out.rglob("*") if path.is_file()] == [out / file]
         shutil.rmtree(out)
     run_evaluate({"m": perfect}, fold=0)
+    (out / "cases/.DS_Store").touch()
     assert run_evaluate({"m": perfect}, fold=0)["models"][0]["dice"]["mean"] > 0.9
     for seconds in (float("nan"), 0, -1):
         for call in (evaluate, partial(benchmark, providers=["cpu"])):

@@ -143,7 +143,7 @@ def test_a_store_whose_names_have_changed_places_is_refused(run, small_store, tm
     for name, other in exchanged.items():
         rows[name] |= hashes[other]
     (moved / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"its case (.*) is another scan than \1 of "):
+    with pytest.raises(InputError, match=r"its case (.*) is another scan, or another patient's, than \1 of "):
         export_run(run, tmp_path / "model.onnx", store=moved)
     assert not (tmp_path / "model.onnx").exists()
 
