@@ -23,7 +23,7 @@ AHEAD = 8  # tasks per process that are submitted before the first result is tak
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU time, and in how many
 END_WITH_STDIN = "ATTUNET_END_WITH_STDIN"  # environment variable that a parent sets for a training of its own
 
-_MAIN = threading.Lock()  # over the module's place while processes start
+_STARTING = threading.RLock()  # over the environment and the place of `__main__` while processes start
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -39,13 +39,14 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
     if len(tasks) < MIN_TASKS_FOR_PROCESSES or workers < 2:
         yield from map(function, tasks)
         return
-    executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
+    with safe_path():  # a process that tracks resources starts here
+        executor = ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        )
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            with _without_main():
+            with safe_path(), _without_main():
                 waiting.append(executor.submit(function, task))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
@@ -56,9 +57,25 @@ def over_cases(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Ite
 
 
 @contextmanager
+def safe_path() -> Iterator[None]:
+    """Start processes of `multiprocessing` that import nothing from the working directory, which may be a stranger's:
+    `python -c`, as which they begin, would.
+    """
+    with _STARTING:
+        before = os.environ.get("PYTHONSAFEPATH")
+        os.environ["PYTHONSAFEPATH"] = "1"
+        try:
+            yield
+        finally:
+            os.environ.pop("PYTHONSAFEPATH")
+            if before is not None:
+                os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
 def _without_main() -> Iterator[None]:
     """Start processes without the caller's script, which each of them would run again from its first line."""
-    with _MAIN:
+    with _STARTING:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:

@@ -37,6 +37,7 @@ from attunet.loading.streamed import StreamedLoader
 from attunet.store import open_store
 from attunet.system.environment import environment
 from attunet.system.private_folder import PrivateFolder
+from attunet.system.workers import safe_path
 
 TIERS: dict[str, Callable[..., Loader]] = {"resident": ResidentLoader, "streamed": StreamedLoader}
 
@@ -74,7 +75,7 @@ def benchmark(sizes: Sequence[int], settings: Settings, folder: Path) -> Json:
         measured: dict[str, list[dict[str, float]]] = {name: [] for name in TIERS}
         for _ in range(settings.rounds):
             for name in TIERS:
-                with get_context("spawn").Pool(1) as pool:
+                with safe_path(), get_context("spawn").Pool(1) as pool:
                     measured[name].append(pool.apply(measure, (large, name, settings)))
         bytes_on_disk = sum(case.num_slices for case in store.cases) * settings.side**2 * 3
         rows += [_row(name, size, bytes_on_disk, figures, measured["resident"]) for name, figures in measured.items()]

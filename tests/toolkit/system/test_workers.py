@@ -44,6 +44,23 @@ def test_a_script_of_the_user_runs_once(tmp_path: Path, as_file: bool) -> None:
     assert (done.stdout, done.returncode) == ("begins\n['0', '1', '2']\n", 0), done.stderr
 
 
+def test_processes_import_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    for name in ("multiprocessing", "concurrent", "numpy", "sitecustomize"):
+        (strangers / f"{name}.py").write_text(f"open('imported', 'a').write('{name} ')\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from attunet.system import workers\n"
+        "workers.usable_cores = lambda: 2\n"
+        "print(*workers.over_cases(os.path.basename, ['x'] * 12), os.environ.get('PYTHONSAFEPATH'))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=strangers, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["x"] * 12 + ["None"], done.stderr
+    assert not (strangers / "imported").exists()
+
+
 def test_threads_that_start_processes_keep_the_users_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "usable_cores", lambda: 2)
     main, tasks = sys.modules["__main__"], [f"{number}/x" for number in range(24)]
