@@ -73,7 +73,7 @@ setup(
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # the documentation site and its API reference
         "serve": [
             "fastapi>=0.115",  # addresses and their OpenAPI description
-            "uvicorn>=0.34",  # HTTP
+            *["uvicorn>=0.34", "h11>=0.14"],  # HTTP, and its parser
             "prometheus-client>=0.21",  # /metrics
             "python-multipart>=0.0.20",  # forms, parsed while they come in
         ],
@@ -99,7 +99,8 @@ setup(
             *["python-gdcm>=3.0.24", "SimpleITK>=2.4", "pylibjpeg>=2.1", "pylibjpeg-openjpeg>=2.5"],
             "openvino>=2025.0",  # its provider is tested like the others
             # The server
-            *["fastapi>=0.115", "uvicorn>=0.34", "prometheus-client>=0.21", "python-multipart>=0.0.20", "httpx>=0.27"],
+            *["fastapi>=0.115", "uvicorn>=0.34", "h11>=0.14", "prometheus-client>=0.21"],
+            *["python-multipart>=0.0.20", "httpx>=0.27"],
             *["model-signing>=1.1", "pyopenssl>=25"],  # signatures are made and verified
             "tritonclient[http]>=2.50",  # a client of the Open Inference Protocol that others wrote
             "schemathesis>=4",  # requests made from the server's own description

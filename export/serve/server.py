@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import ClassVar
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,6 +28,8 @@ IDLE_S = 20  # for a connection between two requests
 MAX_CONNECTIONS = 1024
 MAX_FILES = 4096  # open ones, where the system allows so many: connections, their uploads, what libraries open
 BACKLOG = 128  # connections that are accepted at once, before the first of them is looked at
+FREE_CHUNKS, MIN_CHUNK_BYTES = 64, 1024  # of a chunked body: tiny ones in a row; the average of further ones
+MAX_READ = 2**16  # bytes of a connection that are worked off before it is the next one's turn
 
 
 def serve(settings: Settings, load: Callable[[], Mapping[str, ServedModel]]) -> None:
@@ -75,6 +78,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 make_app(service),
                 http=BoundedProtocol,
+                loop="asyncio",  # not uvloop where it is installed: `MAX_READ` is for asyncio's sockets
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -110,19 +114,46 @@ def _allowed_files() -> int:
     return MAX_FILES if soft == unbounded else soft
 
 
+class _BoundedParser(h11.Connection):
+    """A parser that refuses bodies of many tiny chunks: one of a byte takes as long as one of thousands, and nobody
+    else is served meanwhile.
+
+    Args:
+        refusal: the reason, once there is one.
+    """
+
+    refusal = ""
+    _chunks_left = 0.0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks_left = FREE_CHUNKS
+        elif isinstance(event, h11.Data):
+            left = min(FREE_CHUNKS, self._chunks_left + len(event.data) / MIN_CHUNK_BYTES)
+            self._chunks_left = left - event.chunk_start
+            if self._chunks_left < 0:
+                self.refusal = f"body: chunks must have {MIN_CHUNK_BYTES:,} bytes on average"
+                raise h11.RemoteProtocolError(self.refusal)
+        return event
+
+
 class BoundedProtocol(H11Protocol):
     """HTTP whose heads must arrive within `HEADER_S`, on so many connections: uvicorn itself waits for ever.
 
     Where there are too many, the one that has sent no request for the longest time is closed, so that idle ones do not
-    keep others out.
+    keep others out. Chunks of a body must not be tiny (`_BoundedParser`).
     """
 
+    conn: _BoundedParser
     max_connections: ClassVar[int] = MAX_CONNECTIONS
     _timer: asyncio.TimerHandle | None = None
     _heard = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.conn = _BoundedParser(h11.SERVER)
+        transport.max_size = MAX_READ  # type: ignore[attr-defined]  # asyncio's own sockets have it
         self._heard = time.monotonic()
         self._watch()
         if len(self.connections) > self.max_connections:
@@ -138,6 +169,9 @@ class BoundedProtocol(H11Protocol):
         self._heard = time.monotonic()
         super().data_received(data)
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(self.conn.refusal or msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -1,6 +1,7 @@
 """The process: limits of number and time, signals, kills, logs."""
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
@@ -114,6 +115,30 @@ def test_slow_clients_do_not_stop_the_others(server, scan, predicted):
         for connection in slow:
             connection.close()
     wait_for(lambda: server.uploads() == [])
+
+
+CHUNKED = b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_a_body_of_tiny_chunks_is_refused(server, scan, predicted):
+    """They would keep the server busy for a thousand times as long as other bodies."""
+    with server.connect() as connection:
+        large = b"20000\r\n" + bytes(0x20000) + b"\r\n"
+        connection.sendall(b"POST /v1/models/small/segment HTTP/1.1\r\n" + CHUNKED + large + b"1\r\nA\r\n" * 66)
+        assert b"chunks must have 1,024 bytes" in b"".join(iter(lambda: connection.recv(4096), b""))
+    with server.connect() as connection:  # it has its answer already
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\n" + CHUNKED)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"1\r\nA\r\n" * 66)
+            wait_for(lambda: connection.recv(4096) == b"", seconds=2)
+    wait_for(lambda: server.uploads() == [])
+    content = scan.read_bytes() + bytes(200_000)  # gzip has an end of its own
+    allowed = [
+        *(content[n : n + 1] for n in range(60)),
+        *(content[n : n + 1100] for n in range(60, len(content), 1100)),
+    ]
+    assert server.post(content=iter(allowed)).content == predicted
 
 
 def test_health_is_answered_while_bodies_take_all_places(server):
