@@ -207,6 +207,7 @@ def test_children_import_nothing_from_the_working_directory() -> None:
         text = path.read_text(encoding="utf-8")
         starts = any(other.startswith("multiprocessing") for other in imports(ast.parse(text), everywhere=True))
         assert not starts or "safe_path()" in text, name
+        assert "torch.distributed.run" not in text or '"PYTHONSAFEPATH": "1"' in text, name
         for call in re.finditer(r"sys\.executable, [^\n]+", text):
             in_the_repository = name in ("attunet.launch.vulnerabilities", "attunet.benchmarks.speed.gpu.run")
             assert in_the_repository or call[0].startswith('sys.executable, "-P"'), (name, call[0])

@@ -137,7 +137,8 @@ def _train(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     program = [*(launcher if together and count > 1 else []), "-m", "attunet.launch.train", str(store.path)]
     start = [sys.executable, "-P", *program]
-    variables = os.environ | {"OMP_NUM_THREADS": str(max(1, usable_cores() // count))}
+    threads = str(max(1, usable_cores() // count))
+    variables = os.environ | {"OMP_NUM_THREADS": threads, "PYTHONSAFEPATH": "1"}  # as -P, for the launcher's children
     with PrivateFolder() as folder:
         runs = [folder.path / str(number) for number in range(trainings)]
         children = [
