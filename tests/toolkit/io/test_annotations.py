@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("PIL.Image")
 from attunet.errors import InputError
-from attunet.io.pictures.annotations import read_annotations
+from attunet.io.pictures.annotations import load_annotations, read_annotations
 from attunet.io.pictures.regions import Annotations
 
 SHAPE = (9, 7, 1)
@@ -117,6 +117,13 @@ def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Pat
         read_annotations(path, tmp_path / "a.png", SHAPE)
 
 
+def test_a_polygon_that_crosses_its_rows_too_often_is_refused(tmp_path: Path) -> None:
+    zigzag = [coordinate for corner in range(1001) for coordinate in (corner % 9, corner % 2 * 6)]
+    with pytest.raises(InputError, match=r"the regions of a\.png must not cover it more than 1,000 times"):
+        read_annotations(coco(tmp_path, [zigzag]), tmp_path / "a.png", SHAPE)
+    assert read_annotations(coco(tmp_path, [zigzag[:60]]), tmp_path / "a.png", SHAPE).any()
+
+
 @pytest.mark.parametrize(
     ("names", "picture", "expected"),
     [
@@ -130,6 +137,23 @@ def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Pat
 )
 def test_a_picture_has_the_longest_common_end(names: list[str], picture: str, expected: str | None) -> None:
     assert Annotations({}, {name: [] for name in names}).name_of(Path(picture)) == expected
+
+
+def test_classes_are_the_names_of_labels_and_not_of_what_they_hold(tmp_path: Path) -> None:
+    path = cvat(tmp_path, "", "b", "utf-8")
+    within = "<label><name>a</name><attributes><attribute><name>age</name></attribute></attributes></label>"
+    path.write_text(path.read_text().replace("<image", f"<meta>{within}<label><name>b</name></label></meta><image", 1))
+    assert load_annotations(path).values == {"a": 1, "b": 2}
+
+
+def test_labels_within_each_other_take_memory_in_proportion(tmp_path: Path) -> None:
+    path = cvat(tmp_path, "", "x", "utf-8")
+    nested = "<label>" * 2000 + "<name>x</name>" * 2000 + "</label>" * 2000
+    path.write_text(path.read_text().replace("<image", f"<meta>{nested}</meta><image", 1))
+    tracemalloc.start()
+    assert load_annotations(path).values == {"x": 1}
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,20 @@ from attunet.io.reading import FILE_ERRORS
 ANNOTATION_SUFFIXES = (".json", ".xml")
 MAX_BYTES = 2**28
 MAX_COVER = 1000  # how often the regions of a picture may cover it; bounds the time
+CROSSING = 256  # pixels that count for a row which an edge of a polygon crosses: Pillow sorts the crossings of each row
+
+
+@dataclass
+class _Work:
+    """The pixels of a picture that its regions may still look at, which the time depends on."""
+
+    picture: str
+    left: int
+
+    def add(self, looked_at: int) -> None:
+        self.left -= looked_at
+        if self.left < 0:
+            raise InputError(f"the regions of {self.picture} must not cover it more than {MAX_COVER:,} times")
 
 
 def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -38,18 +53,15 @@ def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> 
     if shape[2] != 1:
         raise InputError(f"{path}: annotations are of single pictures, {picture.name} has {shape[2]} pages")
     labels = np.zeros((shape[1], shape[0]), dtype=np.int32)
-    drawn = 0
+    work = _Work(picture.name, MAX_COVER * labels.size)
     for region in annotations.pictures[name]:
         with _named_errors(path):
-            drawn += _draw(labels, region, annotations.values[region.name])
-        if drawn > MAX_COVER * labels.size:
-            raise InputError(f"{path}: the regions of {picture.name} must not cover it more than {MAX_COVER:,} times")
+            _draw(labels, region, annotations.values[region.name], work)
     return np.ascontiguousarray(labels.T)[:, :, None]
 
 
-def _draw(labels: np.ndarray, region: Region, value: int) -> int:
-    """Set the pixels of a region; returns how many were looked at, which the time depends on."""
-    looked_at = 0
+def _draw(labels: np.ndarray, region: Region, value: int, work: _Work) -> None:
+    """Set the pixels of a region."""
     if region.mask is not None:
         (height, width), (top, left) = region.mask.size, region.mask.corner
         if not (0 <= top <= top + height <= labels.shape[0] and 0 <= left <= left + width <= labels.shape[1]):
@@ -57,27 +69,27 @@ def _draw(labels: np.ndarray, region: Region, value: int) -> int:
         pixels, row, column = region.mask.unpack()
         block = labels[top + row :, left + column :][: len(pixels), : pixels.shape[1]]
         block[pixels != 0] = value
-        looked_at += pixels.size
+        work.add(pixels.size)
     for corners in region.polygons:
         sides = np.array(labels.shape[::-1])
         if not np.all((corners >= -sides) & (corners <= 2 * sides)):  # nor where one is no number
             raise InputError(f"a polygon must lie on its picture of {labels.shape}, or near it")
         if len(corners) >= 3:
-            looked_at += _fill(labels, corners.astype(np.int64), value)
-    return looked_at
+            _fill(labels, corners.astype(np.int64), value, work)
 
 
-def _fill(labels: np.ndarray, corners: np.ndarray, value: int) -> int:
+def _fill(labels: np.ndarray, corners: np.ndarray, value: int, work: _Work) -> None:
     """Fill a polygon on a canvas of its rows; Pillow takes whole pixels, and rounds alike where columns stay."""
     from PIL import Image, ImageDraw
 
     (_, top), (right, bottom) = np.maximum(corners.min(0), 0), np.minimum(corners.max(0) + 1, labels.shape[::-1])
     if right <= 0 or bottom <= top:
-        return 0
+        return
+    crossings = np.abs(np.diff(corners[:, 1], append=corners[0, 1])).sum()
+    work.add(int((right + len(corners)) * (bottom - top) + CROSSING * crossings))
     canvas = Image.new("1", (int(right), int(bottom - top)))
     ImageDraw.Draw(canvas).polygon([(int(x), int(y - top)) for x, y in corners], fill=1, outline=1)
     labels[top:bottom, :right][np.asarray(canvas)] = value
-    return canvas.width * canvas.height
 
 
 def load_annotations(path: Path) -> Annotations:

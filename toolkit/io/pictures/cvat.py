@@ -28,7 +28,7 @@ def read_cvat(path: Path) -> Annotations:
         read.undrawn += sum("label" in shape.attrib and shape.tag not in OUTLINES for shape in image)
         if "width" in image.attrib and "height" in image.attrib:
             read.add_size(image.attrib["name"], int(image.attrib["width"]), int(image.attrib["height"]))
-    named = [name.text or "" for label in root.iter("label") for name in label.iter("name")]
+    named = [name.text or "" for label in root.iter("label") for name in label.findall("name")]
     drawn = [region.name for regions in read.pictures.values() for region in regions]
     read.values = numbered([*named, *drawn])
     return read
