@@ -35,7 +35,7 @@ from attunet.runs.run_model import open_run, run_model
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.outputs import RESULTS
+from attunet.system.outputs import RESULTS, mark_finished
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ def write_results(out: Path, results: CrossvalidationResults, methods: Sequence[
     write_text(out / "results.md", markdown(results))
     _draw(out / "plots", results)
     write_text(out / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")  # last: a folder with it is whole
+    mark_finished(out)
     logger.info(f"written to {out}: results.json, results.md, plots/")
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from attunet.errors import InputError
 from attunet.fields import read_json
 
-RESULTS = "results.json"
+RESULTS, UNFINISHED = "results.json", ".unfinished"  # of a folder with one of them, all of BESIDE_RESULTS is ours
 PLOTS = (
     *("attention_*", "cases", "confusion_*", "dice_against_latency", "differences", "latency_against_batch"),
     *("outlines_*", "time_to_accuracy", "training", "volume_time", "worst_*"),
@@ -74,12 +74,13 @@ def new_results(out: Path) -> Iterator[Path]:
     try:
         yield partial
         remove_results(out)
-        shutil.rmtree(out / "cases", ignore_errors=True)
-        for file in sorted(partial.rglob("*"), key=lambda file: file.name == RESULTS):
-            if file.is_file():
-                target = out / file.relative_to(partial)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
+        try:
+            _move(partial, out)
+        except BaseException:
+            remove_results(out)
+            raise
+        finally:
+            mark_finished(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):  # something was written there
@@ -87,8 +88,25 @@ def new_results(out: Path) -> Iterator[Path]:
                 out.rmdir()
 
 
+def _move(partial: Path, out: Path) -> None:
+    shutil.rmtree(out / "cases", ignore_errors=True)
+    for file in sorted(partial.rglob("*"), key=lambda file: file.name == RESULTS):
+        if file.is_file():
+            target = out / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+
+
 def remove_results(out: Path) -> None:
-    """Deletes what an evaluation or a cross-validation wrote of its scores, results.json last; its cases stay."""
-    if (out / RESULTS).exists():
-        for file in chain(*map(out.glob, BESIDE_RESULTS), [out / RESULTS]):
+    """Deletes what an evaluation or a cross-validation, finished or killed, wrote of its scores, results.json last; its
+    cases stay. Marks the folder for the next call, until `mark_finished`.
+    """
+    if (out / RESULTS).exists() or (out / UNFINISHED).exists():
+        for file in chain(*map(out.glob, BESIDE_RESULTS), out.glob(RESULTS)):
             file.unlink()
+    (out / UNFINISHED).touch()
+
+
+def mark_finished(out: Path) -> None:
+    """Call this once results.json is there."""
+    (out / UNFINISHED).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Results take the place of older ones as a whole: no moment mixes the files of two evaluations."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,26 +43,44 @@ def test_an_error_leaves_the_old_results_as_they_were(tmp_path: Path) -> None:
     assert texts(tmp_path / "out") == dict.fromkeys(FILES, "old")
 
 
-@pytest.mark.parametrize("done", range(len(FILES) + 1))
-def test_a_folder_with_results_json_is_of_one_evaluation_wherever_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
-) -> None:
-    out, left, replace = tmp_path / "out", done, os.replace
+def stop_after(done: int, stop: Callable[[], object]) -> Callable[[Path, Path], None]:
+    """A replacement for os.replace that calls `stop` once so many files are in place."""
+    replace, places = os.replace, iter(range(done))
 
-    def stopped(file: Path, target: Path) -> None:
-        nonlocal left
-        if left == 0:
-            raise KeyboardInterrupt
-        left -= 1
+    def stopping(file: Path, target: Path) -> None:
+        if next(places, None) is None:
+            stop()
         replace(file, target)
 
+    return stopping
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("done", range(len(FILES)))
+def test_results_that_are_stopped_while_they_come_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    out = tmp_path / "out"
     write(out, "old")
-    monkeypatch.setattr(outputs.os, "replace", stopped)
-    if done < len(FILES):
-        with pytest.raises(KeyboardInterrupt):
-            write(out, "new")
-        assert not (out / "results.json").exists()
-        assert set(texts(out).values()) <= {"new"}
-    else:
+    monkeypatch.setattr(outputs.os, "replace", stop_after(done, interrupt))
+    with pytest.raises(KeyboardInterrupt):
         write(out, "new")
-        assert texts(out) == dict.fromkeys(FILES, "new")
+    assert set(texts(out)) <= {"cases/a/prediction-0.npz"}  # no score
+
+
+@pytest.mark.parametrize("done", range(len(FILES)))
+def test_nothing_of_killed_results_stays_beside_the_next_ones(tmp_path: Path, done: int) -> None:
+    out = tmp_path / "out"
+    (out / "plots").mkdir(parents=True)
+    (out / "plots/my_figure.png").write_text("mine")
+    child = os.fork()
+    if child == 0:
+        os.replace = stop_after(done, lambda: os._exit(9))
+        write(out, "killed", (*FILES, "cases/b/image.npz", "plots/outlines_b.png"))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (out / "results.json").exists()
+    write(out, "new")
+    assert texts(out) == {**dict.fromkeys(FILES, "new"), "plots/my_figure.png": "mine"}
