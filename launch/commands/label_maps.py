@@ -1,7 +1,9 @@
 """The files of label maps."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError
@@ -60,7 +62,19 @@ def warn_left_out(source: Path, text: str, *, is_hidden: bool = False) -> None:
     logger.warning(f"{source}: {f'a line about its files: {NOT_SHOWN}' if is_hidden else text}")
 
 
-def writing_label_maps(folder: Path, shard: tuple[int, int]) -> Lock:
-    """The lock of one process's label maps in a folder. shard: (number, count) of the processes that share it."""
+@contextmanager
+def writing_label_maps(folder: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Holds the lock of one process's label maps in a folder. Raises InputError while processes write there that do not
+    share the work with this one: alone, or as shares of another count.
+
+    Args:
+        shard: number of the process, and how many share the folder.
+    """
     number, count = shard
-    return writing(folder, "prediction", part=f".{number}-of-{count}" if count > 1 else "")
+    with writing(folder, "prediction", part=f".{number}-of-{count}" if count > 1 else "") as own:
+        name = re.escape(writing(folder, "prediction").path.name.removesuffix(".lock"))
+        for path in list(own.path.parent.iterdir()):
+            other = re.fullmatch(rf"{name}(\.[0-9]+-of-([0-9]+))?\.lock", path.name)
+            if other is not None and int(other[2] or 1) != count:
+                Lock(path, folder, "prediction").require_free()
+        yield

@@ -55,10 +55,7 @@ class Lock:
         self._made_folders = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
-            content = self._read()
-            if content is not None:
-                self._wait_for_silence(content)
-                self._remove(content)
+            self.require_free()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
         return self
 
@@ -68,6 +65,12 @@ class Lock:
         for folder in self._made_folders:
             with suppress(OSError):  # something was written there
                 folder.rmdir()
+
+    def require_free(self) -> None:
+        """Raise InputError if another process holds the lock; that of a dead one is removed."""
+        while (content := self._read()) is not None:
+            self._wait_for_silence(content)
+            self._remove(content)
 
     def check(self) -> None:
         """Raise RunError if another process has taken over."""

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from small_trainings import set_options, start
 
 import attunet
 from attunet.errors import InputError
+from attunet.launch.commands.label_maps import writing_label_maps
 from attunet.system import lock
 
 if TYPE_CHECKING:
@@ -97,3 +99,36 @@ def test_export_and_evaluate_of_python_take_the_locks_of_the_commands(
         attunet.evaluate(small_store.path, [artefact], results)
     os.kill(working.pid, signal.SIGKILL)
     working.communicate()
+
+
+SHARE = """
+import sys, time
+from pathlib import Path
+from attunet.launch.commands.label_maps import writing_label_maps
+from attunet.system import lock
+lock.BEAT_S = 0.05
+with writing_label_maps(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("working", "other", "is_refused"),
+    [((0, 2), (0, 1), True), ((0, 1), (1, 3), True), ((1, 3), (0, 2), True), ((0, 2), (1, 2), False)],
+)
+def test_a_folder_of_label_maps_is_shared_by_one_number_of_processes(
+    working: tuple[int, int], other: tuple[int, int], is_refused: bool, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(lock, "POLL_S", 0.05)
+    out = tmp_path / "out[1]"
+    with start([sys.executable, "-c", SHARE, out, *working]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        refused = pytest.raises(InputError, match=f"in use by process {process.pid} ") if is_refused else nullcontext()
+        with refused, writing_label_maps(out, other):
+            pass
+        process.kill()
+    with writing_label_maps(out, (0, 1)):  # a dead one's lock keeps nobody out
+        pass
+    assert list(tmp_path.iterdir()) == []
