@@ -1,6 +1,7 @@
 """Unpacking zip and tar archives without trusting them."""
 
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -28,7 +29,10 @@ MAX_TOTAL_BYTES = 2**39
 MAX_RATIO = 100  # unpacked over packed, of the whole archive; single masks may shrink further
 ALWAYS_ALLOWED_BYTES = 2**30  # whatever the ratio
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take memory that no limit here bounds
-MAX_READ_BYTES = 2**24  # at once, of a tar
+MAX_HEADER_BYTES = 2**20  # of a tar, at once
+FREE_HEADER_BYTES = 2**24  # of a tar, together, and one more for each byte of it: what they hold takes time
+MAX_GLOBAL_RECORDS = 64  # of a tar, which each of its members copies
+DIGITS = re.compile(rb"[0-9]{100}")  # in a row, in which tarfile looks for a number from each of them on
 
 ARCHIVE_ERRORS = (*FILE_ERRORS, zipfile.BadZipFile, tarfile.TarError)
 
@@ -43,17 +47,38 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
-class _ShortReads:
-    """A file whose reads are short: tarfile reads the headers of members at once, whatever length they claim."""
+class _Headers:
+    """The file of a tar, of which headers alone are read until its members are listed: tarfile reads one at once,
+    whatever length it claims, and takes time for what it holds.
+    """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file = file
+        self._left = max_bytes
+        self.are_listed = False
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > MAX_READ_BYTES:
+        if self.are_listed:
+            return self._file.read(size)
+        self._left -= size
+        if size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
-        return self._file.read(size)
+        if self._left < 0:
+            raise tarfile.ReadError("its headers are too large for its size")
+        header = self._file.read(size)
+        if DIGITS.search(header):
+            raise tarfile.ReadError("a header has a hundred digits in a row")
+        return header
+
+
+class _GlobalRecords(dict[str, str]):
+    """The records of a tar's global headers."""
+
+    def __setitem__(self, key: str, value: str) -> None:
+        super().__setitem__(key, value)
+        if len(self) > MAX_GLOBAL_RECORDS:
+            raise tarfile.ReadError(f"more than {MAX_GLOBAL_RECORDS} global records")
 
 
 def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
@@ -93,11 +118,12 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
                 yield _checked(archive, _zip_members(opened))
         else:
             packed = not archive.name.lower().endswith(".tar")
-            with (
-                open_gzip(archive) if packed else archive.open("rb") as file,
-                tarfile.TarFile(fileobj=cast(IO[bytes], _ShortReads(file))) as opened_tar,
-            ):
-                yield _checked(archive, _tar_members(opened_tar))
+            with open_gzip(archive) if packed else archive.open("rb") as file:
+                headers = _Headers(file, FREE_HEADER_BYTES + os.path.getsize(archive))
+                with tarfile.TarFile(fileobj=cast(IO[bytes], headers), pax_headers=_GlobalRecords()) as opened_tar:
+                    members = _checked(archive, _tar_members(opened_tar))
+                    headers.are_listed = True
+                    yield members
     except InputError:
         raise
     except ARCHIVE_ERRORS as error:

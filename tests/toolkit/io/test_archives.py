@@ -1,3 +1,5 @@
+import gzip
+import io
 import stat
 import tarfile
 import zipfile
@@ -134,3 +136,45 @@ def test_other_methods_of_compression_are_refused_unread(tmp_path: Path, method:
     archive.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.zip: must be compressed by deflate .*, 'a\.nii' is by method 1[24]"):
         extract(archive, tmp_path / "into", lambda _: True)
+
+
+def packed_tar(path: Path, *headers: tuple[bytes, bytes]) -> Path:
+    """A tar of one member behind extended headers, each of a type and its records."""
+    with gzip.open(path, "wb", 1) as file:
+        for kind, records in headers:
+            info = tarfile.TarInfo("header")
+            info.type, info.size = kind, len(records)
+            file.write(info.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % 512))
+        file.write(tarfile.TarInfo("a.nii").tobuf() + bytes(1024))
+    return path
+
+
+def records(number: int, value: bytes) -> bytes:
+    """Records of 20 bytes and the value's, each with a key of its own."""
+    return b"".join(b"%08d %09d=%s\n" % (20 + len(value), key, value) for key in range(number))
+
+
+@pytest.mark.parametrize(
+    ("headers", "rule"),
+    [
+        ([(tarfile.XHDTYPE, records(1, bytes(999_000)))] * 18, "its headers are too large for its size"),
+        ([(tarfile.XHDTYPE, bytes(2**20 + 1))], r"a header of 1,049,088 bytes"),
+        ([(tarfile.XHDTYPE, b"1" * 100)], "a header has a hundred digits in a row"),
+        ([(tarfile.XGLTYPE, records(65, b"x"))], "more than 64 global records"),
+    ],
+)
+def test_headers_of_a_tar_that_take_time_are_refused(
+    tmp_path: Path, headers: list[tuple[bytes, bytes]], rule: str
+) -> None:
+    refused(packed_tar(tmp_path / "a.tar.gz", *headers), tmp_path / "out", f"cannot be read as an archive: {rule}")
+
+
+def test_headers_of_a_tar_as_programs_write_them(tmp_path: Path) -> None:
+    long, attributes = "x" * 90 + "/" + "ü" * 100 + ".nii", {"SCHILY.xattr.user.note": "n" * 20_000}
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", pax_headers={"comment": "0" * 40}) as opened:
+        for number in range(300):
+            info = tarfile.TarInfo(f"{number}/{long}")
+            info.pax_headers, info.size = attributes, 4
+            opened.addfile(info, io.BytesIO(b"data"))
+    assert extract(tmp_path / "a.tar.gz", tmp_path / "out", everything) == 300
+    assert (tmp_path / "out/299" / long).read_bytes() == b"data"
