@@ -43,11 +43,14 @@ test("slices that lie unevenly, or twice in one place, are refused", async () =>
 });
 
 test.each([
-  ["c.dcm", "nonsense"],
-  ["c", ""],
-])("a file that may be a slice is not left out: %s", async (name, content) => {
+  ["a.dcm", "b.dcm", "c.dcm", "nonsense"],
+  ["a.dcm", "b.dcm", "c", ""],
+  ["IM1", "IM02", "IM3", "nonsense"],
+  ["1.2.8", "1.2.9", "1.2.10", "nonsense"],
+  ["0A", "1F", "B7", "nonsense"],
+])("a file that may be a slice is not left out: %s, %s, %s", async (first, second, name, content) => {
   const [one, two] = Object.values(fixtures.dicoms[0]!.files) as [string, string];
-  const files = [file("a.dcm", one), file("b.dcm", two), new File(["hello"], "notes.txt")];
+  const files = [file(first, one), file(second, two), new File(["hello"], "notes.txt"), new File(["hello"], "README")];
   expect((await readScan(files, "series", 1)).volume.shape[2]).toBe(2);
   const line = `${name}: holds no DICOM, so a slice may be missing: copy or download it again, or take it away`;
   await expect(readScan([...files, new File([content], name)], "series", 1)).rejects.toThrow(new InputError(line));

@@ -130,21 +130,28 @@ def test_bytes_in_words_of_big_endian_are_not_swapped(tmp_path: Path, write_seri
     refused(tmp_path / "OW", "pixels of 8 bits in words of Big Endian, which are not read")
 
 
-@pytest.mark.parametrize("name", ["IMG-0004-00006.dcm", "IMG-0004-00006"])
-@pytest.mark.parametrize("content", ["empty", "zeros", "link", "dangling"])
-def test_a_last_slice_that_cannot_be_read_is_not_left_out(tmp_path: Path, write_series, name, content, refused) -> None:
-    last = write_series(tmp_path / "s", DATA, AXIAL)[-1]
-    path = last.rename(tmp_path / "s" / name)
-    if content in ("empty", "zeros"):
-        path.write_bytes(b"" if content == "empty" else bytes(700))
+@pytest.mark.parametrize("name", ["IMG-0004-{}.dcm", "IM{}", "{}", "MR.1.2.840.{}", "1.2.840.{}.7", "{}AF0C"])
+@pytest.mark.parametrize("content", ["empty", "zeros", "short", "link", "dangling"])
+def test_a_last_slice_that_cannot_be_read_is_not_left_out(tmp_path: Path, write_series, name, content) -> None:
+    written = write_series(tmp_path / "s", DATA, AXIAL)
+    first, *_, path = [path.rename(path.with_name(name.format(at))) for at, path in enumerate(written, 6)]
+    if content in ("empty", "zeros", "short"):
+        path.write_bytes({"empty": b"", "zeros": bytes(700), "short": path.read_bytes()[:100]}[content])
     else:
         path.unlink()
-        path.symlink_to(path.with_name("IMG-0004-00001.dcm" if content == "link" else "nowhere"))
-    if content != "empty" and not name.endswith(".dcm"):  # any other file
-        assert read_volume(tmp_path / "s").data.shape[-1] == 5
-        return
-    with pytest.raises(InputError, match=f"{name}: (holds no DICOM, so a slice may be missing|must be a file)"):
+        path.symlink_to(first if content == "link" else path.with_name("nowhere"))
+    with pytest.raises(InputError, match=f"{path.name}: (holds no DICOM, so a slice may be missing|must be a file)"):
         read_volume(tmp_path / "s")
+
+
+def test_other_files_beside_slices_are_left_out(tmp_path: Path, write_series) -> None:
+    for at, path in enumerate(write_series(tmp_path / "s", DATA, AXIAL)):
+        path.rename(path.with_name(f"IM{at}"))
+    for name in ("README", "VERSION", "IM1.txt", "notes.txt", "1.png", "DICOMDIR", ".IM7"):
+        (tmp_path / "s" / name).write_text("none of the slices")
+    (tmp_path / "s/link").symlink_to("IM1")
+    (tmp_path / "s/IM7").mkdir()
+    assert read_volume(tmp_path / "s").data.shape[-1] == 6
 
 
 @pytest.mark.parametrize("content", ["damaged", "without a series"])

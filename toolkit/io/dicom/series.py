@@ -1,5 +1,6 @@
 """One DICOM series, a file per slice or one of many frames: its geometry, its pixels, and a hash of the PatientID."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +91,21 @@ def series_files(folder: Path) -> list[Path]:
 
     Raises InputError for what may be a slice and cannot be read: a volume would lack it.
     """
-    entries = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name.upper() != "DICOMDIR"]
-    for path in sorted(entries):
-        is_named = path.name.lower().endswith(DICOM_SUFFIXES) and not path.is_dir()
-        if is_named and (path.is_symlink() or not path.is_file()):
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.upper() != "DICOMDIR")
+    slices = [p for p in entries if p.is_file() and not p.is_symlink() and is_dicom(p)]
+    kinds = {_kind_of(p.name) for p in slices}
+    for path in sorted({*entries} - {*slices}):
+        is_named = path.name.lower().endswith(DICOM_SUFFIXES) or _kind_of(path.name) in kinds
+        if is_named and not path.is_dir() and (path.is_symlink() or not path.is_file()):
             raise InputError(f"{path}: must be a file of its own, no link: copy the slice, or take the link away")
-        if (is_named and not is_dicom(path)) or (path.is_file() and path.stat().st_size == 0):
+        if path.is_file() and (is_named or path.stat().st_size == 0):
             raise InputError(f"{path}: holds no DICOM, so a slice may be missing: {AGAIN}, or take it away")
-    return sorted(p for p in entries if p.is_file() and not p.is_symlink() and is_dicom(p))
+    return slices
+
+
+def _kind_of(name: str) -> str:
+    """A name without what tells the slices of a series apart: their numbers, also those of hexadecimal digits alone."""
+    return "0" if re.fullmatch(r"[0-9A-Fa-f._-]+", name) else re.sub("[0-9]+", "0", name)
 
 
 def _files(path: Path, options: ReadOptions) -> list[Path]:

@@ -39,7 +39,10 @@ export function stemOf(name: string): string {
 async function readDicom(name: string, files: readonly File[], isFolder: boolean): Promise<Volume> {
   const marks = await Promise.all(files.map(isDicom));
   const slices = files.filter((_, i) => marks[i]);
-  const lost = files.find((file, i) => !marks[i] && (file.size === 0 || DICOM.test(file.name)));
+  const kinds = slices.map((file) => kindOf(file.name));
+  const lost = files.find(
+    (file, i) => !marks[i] && (file.size === 0 || DICOM.test(file.name) || kinds.includes(kindOf(file.name))),
+  );
   if (slices.length > 0 && lost) {
     throw new InputError(`${lost.name}: holds no DICOM, so a slice may be missing: ${AGAIN}, or take it away`);
   }
@@ -52,6 +55,11 @@ async function readDicom(name: string, files: readonly File[], isFolder: boolean
   }
   const ending = /\.[^.]+$/.exec(name)?.[0] ?? "a file without an ending";
   throw new InputError(`${name}: ${ending} is not read; the formats are ${FORMATS}`);
+}
+
+/** A name without what tells the slices of a series apart: their numbers, also those of hexadecimal digits alone. */
+function kindOf(name: string): string {
+  return /^[0-9A-Fa-f._-]+$/.test(name) ? "0" : name.replace(/[0-9]+/g, "0");
 }
 
 /** A NIfTI file; one that cannot be read is refused by what it really is, where its first bytes tell. */
