@@ -173,6 +173,8 @@ def wrong_series() -> list[dict[str, Any]]:
         {"StudyInstanceUID": "1.2.7"},
         {"Modality": "CT"},
         {"EchoNumbers": 2},
+        {"EchoTime": "80"},
+        {"PatientName": "another"},
         {"ImageOrientationPatient": [1.6, 1.2, 0, -1.2, 1.6, 0]},
         {"ImageOrientationPatient": [0.8, 0.6, 0, 0.8, 0.6, 0]},
         {"ImagePositionPatient": [3.5, -20, 16]},
@@ -194,5 +196,5 @@ def wrong_series() -> list[dict[str, Any]]:
             except InputError as error:
                 line = str(error).replace(f"{folder}/", "").replace(folder, "series")
                 rows.append({"files": {name: packed(content) for name, content in files.items()}, "line": line})
-    assert len(rows) == 14
+    assert len(rows) == 16
     return rows

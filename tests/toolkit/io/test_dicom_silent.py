@@ -26,6 +26,9 @@ AXIAL = np.diag([-1.5, -1.5, 5, 1.0])
         ("StudyInstanceUID", "1.2.826.0.1.7"),
         ("Modality", "CT"),
         ("EchoNumbers", 2),
+        ("EchoTime", 80),
+        ("PatientName", "another"),
+        ("PatientBirthDate", "19900202"),
         ("PhotometricInterpretation", "MONOCHROME1"),
     ],
 )
@@ -36,6 +39,12 @@ def test_slices_of_one_series_agree_in(tmp_path: Path, write_series, edit_dicom,
         edit_dicom(path, **{element: value})
     line = refused(tmp_path / "s", f"must agree in {element}, {paths[3].name} differs from {paths[0].name}")
     assert "another" not in line
+
+
+def test_echo_times_may_be_rounded(tmp_path: Path, write_series, edit_dicom) -> None:
+    for path, value in zip(write_series(tmp_path / "s", DATA, AXIAL), ("98.7", "98.70", "98.700001") * 2, strict=True):
+        edit_dicom(path, EchoTime=value)
+    assert read_volume(tmp_path / "s").data.shape == (1, 12, 10, 6)
 
 
 def test_frames_of_reference_may_differ_as_anonymising_programs_leave_them(

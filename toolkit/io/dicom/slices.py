@@ -31,8 +31,8 @@ GROUPS = {  # functional groups of a file of many frames, with the elements that
 GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
 # What the slices of a volume have in common. Not FrameOfReferenceUID: programs that anonymise draw one for each file
 COMMON = (
-    *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "IssuerOfPatientID"),
-    *("Modality", "EchoNumbers", "PhotometricInterpretation", "BitsStored"),
+    *("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"),
+    *("Modality", "EchoNumbers", "EchoTime", "PhotometricInterpretation", "BitsStored"),
 )
 
 
@@ -104,9 +104,11 @@ def _geometry_of(dataset: "FileDataset", group: "Dataset") -> dict[str, object]:
 
 def identity_of(dataset: "FileDataset") -> tuple[str, ...]:
     """A file's SOPInstanceUID and its values of `COMMON`, empty where they are missing; BitsStored where values are
-    inverted within them.
+    inverted within them, and EchoTime to a hundredth of a ms.
     """
     values = {name: str(dataset.get(name) or "").strip() for name in ("SOPInstanceUID", *COMMON)}
+    if values["EchoTime"]:
+        values["EchoTime"] = f"{float(values['EchoTime']):.2f}"
     if values["PhotometricInterpretation"] != "MONOCHROME1":
         values["BitsStored"] = ""
     return tuple(values.values())

@@ -1,7 +1,7 @@
 /** The slices of one uncompressed DICOM file: one, or a frame each. Nothing of a header but geometry is kept. */
 
 import { type DataSet, type Element, parseDicom } from "dicom-parser";
-import { decimalsOf, framesOf, textOf, wholeOf } from "./dicom_elements";
+import { decimalOf, decimalsOf, framesOf, textOf, wholeOf } from "./dicom_elements";
 import { stored } from "./dicom_pixels";
 import { InputError, type Voxels } from "./volume";
 import { general, thousands } from "./words";
@@ -37,8 +37,11 @@ export const COMMON = {
   StudyInstanceUID: "x0020000d",
   PatientID: "x00100020",
   IssuerOfPatientID: "x00100021",
+  PatientName: "x00100010",
+  PatientBirthDate: "x00100030",
   Modality: "x00080060",
   EchoNumbers: "x00180086",
+  EchoTime: "x00180081",
   PhotometricInterpretation: "x00280004",
   BitsStored: "x00280101",
 } as const;
@@ -111,9 +114,10 @@ function transferSyntax(bytes: Uint8Array): string {
   return /^[0-9.]{1,64}$/.test(uid) ? uid : "";
 }
 
-/** A file's values of `COMMON`; BitsStored where values are inverted within them. */
+/** A file's values of `COMMON`; BitsStored where values are inverted within them, and EchoTime to a hundredth of a ms. */
 function commonOf(data: DataSet): Record<string, string> {
   const values = Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""]));
+  values.EchoTime = decimalOf(data, COMMON.EchoTime)?.toFixed(2) ?? "";
   return values.PhotometricInterpretation === "MONOCHROME1" ? values : { ...values, BitsStored: "" };
 }
 
