@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.io.dicom.compressed import form_of
 from attunet.io.dicom.decode import DECODER, Decoder, DecodingError, Request
-from attunet.io.dicom.pixels import form_of
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -117,6 +117,56 @@ def test_a_frame_may_be_padded(tmp_path: Path, write_series, padding: bytes) -> 
     dataset.PixelData = encapsulate([frame.rstrip(b"\0") + padding])
     dataset.save_as(path)
     np.testing.assert_array_equal(read_volume(path).data, expected)
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_a_second_frame_is_not_dropped(tmp_path: Path, write_series, refused, name: str, has_table: bool) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    dataset = compress(path, name)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame, frame], has_bot=has_table)
+    dataset.save_as(path)
+    refused(path, "has more pixels than its header names")
+    if name != "RLE":  # which has no end
+        dataset.PixelData = encapsulate([frame.rstrip(b"\0") + frame])
+        dataset.save_as(path)
+        refused(path, "has more pixels than its header names")
+
+
+@pytest.mark.parametrize("change", [{"Rows": 39}, {"Columns": 47}, {"Rows": 20}])
+def test_rle_has_no_more_pixels_than_its_header_says(
+    tmp_path: Path, write_series, edit_dicom, refused, change: dict[str, int]
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL)[0]
+    compress(path, "RLE")
+    edit_dicom(path, **change)
+    refused(path, "has more pixels than its header names")
+
+
+@pytest.mark.parametrize("padding", [b"\0", b"\0\0", b"\x80\0", b"\0\0\0\0"])
+def test_rle_may_be_padded(tmp_path: Path, write_series, padding: bytes) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL)[0]
+    expected = read_volume(path).data
+    dataset = compress(path, "RLE")
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame + padding])
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_volume(path).data, expected)
+
+
+@pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000"])
+def test_values_of_more_bits_than_the_header_says_do_not_wrap(
+    tmp_path: Path, write_series, edit_dicom, refused, name: str
+) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    expected = read_volume(path).data
+    compress(path, name)
+    edit_dicom(path, BitsStored=10, HighBit=9)
+    np.testing.assert_array_equal(read_volume(path).data, expected)  # no value is above 2^10
+    edit_dicom(path, BitsStored=8, HighBit=7)
+    refused(path, "its compressed pixels have more than the 8 bits that BitsStored says")
+    np.testing.assert_array_equal(read_volume(path, choices={"dicom-bits": "allocated"}).data, expected)
 
 
 @pytest.mark.parametrize(

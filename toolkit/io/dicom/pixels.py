@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
+from attunet.io.dicom.compressed import check_frames
 from attunet.io.dicom.decode import DECODER, DecodingError, Request, pixels_of
 from attunet.io.dicom.file import BIG_ENDIAN, RLE, UNCOMPRESSED, syntax_of
-from attunet.io.pictures.jpeg_2000 import START, lacks_tiles
 from attunet.io.reading import MAX_VOXELS
 from attunet.io.refusal import AGAIN
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 2**15
 MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
 MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of a series in other forms, beyond pixels that harm nobody: black packs well
-SEQUENTIAL = (0xC0, 0xC1, 0xC3, 0xF7)  # markers of frames: JPEG baseline, extended and lossless, JPEG-LS
-END_OF_IMAGE, PADDING = b"\xff\xd9", b"\0\xff"  # of an odd stream; either byte is in use
+MORE_BITS = "its compressed pixels have more than the {} bits that BitsStored says"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
@@ -114,8 +113,7 @@ def _decoded(path: Path, dataset: "FileDataset", request: Request, room: int) ->
     if size > limit:
         said = f"its header says {size:,} bytes of pixels, and {content:,} compressed bytes are there"
         raise InputError(f"{path}: {said}, which may hold {max(limit, 0):,} of its series: is it cut short? {AGAIN}")
-    if request.syntax != RLE:  # RLE's decoder takes the size from the header
-        _check_frames(path, dataset, request)
+    check_frames(path, dataset, request)
     if not get_decoder(request.syntax).is_available:
         raise InputError(
             f"{path}: {request.syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'"
@@ -127,50 +125,6 @@ def _decoded(path: Path, dataset: "FileDataset", request: Request, room: int) ->
     except DecodingError as error:
         reason = f"cannot be decoded ({error}); is it damaged? {AGAIN}, or decompress it, e.g. with gdcmconv --raw"
         raise InputError(f"{path}: its compressed pixels {reason}") from None
-
-
-def _check_frames(path: Path, dataset: "FileDataset", request: Request) -> None:
-    """Raise InputError for compressed frames that are not those of the header, or cut short."""
-    from pydicom.encaps import generate_frames
-
-    frames, rows, columns = request.number_of_frames, request.rows, request.columns
-    for number, frame in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
-        form = form_of(frame)
-        if form is None or form[:2] != (rows, columns) or number >= frames:
-            raise InputError(f"{path}: its compressed frames must have the {rows} × {columns} pixels of the header")
-        if form.components != 1 or form.bits > request.bits_allocated:
-            got = f"{form.components} components of {form.bits} bits"
-            raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
-        if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(PADDING).endswith(END_OF_IMAGE):
-            raise InputError(f"{path}: its compressed pixels are cut short: tiles or the end are missing; {AGAIN}")
-
-
-class Form(NamedTuple):
-    """The picture that a compressed stream says it holds."""
-
-    rows: int
-    columns: int
-    components: int
-    bits: int
-
-
-def form_of(frame: bytes) -> Form | None:
-    """The form that a JPEG, JPEG-LS or JPEG 2000 stream itself names, None where it names none that is read.
-
-    Decoders reserve memory by these figures, so they are compared with the header first. Progressive JPEG, whose frames
-    can be drawn thousands of times, is no part of the syntaxes that are read.
-    """
-    if frame.startswith(START) and len(frame) > 42:  # JPEG 2000: the marker SIZ comes second
-        width, height, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
-        return Form(height - top, width - left, int.from_bytes(frame[40:42], "big"), (frame[42] & 0x7F) + 1)
-    at = 2
-    while at + 10 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker in SEQUENTIAL:
-            height, width = (int.from_bytes(frame[place : place + 2], "big") for place in (at + 5, at + 7))
-            return Form(height, width, frame[at + 9], frame[at + 4])
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
 
 
 def _meant(
@@ -185,6 +139,11 @@ def _meant(
             said = f"BitsStored {bits} and HighBit {high} do not fit {allocated} bits"
             raise InputError(f"{path}: {said}; where all bits are values: --read dicom-bits=allocated")
         values = (stored << (allocated - 1 - high)) >> (allocated - bits)
+        beyond = (values != stored) & (stored >> high >> 1 != 0)  # for uncompressed pixels, overlays may be there
+        if beyond.any() and request.syntax not in (*UNCOMPRESSED, RLE):
+            raise InputError(
+                f"{path}: {MORE_BITS.format(bits)}; where all bits are values: --read dicom-bits=allocated"
+            )
         if (values != stored).any():
             text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"
             decisions.append(Decision("dicom-bits", text))
