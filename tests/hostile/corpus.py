@@ -472,6 +472,31 @@ def tar_of_nothing(number: int) -> bytes:
     return gzip.compress(b"".join(tarfile.TarInfo(f"{n}.nii").tobuf() for n in range(number)) + bytes(1024), 1)
 
 
+def tar_of_headers(number: int, kind: bytes) -> bytes:
+    """Members behind headers of a megabyte each, which say the same again and again."""
+    values = b"6 a=b\n" * (2**20 // 6)
+    described = tarfile.TarInfo("h")
+    described.size, described.type = len(values), kind
+    head = described.tobuf() + values + bytes(-len(values) % 512)
+    return gzip.compress(b"".join(head + tarfile.TarInfo(f"{n}.nii").tobuf() for n in range(number)) + bytes(1024), 9)
+
+
+def chained_code_streams(number: int) -> bytes:
+    """JPEG 2000 whose comments look like another code stream, the segments of which end in the next one."""
+    size = struct.pack(">HHIIIIIIIIH", 41, 0, 64, 64, 0, 0, 64, 64, 0, 0, 1) + b"\7\1\1"
+    step, last = (b"\xff\x51" + struct.pack(">HH8I", length, 0, *[1, 1, 0, 0] * 2) for length in (42, 36))
+    head = b"\xff\x4f\xff\x51" + size + b"\xff\x64\0\x08jp2c\xff\x4f"
+    tile = b"\xff\x90\0\x0a\0\0" + struct.pack(">I", 14) + b"\0\1\xff\x93\xff\xd9"
+    return head + (step + b"jp2c\xff\x4f") * number + last + tile
+
+
+add_bytes("headers.tar.gz", "60 MB of headers in 100 KB", lambda: tar_of_headers(60, tarfile.XHDTYPE))
+add_bytes("streams.j2k", "20,000 code streams, each within the last one", lambda: chained_code_streams(20_000))
+add_bytes(
+    "bomb.pgm.gz",
+    "1 GB behind one pixel",
+    lambda: gzip.compress(b"P5 1 1 255\n\x01") + gzip.compress(bytes(2**24)) * 64,
+)
 add_bytes("slip.zip", "a path that leaves the folder", lambda: zip_of({"../../escaped.nii": bytes(nifti())}))
 add_bytes("absolute.zip", "an absolute path", lambda: zip_of({"/tmp/attunet-escaped.nii": bytes(nifti())}))
 add_bytes("link.zip", "a symbolic link", lambda: zip_of({"a.nii": b"/etc/passwd"}, attributes={"a.nii": 0o120777}))
@@ -604,7 +629,7 @@ for scan in ("scan", "scan.nii.gz", "scan.dcm", "scan.zip"):
     CORPUS.append(Hostile(f"pipe-{scan}", "a pipe in the place of a scan", os.mkfifo))
 
 
-def add_annotations(name: str, text: Callable[[], str]) -> None:
+def add_annotations(name: str, text: Callable[[], str], *, refused: bool = True) -> None:
     """A folder of two small pictures, with annotations that unpack to gigabytes or take minutes."""
 
     def make(path: Path) -> None:
@@ -616,7 +641,7 @@ def add_annotations(name: str, text: Callable[[], str]) -> None:
         made = text()
         (path / f"annotations.{'xml' if made.startswith('<') else 'json'}").write_text(made)
 
-    CORPUS.append(Hostile(f"annotations-{name}", "a large mask or many regions in a small file", make))
+    CORPUS.append(Hostile(f"annotations-{name}", "a large mask or many regions in a small file", make, refused))
 
 
 def coco(segmentation: object, count: int) -> str:
@@ -633,6 +658,10 @@ add_annotations("coco-layers", lambda: coco([[0, 0, 63, 0, 63, 63, 0, 63]], 20_0
 add_annotations(
     "cvat",
     lambda: "<annotations>" + "".join(f'<image name="p{n}.png">{CVAT_MASK}</image>' for n in "01") + "</annotations>",
+)
+add_annotations(
+    "cvat-labels",
+    lambda: "<annotations>" + "<label>" * 10_000 + "<name>x</name>" * 10_000 + "</label>" * 10_000 + "</annotations>",
 )
 
 

@@ -97,6 +97,21 @@ def test_tiles_of_jpeg_2000_that_are_missing_are_no_black_pixels(tmp_path: Path,
         read_volume(path)
 
 
+@pytest.mark.parametrize("ending", ["j2k", "jp2"])
+def test_a_code_stream_in_a_comment_is_none(tmp_path: Path, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (255, 255), np.uint8)
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    stream, tile = content.index(b"\xff\x4f\xff\x51"), content.index(b"\xff\x90\0\x0a")
+    other = b"jp2c" + content[stream:tile]  # and no tile
+    comment = b"\xff\x64" + (len(other) + 4).to_bytes(2, "big") + b"\0\0" + other
+    longer = int.from_bytes(content[stream - 8 : stream - 4], "big") + len(comment)
+    head = content[: stream - 8] + longer.to_bytes(4, "big") + b"jp2c" if ending == "jp2" else b""
+    path.write_bytes(head + content[stream:tile] + comment + content[tile:])
+    assert (read_volume(path).data[0, :, :, 0] == pixels.T).all()
+
+
 def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(2_000))
     assert read_volume(tmp_path / "a.tif").data.shape == (1, 16, 16, 2_000)
