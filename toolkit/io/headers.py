@@ -1,6 +1,7 @@
 """Sizes of images from their headers alone, before memory is reserved; reading checks the rest."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, mgh_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
-from attunet.io.pictures.opening import opened
+from attunet.io.pictures.opening import opened, pillow
 from attunet.io.reading import FILE_ERRORS
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
         if path.is_dir():
             files = series_files(path)
             return sum(_frame_voxels(file, len(files)) for file in files), np.dtype(np.float32)
-        if name.endswith(IMAGE_SUFFIXES) and not name.endswith(".gz"):
-            with opened(path) as (image, num_pages):
+        if name.endswith(IMAGE_SUFFIXES):
+            with suppress(pillow(path).DecompressionBombError), opened(path) as (image, num_pages):
                 return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
         if name.endswith((*MGH_SUFFIXES, *ANALYZE_SUFFIXES)):
             header, _ = (mgh_header if name.endswith(MGH_SUFFIXES) else analyze_header)(path)

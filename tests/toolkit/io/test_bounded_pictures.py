@@ -1,5 +1,6 @@
 """Pictures with more parts than they need are refused before Pillow has worked through them, whatever their format."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -119,6 +120,29 @@ def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path:
     (tmp_path / "b.tif").write_bytes(tiff(50, wide, 2**24))
     with pytest.raises(InputError, match="is cut short: the header says 838,860,800 values"):
         read_volume(tmp_path / "b.tif")
+
+
+def test_a_gzipped_picture_holds_what_its_header_says(tmp_path: Path, little_memory) -> None:
+    path = tmp_path / "a.pgm.gz"
+    head = gzip.compress(b"P5 2 1 255\n\x01\x02")
+    path.write_bytes(head)
+    assert read_volume(path).data.ravel().tolist() == [1, 2]
+    path.write_bytes(head + gzip.compress(bytes(2**24)) * 20)
+    with little_memory():
+        assert count_voxels(path)[0] == 2
+        with pytest.raises(InputError, match="must unpack to at most 65,568 bytes, by its header and its size"):
+            read_volume(path)
+    path.write_bytes(head[:-8] + bytes(4) + head[-4:])
+    with pytest.raises(InputError, match="cannot be read as a picture"):
+        read_volume(path)
+
+
+def test_a_server_knows_the_size_of_a_gzipped_picture(tmp_path: Path, little_memory) -> None:
+    (tmp_path / "a.pgm.gz").write_bytes(gzip.compress(b"P5 10000 10000 255\n") + gzip.compress(bytes(2**24)) * 6)
+    with little_memory(40):
+        assert count_voxels(tmp_path / "a.pgm.gz")[0] == 100_000_000
+    (tmp_path / "a.pgm").write_bytes(b"P5 30000 20000 255\n")
+    assert count_voxels(tmp_path / "a.pgm")[0] == 0  # which the reader refuses
 
 
 @pytest.mark.parametrize("options", [{}, {"big_tiff": True}, {"compression": "tiff_lzw"}], ids=str)

@@ -47,7 +47,7 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
         InputError: for damaged files, more values than `MAX_VOXELS` or than the file can hold, pages of different size.
     """
     errors = (*FILE_ERRORS, pillow(path).DecompressionBombError)
-    with refused_as(path, PICTURE, errors, _in_words), quiet_stderr(), opened(path) as (image, num_pages):
+    with refused_as(path, PICTURE, errors, _in_words), quiet_stderr(), opened(path, whole=True) as (image, num_pages):
         read = [_page(path, image, index, num_pages, options) for index in range(num_pages)]
     if len(shapes := {page.shape for page, _, _ in read}) != 1:
         raise InputError(f"{path}: every page must have the same size and channels, got {sorted(shapes)}")

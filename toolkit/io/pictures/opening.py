@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_FORMATS = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+GZIPPED_FORMATS = ("PPM",)  # others seek, and a gzip is inflated anew for each step back
 LOSSY = ("JPEG", "MPO")
 # Modes of Pillow
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
 WITHOUT_ALPHA = {"LA": "L", "La": "L", "PA": "RGB", "RGBA": "RGB", "RGBa": "RGB"}
+BYTES_PER_VALUE = 16  # of PPM as text, with its blanks
 MIN_READS = 2**18  # that any file may take
 BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more
 BLOCK = 2**16  # bytes that Pillow reads at once, however little it needs
@@ -58,14 +60,16 @@ def pillow(path: Path) -> ModuleType:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple["Image", int]]:
-    """A picture and the number of its pages, which is 1 but for a TIFF. Raises InputError and Pillow's own errors."""
+def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
+    """A picture and the number of its pages, which is 1 but for a TIFF. Of a gzip the header alone is inflated, and all
+    of it if `whole`, to compare its checksum. Raises InputError and Pillow's own errors.
+    """
     with (
         warnings.catch_warnings(
             action="ignore"
         ),  # about large images and odd metadata; sizes are bounded by the caller
-        _contents(path) as file,
-        pillow(path).open(file, formats=IMAGE_FORMATS) as image,
+        _contents(path, whole) as file,
+        pillow(path).open(file, formats=GZIPPED_FORMATS if is_gzipped(path) else IMAGE_FORMATS) as image,
     ):
         if image.format == "JPEG2000":
             file.seek(0)
@@ -80,15 +84,20 @@ def tiff_tag(image: "Image", tag: int) -> object:
     return value[0] if isinstance(value, tuple) else value
 
 
-def _contents(path: Path) -> _BoundedReads:
+def _contents(path: Path, whole: bool) -> _BoundedReads:
     """The open file. Given a path, Pillow 13 maps uncompressed TIFF and garbles it where EXIF swaps the sides."""
+    size = path.stat().st_size
     if not is_gzipped(path):
-        return _BoundedReads(FileIO(path), path, path.stat().st_size)
-    limit = min(MAX_VOXELS, path.stat().st_size * MAX_DEFLATE_RATIO)
+        return _BoundedReads(FileIO(path), path, size)
+    if not whole:
+        return _BoundedReads(cast(RawIOBase, open_gzip(path)), path, size)
+    with opened(path) as (image, _):
+        said = BLOCK + BYTES_PER_VALUE * image.width * image.height * len(image.getbands())
+    limit = min(said, MAX_VOXELS, size * MAX_DEFLATE_RATIO)
     with open_gzip(path) as file:
         contents = file.read(limit + 1)
     if len(contents) > limit:
-        raise InputError(f"{path}: must unpack to at most {limit:,} bytes")
+        raise InputError(f"{path}: must unpack to at most {limit:,} bytes, by its header and its size")
     return _BoundedReads(cast(RawIOBase, BytesIO(contents)), path, len(contents))
 
 
