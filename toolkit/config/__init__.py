@@ -41,7 +41,8 @@ __all__ = [
     "load_config",
 ]
 
-MAX_BYTES = 65_536  # of a TOML file; a long dotted key takes memory with the square of its length
+MAX_BYTES = 65_536  # of a TOML file
+MAX_DOTS = 200  # in a line: a dotted key takes memory with the square of its length
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,10 @@ def load_config(path: str | Path | None, settings: Iterable[str] = ()) -> Config
             require_regular(Path(path))
             if (size := Path(path).stat().st_size) > MAX_BYTES:
                 raise ValueError(f"must have at most {MAX_BYTES:,} bytes, got {size:,}")
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            if any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+                raise ValueError(f"must have at most {MAX_DOTS} dots in a line")
+            data = tomllib.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as TOML: {error}") from None
     config = Config.from_json(data, str(path))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.freesurfer.mghformat import MGHHeader
 
 from attunet.decisions import Decision
@@ -15,6 +14,7 @@ from attunet.io.gzip_file import is_gzipped, open_inflated
 from attunet.io.nifti import channel_decision, nibabel_reads
 from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_real_numbers, check_voxels, checked_affine, native
+from attunet.io.voxels import read_voxels
 from attunet.volumes.volume import Volume
 
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -93,8 +93,7 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
     # The two files of an Analyze pair alone: nibabel's own reading would open a third, `X.mat`, too
     affine = header.get_affine() if isinstance(header, MGHHeader) else header.get_best_affine()
     with open_inflated(holder) as file:
-        voxels = np.asanyarray(ArrayProxy(file, header, mmap=False))
-    data = native(voxels).reshape((*shape, 1, 1)[:4])
+        data = native(read_voxels(file, header)).reshape((*shape, 1, 1)[:4])
     affine = checked_affine(path, np.asarray(affine, dtype=np.float64))
     return Volume(np.moveaxis(data, 3, 0), affine, decisions=channel_decision(data.shape[3]))
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
@@ -28,6 +27,7 @@ from attunet.io.reading import (
     quiet_nibabel,
 )
 from attunet.io.refusal import AGAIN, refusal, refused_as
+from attunet.io.voxels import read_voxels
 from attunet.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")  # the first is the one for new files
@@ -72,9 +72,7 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
         check_voxels(path, math.prod(shape), header.get_data_dtype().itemsize, ratio=ratio)
         geometry = read_geometry(path, header, start, options.choices)
         # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
-        voxels = ArrayProxy(file, header, mmap=False)
-        scaled = voxels.slope != 1 or voxels.inter != 0
-        data = np.asanyarray(voxels, dtype=np.float32) if scaled else np.asanyarray(voxels)
+        data = read_voxels(file, header)
         for _ in range(MAX_TRAILING_MIB):  # to the end, where gzip compares its checksum
             if not file.read(2**20):
                 break

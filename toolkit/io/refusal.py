@@ -1,7 +1,6 @@
 """Refusals of files in one line: what the first bytes show that they really are, or the library's own words."""
 
 import gzip
-import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ PICTURE = "a picture"
 AGAIN = "copy or download it again"
 
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
-DAMAGE_WORDS = ("could the file be damaged", "Binary block is wrong size")  # of nibabel
+DAMAGE_WORDS = "Binary block is wrong size"  # of nibabel
 
 # Contents that no reader takes, by their first bytes, with the reason.
 NO_IMAGE = (
@@ -82,9 +81,8 @@ def refusal(path: Path, form: str, reason: Exception | str) -> InputError:
         return InputError(f"{path}: {contents}")
     if isinstance(reason, str):
         return InputError(f"{path}: cannot be read as {form}: {reason}")
-    ending = f"; {AGAIN}" if isinstance(reason, DAMAGE) or any(words in str(reason) for words in DAMAGE_WORDS) else ""
-    words = re.sub(r" from .+ - could the file be damaged\?$", "", one_line(reason))
-    return InputError(f"{path}: cannot be read as {form}: {words}{ending}")
+    ending = f"; {AGAIN}" if isinstance(reason, DAMAGE) or DAMAGE_WORDS in str(reason) else ""
+    return InputError(f"{path}: cannot be read as {form}: {one_line(reason)}{ending}")
 
 
 def other_contents(path: Path, *, is_picture: bool = False) -> str | None:

@@ -35,6 +35,14 @@ def test_a_broken_file_is_refused_by_name(make: Callable[[Path], object], tmp_pa
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("form", ["{}=1", "[{}]", "x={{ {}=1 }}"])
+def test_long_dotted_keys_are_refused_before_they_are_parsed(form: str, tmp_path: Path) -> None:
+    """The parser keeps each beginning of a key, in gigabytes."""
+    (tmp_path / "config.toml").write_text(form.format("a." * 30_000 + "a"))
+    with pytest.raises(InputError, match="must have at most 200 dots in a line"):
+        load_config(tmp_path / "config.toml")
+
+
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 10_000, "nan", "{a=1}"])
 def test_a_broken_setting_is_refused(value: str) -> None:
     with pytest.raises(InputError):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -94,12 +95,19 @@ class StoredImage:
         return np.frombuffer(memoryview(data)[:size], self.dtype)
 
     def _text(self, size: int) -> np.ndarray:
+        values, count = np.empty(self.num_voxels, self.dtype), 0
         with self.holder.open("rb") as file:
             file.seek(self.offset or 0)
-            words = file.read(32 * size).split(maxsplit=self.num_voxels)[: self.num_voxels]
-        if len(words) < self.num_voxels:
-            said = f"the header says {self.num_voxels:,} numbers, there are {len(words):,}"
+            for words in _words(file, 32 * size):
+                part = self._numbers(words[: self.num_voxels - count])
+                values[count : count + len(part)] = part
+                count += len(part)
+        if count < self.num_voxels:
+            said = f"the header says {self.num_voxels:,} numbers, there are {count:,}"
             raise InputError(f"{self._subject}: is cut short: {said}; {AGAIN}")
+        return values
+
+    def _numbers(self, words: list[bytes]) -> np.ndarray:
         number, wide = (float, np.dtype(np.float64)) if self.dtype.kind == "f" else (int, np.dtype(np.int64))
         try:
             # One by one: an array of texts would give each of them the length of the longest
@@ -110,6 +118,17 @@ class StoredImage:
         if not fit:
             raise InputError(f"{self._subject}: its voxels must be numbers of the type {self.dtype.name}")
         return values.astype(self.dtype)
+
+
+def _words(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
+    """The words of a file's next `size` bytes, some at a time; one of several chunks is no number, and ends them."""
+    rest = b""
+    while size > 0 and len(rest) < CHUNK_BYTES and (chunk := file.read(min(size, CHUNK_BYTES))):
+        size -= len(chunk)
+        words = (rest + chunk).split()
+        rest = b"" if chunk[-1:].isspace() else words.pop()
+        yield words
+    yield [rest] if rest else []
 
 
 def file_beside(path: Path, name: str) -> Path:

@@ -1,0 +1,36 @@
+"""Voxels behind a header of nibabel's: memory is taken as the file fills it, and scaling works on a part at a time."""
+
+from typing import BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+
+BLOCK = 2**20  # voxels that are scaled at once
+
+
+def read_voxels(file: BinaryIO, header: nib.analyze.AnalyzeHeader | nib.freesurfer.mghformat.MGHHeader) -> np.ndarray:
+    """Read the voxels of a file, as its header scales them.
+
+    nibabel's own reading fills memory with zeros for all that the header claims, and scales in float64.
+
+    Returns:
+        The header's shape, in its type, or float32 where it scales them.
+
+    Raises:
+        EOFError: for fewer voxels than the header says.
+    """
+    shape = header.get_data_shape()
+    stored = np.empty(int(np.prod(shape, dtype=object)), header.get_data_dtype())
+    file.seek(header.get_data_offset())
+    if (present := file.readinto(stored.view(np.uint8))) < stored.nbytes:
+        raise EOFError(f"Expected {stored.nbytes} bytes, got {present} bytes")
+    stated = header.get_slope_inter()
+    slope, intercept = (1.0 if stated[0] is None else stated[0]), (0.0 if stated[1] is None else stated[1])
+    if (slope, intercept) != (1, 0):
+        scaled = np.empty(stored.shape, np.float32)
+        for start in range(0, stored.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            scaled[part] = apply_read_scaling(stored[part], np.float64(slope), np.float64(intercept))
+        stored = scaled
+    return stored.reshape(shape, order="F")
