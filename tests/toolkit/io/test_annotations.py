@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("PIL.Image")
 from attunet.errors import InputError
+from attunet.io.pictures import annotations
 from attunet.io.pictures.annotations import load_annotations, read_annotations
 from attunet.io.pictures.regions import Annotations
 
@@ -106,6 +107,22 @@ def test_polygons_are_those_of_a_whole_canvas(tmp_path: Path, seed: int) -> None
     ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
     labels = read_annotations(coco(tmp_path, [corners]), tmp_path / "a.png", SHAPE)
     np.testing.assert_array_equal(labels[:, :, 0], np.asarray(canvas).T)
+
+
+@pytest.mark.parametrize(("large", "covered"), [(16, 253), (1, 16)])
+def test_regions_cover_a_large_picture_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int, covered: int
+) -> None:
+    monkeypatch.setattr(annotations, "LARGE", large)
+    path = coco(tmp_path, {"counts": [0, 63], "size": [7, 9]})
+    data = json.loads(path.read_text())
+    data["annotations"] *= covered
+    path.write_text(json.dumps(data))
+    assert read_annotations(path, tmp_path / "a.png", SHAPE).all()
+    data["annotations"] += data["annotations"][:1]
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=f"must not cover it more than {covered:,} times"):
+        read_annotations(path, tmp_path / "a.png", SHAPE)
 
 
 def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Path) -> None:

@@ -54,6 +54,14 @@ def test_the_low_byte_of_a_channel_is_not_dropped(
     assert set(np.unique(read_mask(png(tmp_path / "grey.png", 0, 1)).data)) == set(VALUES)
 
 
+def test_a_mask_as_bmp_of_five_bits_is_refused(tmp_path: Path, refused: Refused) -> None:
+    rows = struct.pack("<4H", *(value << 10 | value << 5 | value for value in VALUES)) * 4
+    head = struct.pack("<IiiHHIIiiII", 40, 4, 4, 1, 16, 0, len(rows), 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 54 + len(rows), 0, 0, 54) + head + rows)
+    refused(tmp_path / "a.bmp", "a mask as BMP must have 8 bits in each of its colours, got 5", read_mask)
+    assert read_volume(tmp_path / "a.bmp").data.shape == (3, 4, 4, 1)
+
+
 def test_a_sign_of_8_bits_is_not_lost_and_32_bits_get_none(tmp_path: Path, refused: Refused) -> None:
     signed = np.tile(np.array([0, -1, -100, 5]), 4)
     refused(tiff(tmp_path / "8.tif", 8, 2, signed.astype(np.int8).tobytes()), "signed samples of 8 bits are not read")

@@ -18,7 +18,7 @@ from attunet.io.reading import FILE_ERRORS
 
 ANNOTATION_SUFFIXES = (".json", ".xml")
 MAX_BYTES = 2**28
-MAX_COVER = 1000  # how often the regions of a picture may cover it; bounds the time
+MAX_COVER, MAX_COVER_LARGE, LARGE = 1000, 16, 2**20  # how often regions may cover a picture (of so many pixels); time
 CROSSING = 256  # pixels that count for a row which an edge of a polygon crosses: Pillow sorts the crossings of each row
 
 
@@ -27,12 +27,16 @@ class _Work:
     """The pixels of a picture that its regions may still look at, which the time depends on."""
 
     picture: str
-    left: int
+    size: int
+
+    def __post_init__(self) -> None:
+        self._limit = self._left = max(MAX_COVER * min(self.size, LARGE), MAX_COVER_LARGE * self.size)
 
     def add(self, looked_at: int) -> None:
-        self.left -= looked_at
-        if self.left < 0:
-            raise InputError(f"the regions of {self.picture} must not cover it more than {MAX_COVER:,} times")
+        self._left -= looked_at
+        if self._left < 0:
+            times = f"{self._limit // self.size:,} times"
+            raise InputError(f"the regions of {self.picture} must not cover it more than {times}")
 
 
 def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -53,7 +57,7 @@ def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> 
     if shape[2] != 1:
         raise InputError(f"{path}: annotations are of single pictures, {picture.name} has {shape[2]} pages")
     labels = np.zeros((shape[1], shape[0]), dtype=np.int32)
-    work = _Work(picture.name, MAX_COVER * labels.size)
+    work = _Work(picture.name, labels.size)
     for region in annotations.pictures[name]:
         with _named_errors(path):
             _draw(labels, region, annotations.values[region.name], work)

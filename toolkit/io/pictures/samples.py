@@ -74,6 +74,8 @@ def _changed_labels(path: Path, image: "Image") -> str:
         return f"a mask as PPM or PGM must have the maximum 255 or 65535, got {maximum}: {advice}"
     if image.format in ("TIFF", "PNG") and (few := re.match(r"L;([24])", _raw_mode(image))):
         return f"a mask in greys must have 1, 8, 16 or 32 bits, got {few[1]}: save it as PNG with 8"
+    if image.format == "BMP" and re.match(r"BGR;1[56]", _raw_mode(image)):
+        return f"a mask as BMP must have 8 bits in each of its colours, got 5: {advice}"
     if image.format == "WEBP" and _is_lossy_webp(path.read_bytes()):
         return f"a mask as WebP must be compressed without loss: {advice}"
     if image.format == "JPEG2000":
