@@ -1,6 +1,7 @@
 """Voxels behind a header of nibabel's: memory is taken as the file fills it, and scaling works on a part at a time."""
 
-from typing import BinaryIO
+from io import BufferedReader
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +24,7 @@ def read_voxels(file: BinaryIO, header: nib.analyze.AnalyzeHeader | nib.freesurf
     shape = header.get_data_shape()
     stored = np.empty(int(np.prod(shape, dtype=object)), header.get_data_dtype())
     file.seek(header.get_data_offset())
-    if (present := file.readinto(stored.view(np.uint8))) < stored.nbytes:
+    if (present := cast(BufferedReader, file).readinto(stored.view(np.uint8).data)) < stored.nbytes:
         raise EOFError(f"Expected {stored.nbytes} bytes, got {present} bytes")
     stated = header.get_slope_inter()
     slope, intercept = (1.0 if stated[0] is None else stated[0]), (0.0 if stated[1] is None else stated[1])
