@@ -120,6 +120,18 @@ def _dicom(frames: list[np.ndarray], heights: list[float], elements: dict[str, A
     return buffer.getvalue()
 
 
+def _with_echoes(content: bytes) -> bytes:
+    """A file of many frames, each of another echo."""
+    from pydicom import Dataset, dcmread
+
+    dataset, buffer = dcmread(io.BytesIO(content)), io.BytesIO()
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group.MREchoSequence = [Dataset()]
+        group.MREchoSequence[0].EffectiveEchoTime = 10.0 * (number + 1)
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
 def _series(files: dict[str, bytes]) -> dict[str, Any]:
     return {"files": {name: packed(content) for name, content in files.items()}, **_read(files)}
 
@@ -185,9 +197,12 @@ def wrong_series() -> list[dict[str, Any]]:
         {"PixelSpacing": [1.25, -0.75]},
         {"PixelSpacing": [0, 0.75]},
         {"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]},
+        {},  # one file of several echoes
     ):
         heights = [12.0, 16.0, 20.0]
         files = {f"{z}.dcm": _dicom([pixels[:, :, z]], [heights[z]], elements if z == 1 else {}) for z in range(3)}
+        if not elements:
+            files = {"1.dcm": _with_echoes(_dicom([pixels[:, :, z] for z in range(3)], heights, {}))}
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
@@ -196,5 +211,5 @@ def wrong_series() -> list[dict[str, Any]]:
             except InputError as error:
                 line = str(error).replace(f"{folder}/", "").replace(folder, "series")
                 rows.append({"files": {name: packed(content) for name, content in files.items()}, "line": line})
-    assert len(rows) == 16
+    assert len(rows) == 17
     return rows

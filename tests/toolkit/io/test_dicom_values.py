@@ -225,6 +225,19 @@ def test_phases_in_one_file_are_refused_with_what_to_do(tmp_path: Path, write_se
     refused(path, f"{path.name} has several frames in the same place, as phases and echoes do: convert it to a NIfTI")
 
 
+def test_frames_of_several_echoes_are_refused(tmp_path: Path, write_series, refused) -> None:
+    path = enhanced(write_series, tmp_path)
+    dataset = pydicom.dcmread(path)
+    for number, times in enumerate(([10.001, 10.002], [10, 80])):
+        for at, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+            group.MREchoSequence = [pydicom.Dataset()]
+            group.MREchoSequence[0].EffectiveEchoTime = times[at % 2]
+        dataset.save_as(path)
+        if number == 0:
+            assert read_volume(path).data.shape[-1] == 6
+    refused(path, "has frames of several echoes .EffectiveEchoTime.: convert it to a NIfTI file for each")
+
+
 def test_a_frame_without_its_place_is_refused(tmp_path: Path, write_series, refused) -> None:
     path = enhanced(write_series, tmp_path)
     dataset = pydicom.dcmread(path)

@@ -27,6 +27,7 @@ GROUPS = {  # functional groups of a file of many frames, with the elements that
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "MREchoSequence": ("EffectiveEchoTime",),
 }
 GEOMETRY = tuple(name for names in GROUPS.values() for name in names)
 # What the slices of a volume have in common. Not FrameOfReferenceUID: programs that anonymise draw one for each file
@@ -85,8 +86,13 @@ def places_of(path: Path, dataset: "FileDataset") -> Iterator[Place]:
     per_frame = items_of(dataset, dataset, "PerFrameFunctionalGroupsSequence")
     if len(per_frame) > MAX_SLICES:
         raise InputError(f"{path}: at most {MAX_SLICES:,} frames are supported, got {len(per_frame):,}")
+    echo_times = set()
     for frame in per_frame:
         values = common | _geometry_of(dataset, frame)
+        echo_times.add(_in_ms(values.get("EffectiveEchoTime")))
+        if len(echo_times) > 1:
+            advice = "convert it to a NIfTI file for each, e.g. with dcm2niix"
+            raise InputError(f"{path}: has frames of several echoes (EffectiveEchoTime): {advice}")
         if missing := [name for name in NEEDED if values.get(name) is None]:
             lacking = f"a frame lacks the element {missing[0]}{WITHOUT_A_PLACE}"
             raise InputError(f"{path}: is no slice of a volume: {lacking}")
@@ -107,11 +113,15 @@ def identity_of(dataset: "FileDataset") -> tuple[str, ...]:
     inverted within them, and EchoTime to a hundredth of a ms.
     """
     values = {name: str(dataset.get(name) or "").strip() for name in ("SOPInstanceUID", *COMMON)}
-    if values["EchoTime"]:
-        values["EchoTime"] = f"{float(values['EchoTime']):.2f}"
+    values["EchoTime"] = _in_ms(dataset.get("EchoTime"))
     if values["PhotometricInterpretation"] != "MONOCHROME1":
         values["BitsStored"] = ""
     return tuple(values.values())
+
+
+def _in_ms(time: Any) -> str:
+    """A time that is rounded, as headers do; empty where it is missing."""
+    return "" if time in (None, "") else f"{float(time):.2f}"
 
 
 def patient_hash_of(dataset: "FileDataset") -> str | None:

@@ -59,6 +59,7 @@ const MAX_SKEW = 5e-3; // of the directions' lengths from 1, and of their cosine
 const DERIVED = ["RTDOSE", "RTIMAGE", "SEG", "PR", "KO"]; // modalities of objects with pixels that are no scan
 const SHARED_GROUPS = "x52009229";
 const FRAME_GROUPS = "x52009230";
+const [ECHO_GROUP, ECHO_TIME] = ["x00189114", "x00189082"];
 
 /** Bytes 129 to 132 are DICM. Raises InputError for DICOM without these first 132 bytes, whose slices would be left out. */
 export async function isDicom(file: File): Promise<boolean> {
@@ -198,13 +199,24 @@ function geometriesOf(name: string, data: DataSet): Geometry[] {
     if (missing) throw new InputError(`${name}: is no slice of a volume: the element ${missing} is missing${WITHOUT_A_PLACE}`);
     return [geometry];
   }
-  const shared = { ...elementsOf(data, SCALING), ...inGroups(data.elements[SHARED_GROUPS]?.items?.[0]) };
+  const common = data.elements[SHARED_GROUPS]?.items?.[0];
+  if (new Set(frames.map((frame) => echoTimeOf(frame) ?? echoTimeOf(common))).size > 1) {
+    const advice = "convert it to a NIfTI file for each, e.g. with dcm2niix";
+    throw new InputError(`${name}: has frames of several echoes (EffectiveEchoTime): ${advice}`);
+  }
+  const shared = { ...elementsOf(data, SCALING), ...inGroups(common) };
   return frames.map((frame) => {
     const geometry = { ...shared, ...inGroups(frame) };
     const missing = NEEDED.find((element) => geometry[element] === undefined);
     if (missing) throw new InputError(`${name}: is no slice of a volume: a frame lacks the element ${missing}`);
     return geometry;
   });
+}
+
+/** The time of a frame's echo, to a hundredth of a ms. */
+function echoTimeOf(group: Element | undefined): string | undefined {
+  const item = group?.dataSet?.elements[ECHO_GROUP]?.items?.[0]?.dataSet;
+  return item?.elements[ECHO_TIME]?.length ? item.double(ECHO_TIME)?.toFixed(2) : undefined;
 }
 
 function inGroups(group: Element | undefined): Geometry {
