@@ -213,7 +213,7 @@ def test_compressed_frames_are_all_there(tmp_path: Path, write_series, refused, 
     table = np.frombuffer(content[8:32], "<u4")[::-1].tobytes()
     dataset.PixelData = content[:8] + table + content[32:] if offsets == "backwards" else content
     dataset.save_as(path)
-    refused(path, "cannot be read as DICOM: StopIteration")
+    refused(path, "has more pixels than its header names|cannot be read as DICOM: StopIteration")
 
 
 def test_phases_in_one_file_are_refused_with_what_to_do(tmp_path: Path, write_series, refused) -> None:
