@@ -9,6 +9,7 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import choice
 from attunet.errors import InputError
+from attunet.io.headers import voxels_without_header
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import COMPANIONS, is_readable
 from attunet.sources.case_files import DEFAULTS, CaseFiles, Source, SourceOptions, regular_files
@@ -143,7 +144,8 @@ def _finished(source: Source, files: Sequence[Path], options: SourceOptions) -> 
     used = {path for case in source.cases for path in (*case.images, *case.labels)}
     folders = {path for path in used if path.is_dir()}
     used |= source.left_out
-    data = [path for path in files if is_readable(path) or not path.name.lower().endswith(NO_DATA)]
+    lost = voxels_without_header(files)
+    data = [path for path in files if is_readable(path) or path in lost or not path.name.lower().endswith(NO_DATA)]
     unused = [path for path in data if path not in used and folders.isdisjoint(path.parents)]
     if not unused or source.layout in ("chaos-mr", "chaos-ct"):
         return source

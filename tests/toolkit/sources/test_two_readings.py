@@ -94,6 +94,16 @@ def test_files_that_are_not_read_are_counted_too(made: SimpleNamespace, tmp_path
     assert find_cases(tmp_path).notes == ("2 of 6 files belong to no case and are left out, first imagesTr/c.npy",)
 
 
+def test_voxels_that_no_header_names_are_counted(made: SimpleNamespace, tmp_path: Path) -> None:
+    decathlon(made, tmp_path, {"a": [0], "b": [0]})
+    touched(tmp_path, "more/c.raw", "more/d.img")
+    assert find_cases(tmp_path).notes == ("2 of 6 files belong to no case and are left out, first more/c.raw",)
+    touched(tmp_path, "more/d.hdr")
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = c.raw\n"
+    (tmp_path / "more/e.mhd").write_text(head)
+    assert find_cases(tmp_path).notes == ("2 of 6 files belong to no case and are left out, first more/d.hdr",)
+
+
 def test_other_lines_do_not_hide_files_of_no_case(made: SimpleNamespace, tmp_path: Path) -> None:
     decathlon(made, tmp_path, {"a": [0], "b": [0]})
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": LABELS, "training": ["a"]}))
