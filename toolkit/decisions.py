@@ -101,6 +101,11 @@ RULES: dict[str, Rule] = {
         choices=("mask", "drop"),
     ),
     "raw-tiff": Rule("TIFF masks that say white is zero", "samples are read as stored", choices=("raw", "inverted")),
+    "mask-jpeg-2000": Rule(
+        "masks as JPEG 2000 without loss",
+        "samples are label values; a file does not say that it was cut to a size, which changes them",
+        option="write PNG",
+    ),
     "mask-colours": Rule(
         "masks with a palette or in colours",
         "the indices where they agree in all files, else a colour is a class",

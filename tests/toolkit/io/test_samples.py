@@ -116,6 +116,7 @@ def test_a_mask_is_compressed_without_loss(tmp_path: Path, refused: Refused) -> 
     colour.save(tmp_path / "a.webp", lossless=True)
     grey.save(tmp_path / "a.jp2")
     grey.save(tmp_path / "a.j2k")
+    assert [decision.rule for decision in read_mask(tmp_path / "a.jp2").decisions] == ["mask-jpeg-2000"]
     for name in ("a.webp", "a.jp2", "a.j2k"):
         np.testing.assert_array_equal(read_mask(tmp_path / name).data[0, :, :, 0], regions().T)
 

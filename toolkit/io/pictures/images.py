@@ -105,6 +105,9 @@ def _page(
     if options.labels:
         array, palette, more = mask_samples(path, upright, image, options.choices)
         decisions += more
+        if image.format == "JPEG2000":
+            text = "a mask as JPEG 2000 is taken as it is; one that was cut to a size has other values"
+            decisions.append(Decision("mask-jpeg-2000", text))
         if image.format in LOSSY:
             array = _black_and_white(array)
             if not is_jpeg(path):
