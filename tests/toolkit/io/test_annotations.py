@@ -73,6 +73,11 @@ def test_a_polygon_may_leave_its_picture_by_little(tmp_path: Path) -> None:
     assert labels.all()
 
 
+@pytest.mark.parametrize("corners", [[12, 1, 15, 1, 15, 4], [1, 9, 5, 9, 5, 11], [-6, 1, -2, 1, -2, 4]])
+def test_a_polygon_beside_its_picture_draws_nothing(tmp_path: Path, corners: list[int]) -> None:
+    assert not read_annotations(coco(tmp_path, [corners]), tmp_path / "a.png", SHAPE).any()
+
+
 def test_a_mask_is_not_unpacked_before_its_size_is_compared(tmp_path: Path) -> None:
     path = coco(tmp_path, {"counts": [0, 2**30], "size": [2**15, 2**15]})
     data = json.loads(path.read_text())
@@ -123,6 +128,18 @@ def test_regions_cover_a_large_picture_less_often(
     path.write_text(json.dumps(data))
     with pytest.raises(InputError, match=f"must not cover it more than {covered:,} times"):
         read_annotations(path, tmp_path / "a.png", SHAPE)
+
+
+def test_thousands_of_small_polygons_of_a_large_picture_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotations, "LARGE", 1)
+    path = coco(tmp_path, [[1993, 1993, 1996, 1993, 1996, 1997]])
+    data = json.loads(path.read_text())
+    data["images"][0].update(width=2000, height=2000)
+    data["annotations"] *= 8000
+    path.write_text(json.dumps(data))
+    assert np.argwhere(read_annotations(path, tmp_path / "a.png", (2000, 2000, 1)))[:, :2].min() == 1993
 
 
 def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Path) -> None:

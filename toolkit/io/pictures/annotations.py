@@ -18,8 +18,9 @@ from attunet.io.reading import FILE_ERRORS
 
 ANNOTATION_SUFFIXES = (".json", ".xml")
 MAX_BYTES = 2**28
-MAX_COVER, MAX_COVER_LARGE, LARGE = 1000, 16, 2**20  # how often regions may cover a picture (of so many pixels); time
+MAX_COVER, MAX_COVER_LARGE, LARGE = 1000, 16, 2**21  # how often regions may cover a picture (of so many pixels); time
 CROSSING = 256  # pixels that count for a row which an edge of a polygon crosses: Pillow sorts the crossings of each row
+EMPTY = 32  # pixels beside a polygon that count as one
 
 
 @dataclass
@@ -86,14 +87,14 @@ def _fill(labels: np.ndarray, corners: np.ndarray, value: int, work: _Work) -> N
     """Fill a polygon on a canvas of its rows; Pillow takes whole pixels, and rounds alike where columns stay."""
     from PIL import Image, ImageDraw
 
-    (_, top), (right, bottom) = np.maximum(corners.min(0), 0), np.minimum(corners.max(0) + 1, labels.shape[::-1])
-    if right <= 0 or bottom <= top:
+    (left, top), (right, bottom) = np.maximum(corners.min(0), 0), np.minimum(corners.max(0) + 1, labels.shape[::-1])
+    if right <= left or bottom <= top:
         return
     crossings = np.abs(np.diff(corners[:, 1], append=corners[0, 1])).sum()
-    work.add(int((right + len(corners)) * (bottom - top) + CROSSING * crossings))
+    work.add(int((right - left + right // EMPTY + len(corners)) * (bottom - top) + CROSSING * crossings))
     canvas = Image.new("1", (int(right), int(bottom - top)))
     ImageDraw.Draw(canvas).polygon([(int(x), int(y - top)) for x, y in corners], fill=1, outline=1)
-    labels[top:bottom, :right][np.asarray(canvas)] = value
+    labels[top:bottom, left:right][np.asarray(canvas.crop((int(left), 0, *canvas.size)))] = value
 
 
 def load_annotations(path: Path) -> Annotations:
