@@ -19,7 +19,8 @@ from attunet.system.atomic_files import write_file
 from attunet.system.plain_text import printable
 
 DPI = 150
-rcParams["text.parse_math"] = False  # names come from files, where a dollar sign starts no formula
+# Names come from files: no dollar sign starts a formula, and no matplotlibrc in the working directory calls TeX.
+rcParams.update({"text.parse_math": False, "text.usetex": False})
 MODEL_COLORS = PALETTE[1:]
 TRUTH_COLOR = "#FFFFFF"
 

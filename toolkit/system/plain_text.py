@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 
+# Of Markdown. An underscore within a word is none; a bare address is a link by its `://`, or the point behind `www`.
+MARKS = re.compile(r"[\\|`\[\]*~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+
 
 def printable(text: str) -> str:
     """The text with `?` instead of control characters but line breaks and tabs: no file controls the terminal."""
@@ -15,9 +18,11 @@ def printable_line(text: str) -> str:
 
 
 def table_cell(text: str) -> str:
-    """The text as one cell of a Markdown table: no column, HTML, link or formula begins; numbers keep their sign."""
+    """The text as one cell of a Markdown table: no column, HTML, link, emphasis or formula begins; numbers keep their
+    sign.
+    """
     plain = " ".join(printable(text).split())
-    plain = re.sub(r"([\\|`\[\]])", r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = MARKS.sub(r"\\\g<0>", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     is_formula = plain[:1] in ("=", "+", "-", "@") and not re.match(r"[+-]?[\d.]", plain)
     return f"'{plain}" if is_formula and plain not in ("-", "--") else plain
 

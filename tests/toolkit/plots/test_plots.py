@@ -1,6 +1,8 @@
 """Pictures show the patient the right way round, and what they are given."""
 
 import itertools
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -173,6 +175,13 @@ def test_a_name_is_drawn_as_text(tmp_path: Path, name: str) -> None:
 
     assert picture(name).shape == picture("").shape
     assert not np.array_equal(picture(name), picture(name.replace("$", "")))  # the signs are seen
+
+
+def test_no_settings_of_the_working_directory_have_tex_draw_names(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    script = "import attunet.plots.figure, matplotlib; print(matplotlib.rcParams['text.usetex'])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_letters_that_the_font_lacks_are_no_warning(tmp_path: Path) -> None:

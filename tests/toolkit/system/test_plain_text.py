@@ -33,6 +33,8 @@ def test_a_name_makes_no_line_of_its_own(log_lines: list[str]) -> None:
         ("-", "-"),
         ("[x](javascript:1)", r"\[x\](javascript:1)"),
         ("two\nlines", "two lines"),
+        ("_left_ **kidney** ~~left_kidney~~ $x^2$", r"\_left\_ \*\*kidney\*\* \~\~left_kidney\~\~ \$x^2\$"),
+        ("www.example.org http://example.org", r"www\.example.org http\://example.org"),
     ],
 )
 def test_a_cell_holds_text_and_nothing_else(text: str, cell: str) -> None:
