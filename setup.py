@@ -76,6 +76,7 @@ setup(
             *["uvicorn>=0.34", "h11>=0.14"],  # HTTP, and its parser
             "prometheus-client>=0.21",  # /metrics
             "python-multipart>=0.0.20",  # forms, parsed while they come in
+            "ipyniivue>=2.4",  # carries NiiVue, by which the page shows a scan with its label map
         ],
         "report": [
             "jinja2>=3.1",  # the page

@@ -8,15 +8,12 @@ import json
 import re
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from urllib.parse import unquote
 
 from attunet.errors import InputError
+from attunet.export.web.niivue import niivue
 
 HOW_TO_INSTALL = "pip install 'attunet[report]'"
 NEEDED = ["jinja2", "plotly", "ipyniivue"]
-# ipyniivue's widget carries NiiVue whole, as the escaped source of a module that exports it, for pages that it saves.
-NIIVUE = re.compile(r'"([^"\\]*export%7B[^"\\]*Niivue[^"\\]*%7D%3B)"')
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def load_bundles() -> list[Bundle]:
 
     return [
         Bundle("plotly.js", metadata.version("plotly"), pack(get_plotlyjs().encode()), _license("plotly")),
-        Bundle("NiiVue", metadata.version("ipyniivue"), pack(_niivue().encode()), _license("ipyniivue")),
+        Bundle("NiiVue", metadata.version("ipyniivue"), pack(niivue().encode()), _license("ipyniivue")),
     ]
 
 
@@ -54,21 +51,6 @@ def pack(data: bytes) -> str:
 def script_json(value: object) -> str:
     """JSON that may stand in a script element, whatever the names in it."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _niivue() -> str:
-    widget = Path(str(metadata.distribution("ipyniivue").locate_file("ipyniivue/static/widget.js")))
-    try:
-        match = NIIVUE.search(widget.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"ipyniivue: its bundle cannot be read: {error}; {HOW_TO_INSTALL}") from None
-    if match is None:
-        version = metadata.version("ipyniivue")
-        raise InputError(
-            f"ipyniivue {version}: does not carry NiiVue in a form that a page can use; {HOW_TO_INSTALL} takes one "
-            "that does"
-        )
-    return unquote(match[1])
 
 
 def _license(distribution: str) -> str:

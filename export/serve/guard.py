@@ -20,7 +20,7 @@ from attunet.export.serve.work.queue import Ticket
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = (*PAGES, "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # without a token
+OPEN_PATHS = (*PAGES, "/niivue.js", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # without a token
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # a method may be any text
 MAX_REQUESTS = 256  # open ones, of all clients
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d+)?")  # a name or an address, and a port

@@ -1,9 +1,9 @@
 // The page: a scan to the server, its label map over it.
 
-import { COLOURS, Viewer, readNifti } from "/viewer.js";
+import { COLOURS, Viewer } from "/viewer.js";
 
 const element = (id) => document.getElementById(id);
-const viewer = new Viewer(element("canvas"));
+const viewer = new Viewer(element("canvas"), update);
 let models = [], address = null, turn = 0;
 
 function headers() {
@@ -76,37 +76,28 @@ function offer(content, type, name) {
   element("download").download = `${name.replace(/(\.nii)?\.[^.]+$/, "")}-labels.nii.gz`;
 }
 
-/** Draws the scan where the browser can read it, and the label map alone where it cannot (DICOM). */
 async function show(file, content, model) {
   try {
-    const labels = await readNifti(content), order = new Map(model.classes.map((one, index) => [one.value, index]));
-    labels.values = labels.values.map((value) => order.get(value) ?? 0);
-    const scan = await readNifti(await file.arrayBuffer()).catch(() => labels);
-    viewer.show(scan, labels);
-    element("slice").max = viewer.count - 1;
-    element("slice").value = viewer.number;
-    update();
-    element("canvas").hidden = false;
+    await viewer.show(file, content, model.classes);
     element("canvas").dataset.file = file.name;
   } catch (error) {
-    element("canvas").hidden = true;
-    say(`${file.name}: the label map is not shown here (${error.message}); it can be saved`);
+    say(`${file.name}: the label map is not shown (${await reason(error)}); it can be saved`);
   }
 }
 
-function update() {
-  element("number").value = `${viewer.number + 1} of ${viewer.count}`;
-  element("canvas").dataset.labelled = viewer.shown;
+async function reason(error) {
+  const answer = await fetch("/niivue.js");
+  return answer.ok ? error.message : answer.text();
 }
 
-element("slice").addEventListener("input", (event) => {
-  viewer.draw(Number(event.target.value));
-  update();
-});
-element("opacity").addEventListener("input", (event) => {
-  viewer.opacity = event.target.value / 100;
-  viewer.draw(viewer.number);
-});
+function update() {
+  Object.assign(element("slice"), { max: viewer.count - 1, value: viewer.slice });
+  element("number").value = `${viewer.slice + 1} of ${viewer.count}`;
+}
+
+element("slice").addEventListener("input", (event) => viewer.goTo(Number(event.target.value)));
+element("view").addEventListener("change", (event) => viewer.setView(event.target.value));
+element("opacity").addEventListener("input", (event) => viewer.setOpacity(event.target.value / 100));
 element("choice").addEventListener("submit", (event) => event.preventDefault());
 element("model").addEventListener("change", describeModel);
 element("token").addEventListener("change", loadModels);

@@ -10,8 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from attunet.errors import InputError
 from attunet.export.serve.routes.context import service_of
 from attunet.export.serve.routes.description import ERRORS
+from attunet.export.web.niivue import niivue
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,6 +36,15 @@ POLICY = {
 )
 def metrics(request: Request) -> Response:
     return Response(service_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/niivue.js")
+def viewer() -> Response:
+    """NiiVue, where the package that carries it is installed."""
+    try:
+        return Response(niivue(), media_type="text/javascript", headers=POLICY)
+    except InputError as error:
+        return Response(str(error), status_code=404, media_type="text/plain")
 
 
 @router.get("/docs")
