@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,14 @@ from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
 from attunet.errors import Finding, InputError, RunError
 from attunet.export.runtime.audit import CaseAudit
+from attunet.export.runtime.case_output import CaseOutput, confidence_file, require_own_files
 from attunet.export.runtime.confidence import estimator_of, gives_estimates
-from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
-from attunet.export.runtime.origin import Origin, check_alike, clear, is_finished, origin_of, rules_about
+from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
+from attunet.export.runtime.origin import Origin, check_alike, is_finished, origin_of, rules_about
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import check_labels, write_labels
 from attunet.sources.inputs import Input
+from attunet.system.private_folder import remove_abandoned
 from attunet.volumes.model import Model, PreparedVolume
 from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels
 from attunet.volumes.training_ranges import check_input
@@ -69,6 +72,7 @@ class SegmentedCase(NamedTuple):
     volume: Volume
     findings: list[Finding]
     observed: ObservedCase
+    output: CaseOutput
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ class Work:
 
     Args:
         model: segments it.
-        also: called with the volume and its label map's path before the label map is written.
+        also: called with the volume and a path for its label map, beside which it writes maps.
         max_megapixels: bound on the pixels of a volume on the network's grid.
         audit: log of the cases.
-        confidence: estimates and maps that are written beside the label map, before it.
+        confidence: estimates and maps that are written beside the label map.
     """
 
     model: Model
@@ -96,6 +100,7 @@ class Work:
         if self.audit is not None:
             self.audit.begin(job.write, origin.scan_sha256)
         check_alike(job.write, origin, self._beside(job))
+        require_own_files(job.write, self._beside(job))
         volume = job.input.read(model.spec.num_channels, model.channels)
         check_megapixels(volume, model.spec, self.max_megapixels)
         check_labels(job.write, model.classes, volume, job.codes)
@@ -111,35 +116,38 @@ class Work:
             finding.log(logger, job.file)
         observed = ObservedCase(self.model, estimator_of(self.model), volume, prepared, self.confidence)
         indices = self.model.predict_prepared(prepared, observers=observed.observers)
-        if self.also is not None:
-            job.write.parent.mkdir(parents=True, exist_ok=True)
-            self.also(volume, job.write)
-        return SegmentedCase(origin, indices, volume, findings, observed)
+        with ExitStack() as after_errors:
+            output = after_errors.enter_context(CaseOutput(job.write))
+            if self.also is not None:
+                with output.errors_by_name():
+                    self.also(volume, output.draft)
+            after_errors.pop_all()
+        return SegmentedCase(origin, indices, volume, findings, observed, output)
 
     def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
-        """Write the label map, which gets its name after all other files, because it marks a case as finished. An
-        earlier one stays until the new one is whole. Gives the estimates.
+        """Write the label map, the estimates and the maps; none has its name before all are whole and in the log. Gives
+        the estimates.
         """
         estimates = case.observed.confidence(case.findings)
-
-        def complete(whole: Path) -> None:
-            record = self.audit.end(job.write, whole, case.findings, estimates) if self.audit is not None else None
-            clear(job.write, keep=job.maps)
-            case.observed.write(job.write, estimates)
-            case.origin.write(job.write, whole, self._beside(job), record)
-
-        job.write.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(job.write, case.indices, self.model.classes, case.volume, codes=job.codes, complete=complete)
+        with case.output as output, output.errors_by_name():
+            write_labels(output.draft, case.indices, self.model.classes, case.volume, codes=job.codes)
+            case.observed.write(output.draft, estimates)
+            log = self.audit
+            record = log.end(job.write, output.draft, case.findings, estimates) if log is not None else None
+            output.publish(case.origin, record)
         return estimates
 
     def has_finished(self, job: Job) -> bool:
         """True for a job whose label map is there, of this model and scan, with all that this work writes.
 
         Raises:
-            InputError: the label map is of another model or scan.
+            InputError: the label map is of another model or scan, or a file beside it of somebody else.
         """
-        records = self.audit.records if self.audit is not None else None
-        return is_finished(job.write, job.input, self.model.sha256, job.seg_codes, self._beside(job), records)
+        records, files = self.audit.records if self.audit is not None else None, self._beside(job)
+        is_done = is_finished(job.write, job.input, self.model.sha256, job.seg_codes, files, records)
+        if not is_done and not job.input.is_refused:
+            require_own_files(job.write, files)
+        return is_done
 
     def _beside(self, job: Job) -> tuple[Path, ...]:
         """The files that this work writes beside the label map."""
@@ -181,6 +189,8 @@ def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = 
     """
     number, count = shard
     own = list(jobs)[number::count]
+    for folder in {job.write.parent for job in own}:
+        remove_abandoned(folder)
     waiting = deque(job for job in own if not work.has_finished(job))
     ends, start = _Ends(work, Outcome(skipped=len(own) - len(waiting)), len(waiting)), time.monotonic()
     reads: deque[tuple[Job, Future[ReadCase]]] = deque()
@@ -189,12 +199,12 @@ def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = 
             while waiting and len(reads) < AHEAD:
                 reads.append((waiting[0], reader.submit(work.read, waiting.popleft())))
             job, future = reads.popleft()
+            ends.wait(AHEAD - 1)
             try:
                 case = work.segment(job, future.result())
             except CASE_ERRORS as error:
                 ends.fail(job, error)
                 continue
-            ends.wait(AHEAD - 1)
             ends.writes.append((job, writer.submit(work.write, job, case)))
         ends.wait(0)
     ends.outcome.minutes = (time.monotonic() - start) / 60

@@ -10,7 +10,8 @@ from typing import TypedDict, cast
 
 from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
-from attunet.export.runtime.observed_case import ConfidenceOptions, confidence_file
+from attunet.export.runtime.case_output import confidence_file
+from attunet.export.runtime.observed_case import ConfidenceOptions
 from attunet.export.runtime.origin import TABLES, clear_tables, label_maps_of, unchanged
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.fields import read_json

@@ -10,7 +10,7 @@ from attunet.confidence.estimator import Estimator
 from attunet.confidence.features import FeatureObserver, training_distance
 from attunet.confidence.uncertainty import UncertaintyMap
 from attunet.errors import Finding
-from attunet.io.readers import stem_of
+from attunet.export.runtime.case_output import confidence_file, map_file
 from attunet.io.writers import write_map
 from attunet.system.atomic_files import write_text
 from attunet.volumes.model import Model, PreparedVolume
@@ -82,18 +82,8 @@ class ObservedCase:
         )
 
     def write(self, labels: Path, confidence: CaseConfidence | None) -> None:
-        """Write the estimates and the map beside the label map, which gets its name later."""
+        """Write the estimates and the map beside a label map."""
         if confidence is not None:
             write_text(confidence_file(labels), json.dumps(confidence.to_json(), indent=1, allow_nan=False) + "\n")
         if self._map is not None:
             write_map(map_file(labels, UNCERTAINTY), self._map.volume(), self._volume)
-
-
-def map_file(labels: Path, kind: str) -> Path:
-    """The file of another map of a case, beside its label map."""
-    return labels.with_name(f"{stem_of(labels)}-{kind}.nii.gz")
-
-
-def confidence_file(labels: Path) -> Path:
-    """The file of a case's estimates, beside its label map."""
-    return labels.with_name(f"{stem_of(labels)}-confidence.json")

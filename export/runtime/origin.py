@@ -52,17 +52,15 @@ class Origin:
         content: JsonObject = parse_json(json.dumps({**asdict(self), "choices": choices}))
         return content
 
-    def write(self, labels: Path, whole: Path, files: Collection[Path] = (), record: str | None = None) -> None:
-        """Write the hidden file of a label map that has no name yet.
+    def write(self, hidden: Path, files: Collection[Path], record: str | None = None) -> None:
+        """Write the hidden file of a label map.
 
         Args:
-            whole: its content.
-            files: written beside it.
+            files: the label map and what is written beside it.
             record: hash of its record in the audit log.
         """
-        hashes = {path.name: sha256(path) for path in files} | {labels.name: sha256(whole)}
-        content = {**self.to_json(), "files": hashes, "record": record}
-        write_text(origin_file(labels), json.dumps(content, sort_keys=True) + "\n")
+        content = {**self.to_json(), "files": {path.name: sha256(path) for path in files}, "record": record}
+        write_text(hidden, json.dumps(content, sort_keys=True) + "\n")
 
 
 def origin_of(scan: Input, model_sha256: str, codes: Mapping[str, Code] | None = None) -> Origin:
@@ -163,16 +161,21 @@ def check_alike(labels: Path, origin: Origin, files: Collection[Path]) -> None:
     """Raises InputError where the label map of another scan or model differs in its ending alone, and one of the two
     has `files` beside it: they would have the names of both.
     """
-    for other in (labels.with_name(f"{stem_of(labels)}{ending}") for ending in (*WRITERS, ".dcm")):
-        if other != labels and other.exists() and (files or len(_hashes(other)) > 1) and origin_file(other).exists():
+    for other in same_stem(labels):
+        if other != labels and other.exists() and (files or len(hashes_of(other)) > 1) and origin_file(other).exists():
             before = read_json(origin_file(other)).data
             if (before.get("model_sha256"), before.get("scan_sha256")) != (origin.model_sha256, origin.scan_sha256):
                 raise InputError(f"{other}: is of another scan or model than {labels.name} will be: {REMEDY}")
 
 
+def same_stem(labels: Path) -> list[Path]:
+    """The label maps whose names differ in their ending alone; their maps and estimates have the same names."""
+    return [labels.with_name(f"{stem_of(labels)}{ending}") for ending in (*WRITERS, ".dcm")]
+
+
 def unchanged(labels: Path, *files: Path) -> bool:
     """True where the label map, and these files beside it, are as they were written together."""
-    hashes = _hashes(labels)
+    hashes = hashes_of(labels)
     with suppress(FileNotFoundError):  # another process has just taken it away
         return all(path.is_file() and sha256(path) == hashes.get(path) for path in (labels, *files))
     return False
@@ -185,22 +188,6 @@ def label_maps_of(folder: Path, model_sha256: str) -> Iterator[Path]:
         with suppress(InputError):  # a file of something else, or that another process has just taken away
             if labels.exists() and read_json(file).data.get("model_sha256") == model_sha256:
                 yield labels
-
-
-def clear(labels: Path, keep: Collection[Path] = ()) -> None:
-    """Make room for a whole label map: an earlier one goes first, then what was written with it, and the folder's
-    tables if they have its estimates. keep: files that the new one has too.
-    """
-    earlier, model = _hashes(labels), ""
-    with suppress(InputError):
-        model = read_json(origin_file(labels)).text("model_sha256")
-    labels.unlink(missing_ok=True)
-    for path, digest in earlier.items():
-        if path not in keep and path.is_file() and sha256(path) == digest:
-            path.unlink()
-            if path.suffix == ".json":
-                clear_tables(labels.parent, model)
-    origin_file(labels).unlink(missing_ok=True)
 
 
 def check_tables(folder: Path, model_sha256: str) -> None:
@@ -224,6 +211,17 @@ def _model_of_tables(folder: Path) -> str | None:
     return None
 
 
+def hashes_of(labels: Path) -> dict[Path, str]:
+    """The SHA-256 of the label map and of the files beside it that its hidden file names."""
+    with suppress(InputError):  # none, or a damaged one, which names no files
+        return {
+            labels.with_name(name): digest
+            for name, digest in read_json(origin_file(labels)).texts("files").items()
+            if name == labels.name or (name.startswith(f"{stem_of(labels)}-") and Path(name).name == name)
+        }
+    return {}
+
+
 def hash_of_files(paths: Sequence[Path]) -> str:
     """SHA-256 of a scan: of its file (and the one beside it with its voxels), or of the hashes of its channels in their
     order. Of a DICOM series, it is the one of its files' sorted hashes: their names do not count, nor other files of
@@ -245,14 +243,3 @@ def _hash_of_folder(folder: Path) -> str:
     with suppress(InputError):  # the reader says what is wrong
         slices = series_files(folder)
     return joined_hash(sorted(map(content_hash, slices or files_in(folder))))
-
-
-def _hashes(labels: Path) -> dict[Path, str]:
-    """The SHA-256 of the label map and of the files beside it that its hidden file names."""
-    with suppress(InputError):  # none, or a damaged one, which names no files
-        return {
-            labels.with_name(name): digest
-            for name, digest in read_json(origin_file(labels)).texts("files").items()
-            if name == labels.name or (name.startswith(f"{stem_of(labels)}-") and Path(name).name == name)
-        }
-    return {}

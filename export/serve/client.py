@@ -15,14 +15,15 @@ from urllib.parse import quote
 import httpx
 
 from attunet.errors import InputError, RunError, one_line
-from attunet.export.runtime.origin import Origin, check_place, clear, hash_of_files
+from attunet.export.runtime.case_output import CaseOutput
+from attunet.export.runtime.origin import Origin, check_place, hash_of_files
 from attunet.export.serve.answer import MAX_LINE, Answer, Response, answer_of, description_of, reason_of, write_labels
 from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY, ModelDescription
 from attunet.export.serve.settings import MB
 from attunet.fields import Fields, parse_json
 from attunet.io.dicom.series import series_files
 from attunet.sources.channel_files import in_order
-from attunet.system.atomic_files import write_error, write_file
+from attunet.system.atomic_files import write_error
 from attunet.system.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
@@ -197,13 +198,9 @@ class Client:
 
 def _write(labels: Path, answer: Answer, scan_sha256: str) -> None:
     """Write an answer's label map. Raises ValueError for one that cannot be read."""
-
-    def write(whole: Path) -> None:
-        write_labels(answer.content, whole)
-        clear(labels)
-        Origin(answer.model_sha256, scan_sha256).write(labels, whole)
-
-    write_file(labels, write)
+    with CaseOutput(labels) as output, output.errors_by_name():
+        write_labels(answer.content, output.draft)
+        output.publish(Origin(answer.model_sha256, scan_sha256))
 
 
 def _accept(out: Path, scan: Sequence[Path]) -> str:

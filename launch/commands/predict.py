@@ -9,9 +9,10 @@ from attunet.decisions import Choices
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, CaseAudit
+from attunet.export.runtime.case_output import confidence_file, map_file
 from attunet.export.runtime.cohort import CASE_ERRORS, Job, Work, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
-from attunet.export.runtime.observed_case import ESTIMATES, UNCERTAINTY, ConfidenceOptions, confidence_file, map_file
+from attunet.export.runtime.observed_case import ESTIMATES, UNCERTAINTY, ConfidenceOptions
 from attunet.export.runtime.origin import TABLES, check_tables, origin_file
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code

@@ -23,7 +23,6 @@ MAX_PICTURE_VALUE = 65535
 PICTURES = (".png", ".tif", ".tiff")
 
 Writer = Callable[[Path, np.ndarray, Volume], object]
-Complete = Callable[[Path], object]
 
 
 def write_labels(
@@ -33,7 +32,6 @@ def write_labels(
     like: Volume,
     *,
     codes: Mapping[str, Code] | None = None,
-    complete: Complete | None = None,
 ) -> None:
     """Writes class indices as a label map with the classes' own values, on the grid and with the codes of `like`.
 
@@ -47,7 +45,6 @@ def write_labels(
         classes: their label values.
         like: the volume that was segmented.
         codes: a user's codes by class name, for DICOM SEG.
-        complete: called with the whole file before it gets its name; an error that it raises leaves no label map.
 
     Raises:
         InputError: where the ending does not fit or the file cannot be written.
@@ -61,11 +58,11 @@ def write_labels(
         from attunet.io.dicom.segmentation import segmentation_of
 
         content = segmentation_of(path, indices, classes, like, codes)
-        _write(path, lambda temporary: temporary.write_bytes(content), complete)
+        _write(path, lambda temporary: temporary.write_bytes(content))
         return
     values = np.array(classes.values)
     bounds = (np.min_scalar_type(int(bound)) for bound in (values.min(), values.max()))
-    write_map(path, values.astype(np.result_type(*bounds, np.uint8))[indices], like, complete)  # holds 200 and -1 alike
+    write_map(path, values.astype(np.result_type(*bounds, np.uint8))[indices], like)  # holds 200 and -1 alike
 
 
 def check_labels(path: Path, classes: Classes, like: Volume, codes: Mapping[str, Code] | None = None) -> None:
@@ -93,26 +90,24 @@ def suffixes_for(files: Sequence[Path]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, *scans)))
 
 
-def write_map(path: Path | str, values: np.ndarray, like: Volume, complete: Complete | None = None) -> None:
+def write_map(path: Path | str, values: np.ndarray, like: Volume) -> None:
     """Writes any map `(X, Y, Z)` with its own dtype. Of the input's header, units and codes are copied, no text.
 
-    `complete` is called, and InputError raised, as `write_labels` does.
+    Raises InputError as `write_labels` does.
     """
     path = Path(path)
     suffix = next((s for s in WRITERS if path.name.lower().endswith(s)), None)
     if suffix is None:
         raise InputError(f"{path}: the name must end in {', '.join(WRITERS)}")
-    _write(path, lambda temporary: WRITERS[suffix](temporary, values, like), complete)
+    _write(path, lambda temporary: WRITERS[suffix](temporary, values, like))
 
 
-def _write(path: Path, write: Callable[[Path], object], complete: Complete | None = None) -> None:
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     def write_named(temporary: Path) -> None:
         try:
             write(temporary)
         except InputError as error:
             raise InputError(str(error).replace(str(temporary), str(path))) from None
-        if complete is not None:
-            complete(temporary)
 
     try:
         write_file(path, write_named)

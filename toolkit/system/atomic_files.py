@@ -54,11 +54,11 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         with name_in_errors(path):
             write(temporary)
-            _sync(temporary)
+            sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -106,12 +106,12 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
         for name, write in files.items():
             with name_in_errors(partial / name):
                 write(partial / name)
-                _sync(partial / name)
+                sync(partial / name)
         manifest, hashes = partial / MANIFEST, {name: sha256(partial / name) for name in files}
         with name_in_errors(manifest):
             manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
-        _sync(manifest)
-        _sync(partial)
+        sync(manifest)
+        sync(partial)
         replaced = path.with_name(path.name + ".replaced")
         if path.exists():
             shutil.rmtree(replaced, ignore_errors=True)
@@ -120,7 +120,7 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
         shutil.rmtree(replaced, ignore_errors=True)  # a killed process may have left it, and no folder
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone: a full disk gets its room back
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def clear_unfinished(parent: Path) -> None:
@@ -180,7 +180,8 @@ def joined_hash(hashes: Sequence[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file durable, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,10 +9,10 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from attunet.errors import RunError
+from attunet.system.atomic_files import write_error
 
 # With the machine: file locks of a file system that several machines share may hold on one of them alone
-PREFIX = f"attunet-temporary-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+PREFIX = f".attunet-temporary-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
 
 
 class PrivateFolder:
@@ -27,9 +27,7 @@ class PrivateFolder:
             remove_abandoned(parent)
             self.path, self._lock = _locked_folder(parent)
         except OSError as error:
-            raise RunError(
-                f"{error.filename or parent}: no temporary folder can be made: {error.strerror or error}"
-            ) from None
+            raise write_error(parent, OSError(error.errno, error.strerror or str(error))) from None
 
     def request_folder(self) -> Path:
         """A new folder for one request."""

@@ -21,9 +21,10 @@ from attunet.confidence.features import softmax
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.export.runtime import cohort
+from attunet.export.runtime.case_output import confidence_file
 from attunet.export.runtime.cohort import Job, Work, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, write_tables
-from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase, confidence_file
+from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.readers import read_volume
 from attunet.sources.inputs import find_inputs

@@ -147,9 +147,12 @@ def test_a_label_map_of_unknown_origin_is_refused(segmenter, jobs, kind: str) ->
 def test_a_case_without_a_requested_map_is_not_finished(segmenter, jobs) -> None:
     labels = np.asarray(nib.load(jobs[0].write).dataobj)
     maps = [jobs[number].write.with_name(f"{number}-map.nii.gz") for number in range(3)]
-    maps[1].write_bytes(b"of something else")
     jobs = [Job(job.input, job.write, None, (path,)) for job, path in zip(jobs, maps, strict=True)]
     work = Work(segmenter, lambda _, path: path.with_name(f"{path.name[0]}-map.nii.gz").write_bytes(path.name.encode()))
+    maps[1].write_bytes(b"of something else")
+    with pytest.raises(InputError, match=r"1-map\.nii\.gz: is there, and was not written with 1\.nii\.gz: move it"):
+        predict_cohort(work, jobs)
+    maps[1].unlink()
     for changed, done in ((None, 3), (None, 0), (maps[1], 1)):
         if changed:
             changed.write_bytes(b"changed")

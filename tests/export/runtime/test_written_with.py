@@ -1,7 +1,6 @@
 """What was written with a label map belongs to that one, and goes with it; nothing else is taken for its own."""
 
 import errno
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from attunet.export.runtime import cohort
-from attunet.export.runtime.origin import clear, origin_file, unchanged
 from attunet.privacy.audit_log import verify_audit
 
 ALL = ["scan-0", "scan-1"]
@@ -128,16 +126,34 @@ def test_the_tables_go_with_the_estimates_of_a_case(predict, sure: Path, other: 
     assert names(tmp_path / "out") == ["scan-0.nii.gz", "scan-1-confidence.json", "scan-1.nii.gz"]
 
 
-def test_a_map_that_is_not_of_the_label_map_is_made_again(predict, sure: Path, other: Path, tmp_path: Path) -> None:
+def test_a_map_that_was_not_written_with_the_label_map_is_not_taken_for_its_own(
+    predict, sure: Path, other: Path, tmp_path: Path
+) -> None:
     predict(sure, "", "of-sure", "--uncertainty")
     predict(other)
-    predict(other, "", "expected", "--uncertainty")
-    for name in ALL:
-        left = tmp_path / f"of-sure/{name}-uncertainty.nii.gz"
-        left.rename(tmp_path / "out" / left.name)
-    assert "2 segmented" in predict(other, "", "out", "--uncertainty")
-    for file in (tmp_path / "expected").iterdir():
-        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+    left = tmp_path / "of-sure/scan-0-uncertainty.nii.gz"
+    left.rename(tmp_path / "out" / left.name)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert f"{left.name}: is there, and was not written with" in predict(other, "", "out", "--uncertainty", code=2)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_no_map_takes_the_place_of_another_cases_label_map_or_of_a_users_file(
+    predict, sure: Path, scans: Path, tmp_path: Path
+) -> None:
+    first, second = scans / "scan-0-uncertainty.nii.gz", scans / "scan-1-confidence.json"
+    (scans / "scan-0.nii.gz").rename(first)
+    predict(sure, first.name, f"out/{first.name}")
+    first.rename(scans / "scan-0.nii.gz")
+    for name in (first.name, second.name):
+        if name == second.name:
+            (tmp_path / "out" / first.name).unlink()
+            (tmp_path / "out" / name).write_text("a user's own")
+        before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        case = f"{name[:6]}.nii.gz"
+        assert f"{name}: is there, and was not written with {case}" in predict(sure, "", "out", "--uncertainty", code=2)
+        predict(sure, case, f"out/{case}", "--uncertainty", code=2)
+        assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_estimates_that_a_call_asks_for_are_made(predict, sure: Path, tmp_path: Path) -> None:
@@ -212,18 +228,3 @@ def test_each_label_map_has_a_record_of_its_own(predict, artefact: Path, scans: 
     assert "3 segmented" in predict(artefact, "", "out", "--audit", log)
     assert "3 finished before" in predict(artefact, "", "out", "--audit", log)
     assert verify_audit(log).records == 4
-
-
-def test_a_hidden_file_of_somebody_else_removes_nothing_but_its_own(tmp_path: Path) -> None:
-    labels, content = tmp_path / "out/a.nii.gz", b"the same"
-    for path in (labels, tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    files = ["a.nii.gz", "../scan.nii.gz", "scan.nii.gz", "a-map.nii.gz", "a-/../scan.nii.gz"]
-    origin_file(labels).write_text(json.dumps({"files": dict.fromkeys(files, digest)}))
-    others = [tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"]
-    assert [unchanged(labels, path) for path in others] == [False, False, True]
-    clear(labels)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.nii.gz"]
-    assert (tmp_path / "scan.nii.gz").read_bytes() == content

@@ -6,15 +6,13 @@ import errno
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from attunet.export.runtime import cohort
 from attunet.export.runtime.audit import Audit, CaseAudit
+from attunet.export.runtime.case_output import CaseOutput
 from attunet.export.runtime.cohort import Job
-from attunet.export.runtime.origin import origin_of
-from attunet.io.writers import write_labels
+from attunet.export.runtime.origin import Origin, origin_of
 from attunet.privacy.audit_log import AuditLog, verify_audit
 from attunet.sources.inputs import Input
 from attunet.system.atomic_files import sha256
@@ -89,11 +87,13 @@ def test_no_label_map_is_there_without_its_record(attunet, artefact, small_store
         assert attunet("predict", artefact, scans, out, "--audit", log).code == 1
     assert not out.exists() or not list(out.iterdir())
 
-    def write_and_look(path: Path, indices: object, classes: object, like: object, **options: Any) -> None:
-        write_labels(path, indices, classes, like, **options)
-        assert sha256(path) in [one["output_sha256"] for one in records(log)]
+    publish = CaseOutput.publish
 
-    monkeypatch.setattr(cohort, "write_labels", write_and_look)
+    def look_and_publish(output: CaseOutput, origin: Origin, record: str | None = None) -> None:
+        assert sha256(output.draft) in [one["output_sha256"] for one in records(log)]
+        publish(output, origin, record)
+
+    monkeypatch.setattr(CaseOutput, "publish", look_and_publish)
     assert attunet("predict", artefact, scans, out, "--audit", log).code == 0
     assert len(records(log)) == 2
 

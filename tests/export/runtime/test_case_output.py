@@ -1,0 +1,123 @@
+"""The files of a case get their names together: a killed call leaves those of one label map, or of none."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attunet.errors import InputError, RunError
+from attunet.export.runtime.case_output import CaseOutput, clear, confidence_file, map_file, require_own_files
+from attunet.export.runtime.origin import Origin, origin_file, unchanged
+from attunet.system.private_folder import remove_abandoned
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    return tmp_path / "out/one.nii.gz"
+
+
+def write(labels: Path, scan: str) -> None:
+    with CaseOutput(labels) as output:
+        for file in (map_file(output.draft, "attention-1"), output.draft, confidence_file(output.draft)):
+            file.write_text(f"{file.name} of {scan}")
+        output.publish(Origin("model", scan))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("[!.]*")}
+
+
+def killed_before(change: int, call: Callable[[], None]) -> bool:
+    """Runs `call` in a child that is killed before its `change`-th change of names; False if there were fewer."""
+    process = os.fork()
+    if not process:
+        left = [change]
+
+        def counted(original: Callable[..., None]) -> Callable[..., None]:
+            def run(*args: object, **options: object) -> None:
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                original(*args, **options)
+
+            return run
+
+        for name in ("replace", "unlink", "rmdir"):
+            setattr(os, name, counted(getattr(os, name)))
+        call()
+        os._exit(0)
+    return os.waitpid(process, 0)[1] == signal.SIGKILL
+
+
+def test_a_killed_call_leaves_the_files_of_one_label_map_or_of_none(labels: Path) -> None:
+    write(labels, "first")
+    first, change = contents(labels.parent), 0
+    second = {name: text.replace("first", "second") for name, text in first.items()}
+    while killed_before(change, lambda: write(labels, "second")):
+        there = contents(labels.parent)
+        assert there in (first, second) or labels.name not in there
+        assert there.items() <= first.items() or there.items() <= second.items()
+        write(labels, "second")  # what the killed call left is its own
+        assert contents(labels.parent) == second
+        assert {path.name for path in labels.parent.iterdir()} == {*second, origin_file(labels).name}
+        write(labels, "first")
+        assert contents(labels.parent) == first
+        change += 1
+    assert change > 8
+    assert contents(labels.parent) == second
+
+
+def test_an_abandoned_folder_goes_with_the_next_call(labels: Path) -> None:
+    assert killed_before(0, lambda: write(labels, "first"))
+    assert len(list(labels.parent.iterdir())) == 1
+    remove_abandoned(labels.parent)
+    assert not list(labels.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda draft: OSError(28, "No space left on device", str(draft)),
+        lambda draft: InputError(f"{draft}: must be something else"),
+    ],
+    ids=["system", "own"],
+)
+def test_errors_have_the_names_that_the_files_will_have(labels: Path, error: Callable[[Path], Exception]) -> None:
+    def fail() -> None:
+        with CaseOutput(labels) as output, output.errors_by_name():
+            draft = map_file(output.draft, "uncertainty")
+            draft.write_text("half")
+            raise error(draft)
+
+    with pytest.raises((InputError, RunError)) as caught:
+        fail()
+    assert str(caught.value).startswith(f"{map_file(labels, 'uncertainty')}: ")
+    assert not list(labels.parent.iterdir())
+
+
+def test_a_file_of_somebody_else_is_not_replaced(labels: Path) -> None:
+    write(labels, "first")
+    require_own_files(labels, [confidence_file(labels), map_file(labels, "attention-1")])
+    other = map_file(labels, "uncertainty")
+    other.symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"one-uncertainty\.nii\.gz: is there, and was not written with one\.nii\.gz"):
+        require_own_files(labels, [other])
+
+
+def test_a_hidden_file_of_somebody_else_removes_nothing_but_its_own(tmp_path: Path) -> None:
+    labels, content = tmp_path / "out/a.nii.gz", b"the same"
+    for path in (labels, tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    files = ["a.nii.gz", "../scan.nii.gz", "scan.nii.gz", "a-map.nii.gz", "a-/../scan.nii.gz"]
+    origin_file(labels).write_text(json.dumps({"files": dict.fromkeys(files, digest)}))
+    others = [tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"]
+    assert [unchanged(labels, path) for path in others] == [False, False, True]
+    clear(labels)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.nii.gz"]
+    assert (tmp_path / "scan.nii.gz").read_bytes() == content
