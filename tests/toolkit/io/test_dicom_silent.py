@@ -1,5 +1,6 @@
 """DICOM that would make a wrong volume silently: slices that do not belong together, lack, or mean other values."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,6 +152,13 @@ def test_a_last_slice_that_cannot_be_read_is_not_left_out(tmp_path: Path, write_
         path.symlink_to(first if content == "link" else path.with_name("nowhere"))
     with pytest.raises(InputError, match=f"{path.name}: (holds no DICOM, so a slice may be missing|must be a file)"):
         read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["IM7", "IMG-0004-00007.dcm", "x"])
+def test_a_pipe_beside_slices_is_refused_unread(tmp_path: Path, write_series, refused, name: str) -> None:
+    write_series(tmp_path / "s", DATA, AXIAL)
+    os.mkfifo(tmp_path / "s" / name)
+    refused(tmp_path / "s", f"{name}: must be a file of its own, no link or pipe")
 
 
 def test_other_files_beside_slices_are_left_out(tmp_path: Path, write_series) -> None:

@@ -96,8 +96,9 @@ def series_files(folder: Path) -> list[Path]:
     kinds = {_kind_of(p.name) for p in slices}
     for path in sorted({*entries} - {*slices}):
         is_named = path.name.lower().endswith(DICOM_SUFFIXES) or _kind_of(path.name) in kinds
-        if is_named and not path.is_dir() and (path.is_symlink() or not path.is_file()):
-            raise InputError(f"{path}: must be a file of its own, no link: copy the slice, or take the link away")
+        is_special = not (path.is_file() or path.is_dir() or path.is_symlink())  # a pipe or a device
+        if is_special or (is_named and path.is_symlink() and not path.is_dir()):
+            raise InputError(f"{path}: must be a file of its own, no link or pipe: copy the slice, or take it away")
         if path.is_file() and (is_named or path.stat().st_size == 0):
             raise InputError(f"{path}: holds no DICOM, so a slice may be missing: {AGAIN}, or take it away")
     return slices
