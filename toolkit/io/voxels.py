@@ -3,14 +3,15 @@
 from io import BufferedReader
 from typing import BinaryIO, cast
 
-import nibabel as nib
 import numpy as np
+from nibabel.analyze import AnalyzeHeader
+from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.volumeutils import apply_read_scaling
 
 BLOCK = 2**20  # voxels that are scaled at once
 
 
-def read_voxels(file: BinaryIO, header: nib.analyze.AnalyzeHeader | nib.freesurfer.mghformat.MGHHeader) -> np.ndarray:
+def read_voxels(file: BinaryIO, header: AnalyzeHeader | MGHHeader) -> np.ndarray:
     """Read the voxels of a file, as its header scales them.
 
     nibabel's own reading fills memory with zeros for all that the header claims, and scales in float64.

@@ -119,9 +119,13 @@ def identity_of(dataset: "FileDataset") -> tuple[str, ...]:
     return tuple(values.values())
 
 
-def _in_ms(time: Any) -> str:
-    """A time that is rounded, as headers do; empty where it is missing."""
-    return "" if time in (None, "") else f"{float(time):.2f}"
+def _in_ms(time: object) -> str:
+    """A time as text, rounded as headers round it; as it stands where it is no number, empty where it is missing."""
+    text = "" if time is None else str(time).strip()
+    try:
+        return f"{float(text):.2f}"
+    except ValueError:
+        return text
 
 
 def patient_hash_of(dataset: "FileDataset") -> str | None:

@@ -1,7 +1,7 @@
 /** The slices of one uncompressed DICOM file: one, or a frame each. Nothing of a header but geometry is kept. */
 
 import { type DataSet, type Element, parseDicom } from "dicom-parser";
-import { decimalOf, decimalsOf, framesOf, textOf, wholeOf } from "./dicom_elements";
+import { decimalsOf, framesOf, textOf, wholeOf } from "./dicom_elements";
 import { stored } from "./dicom_pixels";
 import { InputError, type Voxels } from "./volume";
 import { general, thousands } from "./words";
@@ -118,7 +118,8 @@ function transferSyntax(bytes: Uint8Array): string {
 /** A file's values of `COMMON`; BitsStored where values are inverted within them, and EchoTime to a hundredth of a ms. */
 function commonOf(data: DataSet): Record<string, string> {
   const values = Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""]));
-  values.EchoTime = decimalOf(data, COMMON.EchoTime)?.toFixed(2) ?? "";
+  const time = Number(values.EchoTime || NaN);
+  if (Number.isFinite(time)) values.EchoTime = time.toFixed(2);
   return values.PhotometricInterpretation === "MONOCHROME1" ? values : { ...values, BitsStored: "" };
 }
 
