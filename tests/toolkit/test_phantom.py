@@ -115,3 +115,11 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="new or an empty folder"):
         write_phantom(tmp_path, cases=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_users_folder_in_the_place_of_unfinished_cases_stays(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt"):
+        write_phantom(tmp_path / "out", cases=1, reduce=REDUCE)
+    assert list(tmp_path.rglob("*.*")) == [tmp_path / "out.partial", tmp_path / "out.partial/notes.txt"]

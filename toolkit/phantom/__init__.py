@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 from attunet.errors import InputError
 from attunet.phantom.anatomy import paint_distractors, paint_organs, paint_trunk
 from attunet.phantom.canvas import Body, Canvas, smooth
-from attunet.system.atomic_files import name_in_errors
+from attunet.system.atomic_files import name_in_errors, require_leftover
 from attunet.system.lock import beside, writing
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.samefile(".")):
         raise InputError(f"{out}: must be a new or an empty folder, and not the current one")
     partial = beside(out, "", ".partial")
+    require_leftover(partial, ("*-T2SPIR-*.nii.gz",))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

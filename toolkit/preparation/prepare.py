@@ -12,9 +12,9 @@ from pathlib import Path
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, is_whole
-from attunet.manifest import SCHEMA, read_manifest
+from attunet.manifest import CASES, MANIFEST, SCHEMA, SPLITS, read_manifest
 from attunet.preparation.checks import same_scans, training_ranges
-from attunet.preparation.facts_cache import scan_cases
+from attunet.preparation.facts_cache import FACTS, scan_cases
 from attunet.preparation.read_cases import Cases, read_cases
 from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
@@ -26,7 +26,7 @@ from attunet.sources.splits import Splits, deal_folds
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
-from attunet.system.atomic_files import sha256, write_error
+from attunet.system.atomic_files import require_leftover, sha256, write_error
 from attunet.system.lock import beside, writing
 from attunet.system.workers import over_cases
 from attunet.version import __version__
@@ -125,8 +125,11 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
     fresh = not building.exists()
     with ExitStack() as stack:
         try:
+            lock = writing(store, "prepare")
+            if not store.exists() or lock.path.exists():  # that of a call which was killed as it removed it
+                stack.enter_context(lock)
             if not store.exists():
-                stack.enter_context(writing(store, "prepare"))
+                require_leftover(building, (CASES, FACTS, MANIFEST, SPLITS, UNPACKED))
             yield
         except InputError:
             if fresh:

@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,11 +25,13 @@ ABANDONED_S = 86_400.0
 
 @contextmanager
 def name_in_errors(path: Path) -> Iterator[None]:
-    """Gives an `OSError` of writing the name of the file, which the system gives to errors of opening alone."""
+    """Gives an `OSError` of writing the name of the file: the system gives it to errors of opening alone, and copying
+    names its source first.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None and error.filename2 is None:
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
@@ -99,7 +101,9 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
 
     Each file is synced, then the manifest, then the folder; the rename is made durable by syncing the parent.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial, replaced = path.with_name(path.name + ".partial"), path.with_name(path.name + ".replaced")
+    for folder in (partial, replaced):
+        require_leftover(folder, (*files, MANIFEST))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -112,7 +116,6 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
             manifest.write_text(json.dumps({"schema": 1, "sha256": hashes}, indent=1), encoding="utf-8")
         sync(manifest)
         sync(partial)
-        replaced = path.with_name(path.name + ".replaced")
         if path.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             os.rename(path, replaced)
@@ -121,6 +124,17 @@ def write_folder(path: Path, files: Mapping[str, Callable[[Path], object]]) -> N
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone: a full disk gets its room back
     sync(path.parent)
+
+
+def require_leftover(folder: Path, names: Collection[str]) -> None:
+    """Raises InputError where a folder in the place of unfinished work holds more than a killed call has left there: a
+    user's files, which would go with it. names: of the files and folders that such work has, or their patterns.
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and not any(path.match(name) for name in names):
+            raise InputError(f"{folder}: is needed for unfinished work, and holds {path.name}: rename or remove it")
 
 
 def clear_unfinished(parent: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from attunet.errors import InputError
 from attunet.fields import read_json
+from attunet.system.atomic_files import require_leftover
 
 RESULTS, UNFINISHED = "results.json", ".unfinished"  # of a folder with one of them, all of BESIDE_RESULTS is ours
 PLOTS = (
@@ -56,7 +57,8 @@ def _held(folder: Path) -> str:
     if (folder / "checkpoints").exists():
         return "a run"
     if not results.exists():
-        return ""
+        own = () if (folder / UNFINISHED).exists() else ("results.md", "details.json", "benchmark.json", "benchmark.md")
+        return next((f"a {name} of something else" for name in own if (folder / name).exists()), "")
     data = read_json(results).data
     if "schema" in data and "methods" in data:
         return "a cross-validation"
@@ -69,6 +71,7 @@ def new_results(out: Path) -> Iterator[Path]:
     left of it after an error. results.json goes before the cases that it is of, and comes last.
     """
     is_new, partial = not out.exists(), out / ".partial"  # inside: `out` may be a file system of its own
+    require_leftover(partial, ("cases", "plots", RESULTS, *BESIDE_RESULTS))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

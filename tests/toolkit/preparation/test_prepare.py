@@ -369,6 +369,27 @@ def test_a_link_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_pa
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+def test_a_users_folder_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "store.partial").mkdir()
+    (tmp_path / "store.partial/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"store\.partial: is needed for unfinished work, and holds notes\.txt"):
+        prepare(source, tmp_path / "store", DataConfig())
+    assert [path.name for path in tmp_path.glob("store*/*")] == ["notes.txt"]
+
+
+def test_a_call_that_has_nothing_to_do_removes_the_lock_of_a_killed_one(
+    source: Path, tmp_path: Path, log_lines: list[str]
+) -> None:
+    prepare(source, tmp_path / "store", DataConfig())
+    holder = "import sys, os; from attunet.system.lock import writing; from pathlib import Path\n"
+    holder += 'writing(Path(sys.argv[1]), "prepare").__enter__(); os._exit(0)'
+    subprocess.run([sys.executable, "-c", holder, tmp_path / "store"], check=True)
+    assert (tmp_path / ".store.lock").exists()
+    prepare(source, tmp_path / "store", DataConfig())
+    assert "nothing to do" in log_lines[-1]
+    assert not (tmp_path / ".store.lock").exists()
+
+
 KILLED = """
 import os, signal, sys
 from attunet.preparation import write_case as shards

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from threading import Barrier
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.system.atomic_files import write_error, write_file, write_text
+from attunet.system.atomic_files import write_error, write_file, write_folder, write_text
 
 KILLED = """
 import os, signal, sys
@@ -126,3 +127,28 @@ def test_a_folder_is_no_file_to_write(folder: str, tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match="must be the name of a file, and is a folder"):
         write_text(Path(folder), "text")
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_copy_that_has_no_room_names_its_target(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(bytes(5000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_folder(tmp_path / "out", {"copy": lambda path: shutil.copyfile(tmp_path / "source", path)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(write_error(tmp_path / "out", error.value)).startswith(f"{tmp_path / 'out.partial/copy'}: ")
+
+
+@pytest.mark.parametrize("ending", [".partial", ".replaced"])
+def test_a_users_folder_in_the_place_of_an_unfinished_one_stays(ending: str, tmp_path: Path) -> None:
+    mine, files = tmp_path / f"out{ending}", {"new": lambda path: path.write_text("new")}
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=rf"out\{ending}: is needed for unfinished work, and holds notes.txt"):
+        write_folder(tmp_path / "out", files)
+    assert list(tmp_path.rglob("*.*")) == [mine, mine / "notes.txt"]
+    (mine / "notes.txt").rename(mine / "new")
+    write_folder(tmp_path / "out", files)
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]

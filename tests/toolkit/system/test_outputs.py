@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from attunet.errors import InputError
 from attunet.system import outputs
 from attunet.system.outputs import new_results
 
@@ -30,6 +31,14 @@ def test_new_results_replace_all_of_the_old_ones_and_nothing_else(tmp_path: Path
         (out / name).write_text("old")
     write(out, "new")
     assert texts(out) == {**dict.fromkeys(FILES, "new"), "plots/my_figure.png": "old"}
+
+
+def test_a_users_folder_in_the_place_of_unfinished_results_stays(tmp_path: Path) -> None:
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds notes\.txt"):
+        write(tmp_path, "new")
+    assert texts(tmp_path) == {".partial/notes.txt": "mine"}
 
 
 def test_an_error_leaves_the_old_results_as_they_were(tmp_path: Path) -> None:
