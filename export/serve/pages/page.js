@@ -31,21 +31,28 @@ function describeModel() {
   element("about").textContent = model ? `${model.network}, ${model.precision} on ${model.provider}, SHA-256 ${model.sha256.slice(0, 12)}` : "";
 }
 
-async function segment(file) {
-  const mine = ++turn, model = models.find((one) => one.name === element("model").value);
-  if (!model) return say("no model: is the token right?", true);
+function send(file) {
+  const mine = ++turn, isLatest = () => mine === turn;
+  const failed = (error) => isLatest() && say(`${file.name}: the server gave no answer (${error.message}): does it run, and take files so large?`, true);
+  segment(file, isLatest).catch(failed);
+}
+
+async function segment(file, isLatest) {
+  const model = models.find((one) => one.name === element("model").value);
   element("answer").hidden = true;
+  if (!model) return say("no model: is the token right?", true);
   say(`${file.name}: sent, waiting for the label map`);
   const url = `/v1/models/${encodeURIComponent(model.name)}/segment`;
   const response = await fetch(url, { method: "POST", headers: { ...headers(), Accept: "application/gzip" }, body: file });
-  if (mine !== turn) return;
-  if (!response.ok) return say((await response.json()).error, true);
-  const content = await response.arrayBuffer();
+  const content = response.ok ? await response.arrayBuffer() : await response.json();
+  if (!isLatest()) return;
+  if (!response.ok) return say(content.error, true);
   showTable(model.classes.slice(1), JSON.parse(response.headers.get("X-Attunet-Volumes")), JSON.parse(response.headers.get("X-Attunet-Findings")));
   offer(content, response.headers.get("Content-Type"), file.name);
+  element("picture").classList.add("waiting");
   element("answer").hidden = false;
   say(file.name);
-  await show(file, content, model);
+  await show(file, content, model, isLatest);
 }
 
 function showTable(classes, { unit, volumes }, findings) {
@@ -76,12 +83,17 @@ function offer(content, type, name) {
   element("download").download = `${name.replace(/(\.nii)?\.[^.]+$/, "")}-labels.nii.gz`;
 }
 
-async function show(file, content, model) {
+/** Shows a scan, unless another file was chosen while it was read. */
+async function show(file, content, model, isLatest) {
   try {
-    await viewer.show(file, content, model.classes);
+    const volumes = await viewer.read(file, content);
+    if (!isLatest()) return;
+    viewer.show(volumes, model.classes);
     element("canvas").dataset.file = file.name;
+    element("picture").classList.remove("waiting");
   } catch (error) {
-    say(`${file.name}: the label map is not shown (${await reason(error)}); it can be saved`);
+    const why = await reason(error);
+    if (isLatest()) say(`${file.name}: the label map is not shown (${why}); it can be saved`);
   }
 }
 
@@ -101,12 +113,12 @@ element("opacity").addEventListener("input", (event) => viewer.setOpacity(event.
 element("choice").addEventListener("submit", (event) => event.preventDefault());
 element("model").addEventListener("change", describeModel);
 element("token").addEventListener("change", loadModels);
-element("file").addEventListener("change", (event) => event.target.files[0] && segment(event.target.files[0]));
+element("file").addEventListener("change", (event) => event.target.files[0] && send(event.target.files[0]));
 for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
   element("drop").addEventListener(name, (event) => {
     event.preventDefault();
     element("drop").classList.toggle("over", over);
-    if (name === "drop" && event.dataTransfer.files[0]) segment(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
   });
 }
 loadModels().catch((error) => say(`the server does not answer: ${error.message}`, true));
