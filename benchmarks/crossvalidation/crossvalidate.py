@@ -18,6 +18,7 @@ from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.load_run import load_run
+from attunet.runs.run_folder import LOCK
 from attunet.store import Store, open_store
 from attunet.system.lock import writing
 from attunet.system.outputs import remove_results, require_own_folder
@@ -125,7 +126,8 @@ def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) 
     Args:
         store: the arguments of `attunet train` that name the store and its table of names.
     """
-    waiting = [run for run in plan if not progress_of(run.path)[1]]
+    # One that was killed after its last checkpoint has left its lock: called again, it draws its curves.
+    waiting = [run for run in plan if not progress_of(run.path)[1] or (run.path / LOCK).exists()]
     logger.info(f"{len(plan)} trainings, {len(plan) - len(waiting)} of them finished already")
     if not waiting:
         return ""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ from attunet.runs.learned_cases import ObservedModel, read_learned_cases
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.run_model import open_run
 from attunet.store import Store, open_store
+from attunet.system.lock import place
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 
 SETTINGS = ("model.base_width=4", "model.depth=2", "optim.epochs=2", "run.mixed_precision=no")
@@ -199,6 +201,19 @@ def test_missing_folds_are_trained_and_finished_ones_taken(compare, small_store:
     assert results["methods"][0]["scores"]["dice"]["mean"] == pytest.approx(np.mean(expected))
     again = compare("--folds", "0,2")
     assert "training default" not in again.out
+    left, picture = (
+        folder / "default/unet/seed-0/fold-2/run.lock",
+        folder / "default/unet/seed-0/fold-2/plots/training.png",
+    )
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left.write_text(
+        json.dumps({"host": socket.gethostname(), "pid": ended.pid, "place": place(), "token": "of a killed one"})
+    )
+    picture.unlink()  # it was killed before it drew
+    assert compare("--folds", "0,2").out.count("training default") == 1
+    assert picture.exists()
+    assert not left.exists()
     assert json.loads((folder / "results.json").read_text())["methods"] == results["methods"]
 
 
