@@ -30,7 +30,8 @@ MAX_RATIO = 100  # unpacked over packed, of the whole archive; single masks may 
 ALWAYS_ALLOWED_BYTES = 2**30  # whatever the ratio
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take memory that no limit here bounds
 MAX_HEADER_BYTES = 2**20  # of a tar, at once
-FREE_HEADER_BYTES = 2**24  # of a tar, together, and one more for each byte of it: what they hold takes time
+FREE_HEADER_BYTES = 2**23  # of a tar, together, and one more for each byte of it: what they hold takes time
+MEMBER_HEADER_BYTES = 2048  # and for each member: a header of its own for a long name or the exact time is usual
 MAX_GLOBAL_RECORDS = 64  # of a tar, which each of its members copies
 DIGITS = re.compile(rb"[0-9]{100}")  # in a row, in which tarfile looks for a number from each of them on
 
@@ -65,11 +66,14 @@ class _Headers:
         if size > MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         if self._left < 0:
-            raise tarfile.ReadError("its headers are too large for its size")
+            raise tarfile.ReadError("its headers are too large for its size: pack it without extended attributes")
         header = self._file.read(size)
         if DIGITS.search(header):
             raise tarfile.ReadError("a header has a hundred digits in a row")
         return header
+
+    def end_member(self) -> None:
+        self._left += MEMBER_HEADER_BYTES
 
 
 class _GlobalRecords(dict[str, str]):
@@ -121,7 +125,7 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
             with open_gzip(archive) if packed else archive.open("rb") as file:
                 headers = _Headers(file, FREE_HEADER_BYTES + os.path.getsize(archive))
                 with tarfile.TarFile(fileobj=cast(IO[bytes], headers), pax_headers=_GlobalRecords()) as opened_tar:
-                    members = _checked(archive, _tar_members(opened_tar))
+                    members = _checked(archive, _tar_members(opened_tar, headers))
                     headers.are_listed = True
                     yield members
     except InputError:
@@ -141,8 +145,9 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
         yield _Member(entry.filename, entry.file_size, entry.is_dir(), regular, encrypted, reads)
 
 
-def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
+def _tar_members(opened: tarfile.TarFile, headers: _Headers) -> Iterator[_Member]:
     for entry in opened:
+        headers.end_member()
         yield _Member(entry.name, entry.size, entry.isdir(), entry.isreg(), False, partial(opened.extractfile, entry))
 
 

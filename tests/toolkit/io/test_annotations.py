@@ -130,16 +130,23 @@ def test_regions_cover_a_large_picture_less_often(
         read_annotations(path, tmp_path / "a.png", SHAPE)
 
 
-def test_thousands_of_small_polygons_of_a_large_picture_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+SMALL_MASK = {"counts": [2000 * 1990 + 1993, 1, 2000 * 7 - 1, 1], "size": [2000, 2000]}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "times"), [([[1993, 1993, 1996, 1993, 1996, 1997]], 8000), (SMALL_MASK, 6000)], ids=["polygon", "mask"]
+)
+def test_thousands_of_small_regions_of_a_large_picture_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: object, times: int
 ) -> None:
     monkeypatch.setattr(annotations, "LARGE", 1)
-    path = coco(tmp_path, [[1993, 1993, 1996, 1993, 1996, 1997]])
+    path = coco(tmp_path, drawn)
     data = json.loads(path.read_text())
     data["images"][0].update(width=2000, height=2000)
-    data["annotations"] *= 8000
+    data["annotations"] *= times
     path.write_text(json.dumps(data))
-    assert np.argwhere(read_annotations(path, tmp_path / "a.png", (2000, 2000, 1)))[:, :2].min() == 1993
+    labels = read_annotations(path, tmp_path / "a.png", (2000, 2000, 1))
+    assert np.argwhere(labels)[:, 1].min() == 1993
 
 
 def test_regions_that_cover_a_picture_a_thousand_times_are_refused(tmp_path: Path) -> None:

@@ -169,6 +169,18 @@ def test_headers_of_a_tar_that_take_time_are_refused(
     refused(packed_tar(tmp_path / "a.tar.gz", *headers), tmp_path / "out", f"cannot be read as an archive: {rule}")
 
 
+def test_thousands_of_small_files_in_a_tar_have_headers_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "FREE_HEADER_BYTES", 0)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as opened:
+        for number in range(500):
+            info = tarfile.TarInfo(f"{'folder/' * 18}{number}.nii")
+            info.mtime = 1.25
+            opened.addfile(info)
+    assert extract(tmp_path / "a.tar.gz", tmp_path / "out", everything) == 500
+
+
 def test_headers_of_a_tar_as_programs_write_them(tmp_path: Path) -> None:
     long, attributes = "x" * 90 + "/" + "ü" * 100 + ".nii", {"SCHILY.xattr.user.note": "n" * 20_000}
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", pax_headers={"comment": "0" * 40}) as opened:

@@ -21,6 +21,7 @@ MAX_BYTES = 2**28
 MAX_COVER, MAX_COVER_LARGE, LARGE = 1000, 16, 2**21  # how often regions may cover a picture (of so many pixels); time
 CROSSING = 256  # pixels that count for a row which an edge of a polygon crosses: Pillow sorts the crossings of each row
 EMPTY = 32  # pixels beside a polygon that count as one
+UNSET = 4  # pixels of a mask that it does not set, and that count as one
 
 
 @dataclass
@@ -74,7 +75,7 @@ def _draw(labels: np.ndarray, region: Region, value: int, work: _Work) -> None:
         pixels, row, column = region.mask.unpack()
         block = labels[top + row :, left + column :][: len(pixels), : pixels.shape[1]]
         block[pixels != 0] = value
-        work.add(pixels.size)
+        work.add((pixels.size + (UNSET - 1) * np.count_nonzero(pixels)) // UNSET)
     for corners in region.polygons:
         sides = np.array(labels.shape[::-1])
         if not np.all((corners >= -sides) & (corners <= 2 * sides)):  # nor where one is no number
