@@ -42,7 +42,10 @@ def test_slices_of_one_series_agree_in(tmp_path: Path, write_series, edit_dicom,
     assert "another" not in line
 
 
-@pytest.mark.parametrize("times", [["98.7", "98.70", "98.700001"], [["10", "80"]] * 3, [None, "", None]])
+@pytest.mark.parametrize(
+    "times",
+    [["98.7", "98.70", "98.700001"], ["1.795", "1.7949999", "1.7950001"], [["10", "80"]] * 3, [None, "", None]],
+)
 def test_echo_times_may_be_rounded(tmp_path: Path, write_series, edit_dicom, times: list[object]) -> None:
     for path, value in zip(write_series(tmp_path / "s", DATA, AXIAL, EchoTime="1"), times * 2, strict=True):
         edit_dicom(path, EchoTime=value)

@@ -120,10 +120,12 @@ def identity_of(dataset: "FileDataset") -> tuple[str, ...]:
 
 
 def _in_ms(time: object) -> str:
-    """A time as text, rounded as headers round it; as it stands where it is no number, empty where it is missing."""
+    """A time as text, rounded as headers round it, without the noise of float32 first, which would part 1.795 from
+    1.7949999; as it stands where it is no number, empty where it is missing.
+    """
     text = "" if time is None else str(time).strip()
     try:
-        return f"{float(text):.2f}"
+        return f"{round(float(text), 4):.2f}"
     except ValueError:
         return text
 

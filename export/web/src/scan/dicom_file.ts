@@ -119,7 +119,7 @@ function transferSyntax(bytes: Uint8Array): string {
 function commonOf(data: DataSet): Record<string, string> {
   const values = Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""]));
   const time = Number(values.EchoTime || NaN);
-  if (Number.isFinite(time)) values.EchoTime = time.toFixed(2);
+  if (Number.isFinite(time)) values.EchoTime = inMs(time);
   return values.PhotometricInterpretation === "MONOCHROME1" ? values : { ...values, BitsStored: "" };
 }
 
@@ -214,10 +214,16 @@ function geometriesOf(name: string, data: DataSet): Geometry[] {
   });
 }
 
+/** A time as text, rounded as headers round it, without the noise of float32 first. */
+function inMs(time: number): string {
+  return Number(time.toFixed(4)).toFixed(2);
+}
+
 /** The time of a frame's echo, to a hundredth of a ms. */
 function echoTimeOf(group: Element | undefined): string | undefined {
   const item = group?.dataSet?.elements[ECHO_GROUP]?.items?.[0]?.dataSet;
-  return item?.elements[ECHO_TIME]?.length ? item.double(ECHO_TIME)?.toFixed(2) : undefined;
+  const time = item?.elements[ECHO_TIME]?.length ? item.double(ECHO_TIME) : undefined;
+  return time === undefined ? undefined : inMs(time);
 }
 
 function inGroups(group: Element | undefined): Geometry {
