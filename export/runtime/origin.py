@@ -3,6 +3,7 @@
 By this file a call tells the label maps that it has finished, the files that belong to them, and what it may replace.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -47,8 +48,14 @@ class Origin:
     codes: Mapping[str, Code] = field(default_factory=dict)
 
     def to_json(self) -> JsonObject:
-        """All fields; of the choices those that change how the scan is read."""
-        choices = {rule: value for rule, value in self.choices.items() if self.rules is None or rule in self.rules}
+        """All fields; of the choices those that change how the scan is read, a text of the user's as its hash: it may
+        have a name.
+        """
+        choices = {
+            rule: value if RULES[rule].choices else hashlib.sha256(value.encode()).hexdigest()
+            for rule, value in self.choices.items()
+            if self.rules is None or rule in self.rules
+        }
         content: JsonObject = parse_json(json.dumps({**asdict(self), "choices": choices}))
         return content
 

@@ -9,6 +9,7 @@ import pytest
 from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job, Work, predict_cohort
+from attunet.export.runtime.origin import Origin
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.privacy.audit_log import AuditLog, verify_audit
@@ -73,6 +74,16 @@ def test_a_label_map_of_another_reading_is_refused(
     assert predict_cohort(Work(segmenter), jobs[:2]).skipped == 2
     with pytest.raises(InputError, match=r"p\..*: was made by another --read or --series: move it"):
         predict_cohort(Work(segmenter), jobs)
+
+
+def test_words_of_a_series_are_in_no_hidden_file() -> None:
+    first, second = (
+        Origin("model", "scan", {"dicom-series": text, "dicom-bits": "stored"}).to_json()
+        for text in ("t1 PLANTED", "t2")
+    )
+    assert first != second
+    assert "PLANTED" not in str(first)
+    assert "stored" in str(first)
 
 
 def test_a_reading_that_a_scan_does_not_need_changes_nothing(segmenter, jobs) -> None:
