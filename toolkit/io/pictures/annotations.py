@@ -75,7 +75,7 @@ def _draw(labels: np.ndarray, region: Region, value: int, work: _Work) -> None:
         pixels, row, column = region.mask.unpack()
         block = labels[top + row :, left + column :][: len(pixels), : pixels.shape[1]]
         block[pixels != 0] = value
-        work.add((pixels.size + (UNSET - 1) * np.count_nonzero(pixels)) // UNSET)
+        work.add((pixels.size + (UNSET - 1) * int(np.count_nonzero(pixels))) // UNSET)
     for corners in region.polygons:
         sides = np.array(labels.shape[::-1])
         if not np.all((corners >= -sides) & (corners <= 2 * sides)):  # nor where one is no number
