@@ -32,7 +32,7 @@ class CaseOutput:
 
     def __init__(self, labels: Path) -> None:
         self._labels = labels
-        self._folder = PrivateFolder(labels.parent)
+        self._folder = PrivateFolder(labels.parent, is_brief=True)
 
     @property
     def draft(self) -> Path:

@@ -190,7 +190,7 @@ def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = 
     number, count = shard
     own = list(jobs)[number::count]
     for folder in {job.write.parent for job in own}:
-        remove_abandoned(folder)
+        remove_abandoned(folder, are_brief=True)
     waiting = deque(job for job in own if not work.has_finished(job))
     ends, start = _Ends(work, Outcome(skipped=len(own) - len(waiting)), len(waiting)), time.monotonic()
     reads: deque[tuple[Job, Future[ReadCase]]] = deque()

@@ -12,7 +12,7 @@ from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import suffixes_for
 from attunet.sources.inputs import Input
 from attunet.sources.pseudonymise import NOT_SHOWN
-from attunet.system.lock import Lock, writing
+from attunet.system.lock import Lock, require_free, writing
 from attunet.system.outputs import require_own_folder
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,11 @@ def writing_label_maps(folder: Path, shard: tuple[int, int]) -> Iterator[None]:
     number, count = shard
     with writing(folder, "prediction", part=f".{number}-of-{count}" if count > 1 else "") as own:
         name = re.escape(writing(folder, "prediction").path.name.removesuffix(".lock"))
-        for path in list(own.path.parent.iterdir()):
-            other = re.fullmatch(rf"{name}(\.[0-9]+-of-([0-9]+))?\.lock", path.name)
-            if other is not None and int(other[2] or 1) != count:
-                Lock(path, folder, "prediction").require_free()
+        locks = [
+            Lock(path, folder, "prediction")
+            for path in own.path.parent.iterdir()
+            if (share := re.fullmatch(rf"{name}(\.[0-9]+-of-([0-9]+))?\.lock", path.name)) is not None
+            and int(share[2] or 1) != count
+        ]
+        require_free(locks)
         yield

@@ -13,6 +13,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +56,7 @@ class Lock:
         self._made_folders = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
-            self.require_free()
+            require_free([self])
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
         return self
 
@@ -65,12 +66,6 @@ class Lock:
         for folder in self._made_folders:
             with suppress(OSError):  # something was written there
                 folder.rmdir()
-
-    def require_free(self) -> None:
-        """Raise InputError if another process holds the lock; that of a dead one is removed."""
-        while (content := self._read()) is not None:
-            self._wait_for_silence(content)
-            self._remove(content)
 
     def check(self) -> None:
         """Raise RunError if another process has taken over."""
@@ -92,22 +87,6 @@ class Lock:
             self.path.unlink(missing_ok=True)
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         return True
-
-    def _wait_for_silence(self, content: str) -> None:
-        """Return once the holder is known to be dead. Raises InputError as soon as it touches the file."""
-        if _is_gone(content):
-            return
-        logger.info(
-            f"{self._subject}: locked by {_describe(content)}; waiting up to {SILENT_S:.0f} s to see if it is alive"
-        )
-        before, end = self._touched(), time.monotonic() + SILENT_S
-        while time.monotonic() < end and (now := self._touched()) is not None:
-            if now != before:
-                raise InputError(
-                    f"{self._subject}: in use by {_describe(content)}; one {self._activity} at a time "
-                    f"({self.path.name})"
-                )
-            time.sleep(POLL_S)
 
     def _beat(self) -> None:
         while not self._left.wait(BEAT_S):
@@ -152,6 +131,38 @@ class Lock:
             file.close()
             raise InputError(f"{self.path}: a lock must be a regular file; remove it")
         return file
+
+
+def require_free(locks: Sequence[Lock]) -> None:
+    """Raise InputError if another process holds one of the locks; those of dead ones are removed. All are watched at
+    the same time: the processes of an array may have left hundreds.
+    """
+    while held := {lock: content for lock in locks if (content := lock._read()) is not None}:
+        _wait_for_silence(held)
+        for lock, content in held.items():
+            lock._remove(content)
+
+
+def _wait_for_silence(held: Mapping[Lock, str]) -> None:
+    """Return once the holders are known to be dead. Raises InputError as soon as one touches its file."""
+    before = {lock: lock._touched() for lock, content in held.items() if not _is_gone(content)}
+    if not before:
+        return
+    first, more = next(iter(before)), f" and {len(before) - 1} more" if len(before) > 1 else ""
+    logger.info(
+        f"{first._subject}: locked by {_describe(held[first])}{more}; waiting up to {SILENT_S:.0f} s to see if it is "
+        "alive"
+    )
+    end = time.monotonic() + SILENT_S
+    while before and time.monotonic() < end:
+        now = {lock: touched for lock in before if (touched := lock._touched()) is not None}
+        if alive := next((lock for lock, touched in now.items() if touched != before[lock]), None):
+            raise InputError(
+                f"{alive._subject}: in use by {_describe(held[alive])}; one {alive._activity} at a time "
+                f"({alive.path.name})"
+            )
+        before = {lock: before[lock] for lock in now}
+        time.sleep(POLL_S if before else 0)
 
 
 def writing(subject: Path, activity: str, *, part: str = "") -> Lock:

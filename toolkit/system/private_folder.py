@@ -6,25 +6,32 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from attunet.system.atomic_files import write_error
+from attunet.system.atomic_files import ABANDONED_S, write_error
 
+ANY = ".attunet-temporary-"
 # With the machine: file locks of a file system that several machines share may hold on one of them alone
-PREFIX = f".attunet-temporary-{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
+PREFIX = f"{ANY}{hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]}-"
 
 
 class PrivateFolder:
     """A folder that belongs to this process, which holds a lock on it. A folder without a lock was left by a killed
     process, and is removed.
+
+    Args:
+        parent: the folder that it lies in; the system's for temporary files without one.
+        is_brief: True for a folder of minutes. It has a hidden place among a user's files, which other machines and
+            containers may share: what they left there is removed after a day.
     """
 
-    def __init__(self, parent: Path | None = None) -> None:
+    def __init__(self, parent: Path | None = None, *, is_brief: bool = False) -> None:
         parent = parent or Path(tempfile.gettempdir())
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            remove_abandoned(parent)
+            remove_abandoned(parent, are_brief=is_brief)
             self.path, self._lock = _locked_folder(parent)
         except OSError as error:
             raise write_error(parent, OSError(error.errno, error.strerror or str(error))) from None
@@ -45,21 +52,36 @@ class PrivateFolder:
         self.close()
 
 
-def remove_abandoned(parent: Path) -> None:
-    """Removes the folders of processes that are no longer alive; those of other users stay."""
-    for path in parent.glob(f"{PREFIX}*"):
+def remove_abandoned(parent: Path, *, are_brief: bool = False) -> None:
+    """Removes the folders of processes that are no longer alive; those of other users stay.
+
+    Args:
+        are_brief: True also removes folders that nobody has changed for a day, where no lock tells (on some file
+            systems of clusters) or the process was of another machine or container.
+    """
+    for path in parent.glob(f"{ANY if are_brief else PREFIX}*"):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue
         try:
-            if os.fstat(descriptor).st_uid == os.geteuid():
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_abandoned(path, descriptor, is_brief=are_brief):
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            pass  # its process is alive, or the file system has no locks
         finally:
             os.close(descriptor)
+
+
+def _is_abandoned(path: Path, descriptor: int, *, is_brief: bool) -> bool:
+    status, lock_tells = os.fstat(descriptor), path.name.startswith(PREFIX)
+    if status.st_uid != os.geteuid():
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # its process is alive
+        return False
+    except OSError:  # the file system has no locks
+        lock_tells = False
+    return lock_tells or (is_brief and time.time() - status.st_mtime > ABANDONED_S)
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:

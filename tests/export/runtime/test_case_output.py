@@ -121,3 +121,12 @@ def test_a_hidden_file_of_somebody_else_removes_nothing_but_its_own(tmp_path: Pa
     clear(labels)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan.nii.gz"]
     assert (tmp_path / "scan.nii.gz").read_bytes() == content
+
+
+def test_what_a_killed_container_left_beside_label_maps_goes_after_a_day(labels: Path) -> None:
+    left = labels.with_name(".attunet-temporary-01234567-left")
+    left.mkdir(parents=True)
+    (left / "one.nii.gz").touch()
+    os.utime(left, times=(0, 0))
+    write(labels, "first")
+    assert not left.exists()

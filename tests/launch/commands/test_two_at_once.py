@@ -1,5 +1,6 @@
 """Two of one command into one place: the second is refused and names the process at work, which finishes."""
 
+import json
 import os
 import re
 import signal
@@ -132,3 +133,19 @@ def test_a_folder_of_label_maps_is_shared_by_one_number_of_processes(
     with writing_label_maps(out, (0, 1)):  # a dead one's lock keeps nobody out
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_that_a_killed_array_left_on_other_machines_are_watched_together(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """Of a hundred, each after another would take an hour and a half."""
+    monkeypatch.setattr(lock, "SILENT_S", 0.2)
+    monkeypatch.setattr(lock, "POLL_S", 0.05)
+    caplog.set_level("INFO")
+    for number in range(3):
+        holder = {"host": f"node{number}", "pid": 1, "place": f"node{number}"}
+        (tmp_path / f".out.{number}-of-3.lock").write_text(json.dumps(holder))
+    with writing_label_maps(tmp_path / "out", (0, 2)):
+        assert [path.name for path in tmp_path.iterdir()] == [".out.0-of-2.lock"]
+    assert len(caplog.messages) == 1
+    assert re.search(r"out: locked by process 1 on node\d and 2 more; waiting up to", caplog.text)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from attunet.system.atomic_files import ABANDONED_S
 from attunet.system.private_folder import PREFIX, PrivateFolder
 
 
@@ -57,14 +58,33 @@ def test_folders_of_others_and_of_living_processes_stay(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"attunet-results", f"{PREFIX}link"}
 
 
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_among_users_files_what_another_machine_left_goes_after_a_day(
+    has_locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a killed container, whose successor has another name; and where no lock tells, of the same machine."""
+    if not has_locks:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    elsewhere, here = ".attunet-temporary-01234567-", PREFIX
+    for prefix in (elsewhere, here):
+        for age, name in ((2 * ABANDONED_S, "old"), (60.0, "new")):
+            (tmp_path / f"{prefix}{name}").mkdir()
+            os.utime(tmp_path / f"{prefix}{name}", times=(time.time() - age,) * 2)
+    with PrivateFolder(tmp_path):
+        assert (tmp_path / f"{elsewhere}old").is_dir()  # a server may have been idle for so long
+    with PrivateFolder(tmp_path, is_brief=True) as folder:
+        left = {path.name for path in tmp_path.iterdir()} - {folder.path.name}
+    assert left == ({f"{elsewhere}new"} if has_locks else {f"{elsewhere}new", f"{here}new"})
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 def test_without_file_locks_there_are_folders_and_nothing_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on some file systems of clusters."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
     monkeypatch.setattr(fcntl, "flock", refuse)
     with PrivateFolder(tmp_path) as first, PrivateFolder(tmp_path):
         assert len(list(tmp_path.iterdir())) == 2
