@@ -15,6 +15,7 @@ import pytest
 from attunet.benchmarks.speed.training import comparison, comparison_rows
 from attunet.benchmarks.speed.training.others import Task
 from attunet.store import Store
+from attunet.system.private_folder import PREFIX
 
 TASK = Task(
     *("", "", ""),
@@ -108,9 +109,9 @@ def test_a_training_ends_with_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training.comparison", *options]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while running.poll() is None and not list(tmp_path.glob("attunet-*/progress.json")):
+        while running.poll() is None and not list(tmp_path.glob(f"{PREFIX}*/progress.json")):
             time.sleep(0.2)
         (training,) = psutil.Process(running.pid).children()
         running.terminate()
     assert psutil.wait_procs([training], timeout=10)[1] == []
-    assert not list(tmp_path.glob("attunet-*"))
+    assert not list(tmp_path.iterdir())
