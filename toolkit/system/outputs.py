@@ -79,10 +79,9 @@ def new_results(out: Path) -> Iterator[Path]:
         remove_results(out)
         try:
             _move(partial, out)
-        except BaseException:
-            remove_results(out)
-            raise
         finally:
+            if not (out / RESULTS).exists():  # it comes last: an error or a signal has ended the move
+                remove_results(out)
             mark_finished(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
