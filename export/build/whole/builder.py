@@ -1,7 +1,5 @@
 """Nodes and constants of an ONNX graph, written one after the other."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -28,10 +26,15 @@ class GraphBuilder:
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), name))
         return name
 
-    def __call__(self, operator: str, *inputs: str, **attributes: object) -> str:
-        """Add a node with one output."""
-        name = f"{self.prefix}{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{name}_node", **attributes))
+    def __call__(
+        self, operator: str, *inputs: str | int | list[int], name: str | None = None, **attributes: object
+    ) -> str:
+        """Add a node with one output, under a name of its own if one is given. Inputs are names of tensors, and
+        integers, which become constants of int64. `Div` rounds integers towards 0.
+        """
+        name = name or f"{self.prefix}{operator}_{len(self.nodes)}"
+        names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
+        self.nodes.append(helper.make_node(operator, names, [name], name=f"{name}_node", **attributes))
         return name
 
     def top(self, values: str, count: str, *, largest: bool, in_order: bool = True) -> tuple[str, str]:
@@ -42,44 +45,25 @@ class GraphBuilder:
         self.nodes.append(helper.make_node("TopK", [values, count], outputs, name=f"{name}_node", **options))
         return outputs[0], outputs[1]
 
-    def name(self, tensor: str, name: str) -> str:
-        """A tensor under another name."""
-        self.nodes.append(helper.make_node("Identity", [tensor], [name], name=f"{self.prefix}{name}_node"))
-        return name
-
-    def add(self, a: str, b: str) -> str:
-        return self("Add", a, b)
-
-    def subtract(self, a: str, b: str) -> str:
-        return self("Sub", a, b)
-
-    def multiply(self, a: str, b: str) -> str:
-        return self("Mul", a, b)
-
-    def divide(self, a: str, b: str) -> str:
-        """The quotient, of integers rounded towards 0."""
-        return self("Div", a, b)
-
-    def divide_up(self, a: str, b: str) -> str:
+    def divide_up(self, a: str, b: str | list[int]) -> str:
         """The quotient of positive integers, rounded up."""
-        return self.divide(self.add(a, self.subtract(b, self.constant([1]))), b)
+        return self("Div", self("Add", a, self("Sub", b, [1])), b)
 
-    def vector(self, parts: Sequence[str]) -> str:
+    def vector(self, *parts: str | list[int]) -> str:
         """One-element tensors as one vector."""
         return self("Concat", *parts, axis=0)
 
     def scalar(self, tensor: str) -> str:
         """A one-element tensor as a scalar."""
-        return self("Squeeze", tensor, self.constant([0]))
+        return self("Squeeze", tensor, [0])
 
     def count(self, length: str) -> str:
         """The integers from 0 to `length` - 1."""
-        zero, one = self.constant(0), self.constant(1)
-        return self("Range", zero, self.scalar(length), one)
+        return self("Range", 0, self.scalar(length), 1)
 
     def column(self, vector: str) -> str:
         """A vector (N,) as (N, 1)."""
-        return self("Unsqueeze", vector, self.constant([1]))
+        return self("Unsqueeze", vector, [1])
 
     def side(self, tensor: str, axis: int) -> str:
         """Length of one axis, as a one-element tensor."""

@@ -64,14 +64,10 @@ def whole_graph(
     build = GraphBuilder("whole/")
     frame = _frame(build, spec, full_batches)
     body = _body(network, spec, values, frame, full_batches)
-    always = build.constant(True, np.bool_)
-    name = f"{build.prefix}batches"
-    build.nodes.append(
-        helper.make_node("Loop", [build.scalar(frame.batches), always], [name], name=f"{name}_node", body=body)
-    )
+    batches = build("Loop", build.scalar(frame.batches), build.constant(True, np.bool_), body=body)
     rows, columns = frame.plane.rows.native, frame.plane.columns.native
-    stacked = build("Reshape", name, build.vector([build.multiply(frame.batches, frame.batch), rows, columns]))
-    build.name(build("Slice", stacked, build.constant([0]), frame.slices, build.constant([0])), LABELS)
+    stacked = build("Reshape", batches, build.vector(build("Mul", frame.batches, frame.batch), rows, columns))
+    build("Slice", stacked, [0], frame.slices, [0], name=LABELS)
     kind = helper.np_dtype_to_tensor_dtype(values.dtype)
     graph = helper.make_graph(
         build.nodes,
@@ -92,22 +88,21 @@ def whole_graph(
 def _frame(build: GraphBuilder, spec: PreprocessSpec, full_batches: bool) -> _Frame:
     """Batches have at most `BATCH_SIZE` slices, fewer where slices are large, and equal sizes unless `full_batches`."""
     slices, plane, scaling = build.side(VOLUME, 1), Plane.of(build, spec), scaling_of(build, spec)
-    pixels = build.multiply(plane.rows.window, plane.columns.window)
-    fitting = build("Max", build.divide(build.constant([MAX_BATCH_PIXELS]), pixels), build.constant([1]))
-    most = build("Min", fitting, build.constant([BATCH_SIZE]))
+    pixels = build("Mul", plane.rows.window, plane.columns.window)
+    fitting = build("Max", build("Div", [MAX_BATCH_PIXELS], pixels), [1])
+    most = build("Min", fitting, [BATCH_SIZE])
     batches = build.divide_up(slices, most)
     batch = most if full_batches else build.divide_up(slices, batches)
-    sides = [build.constant([-1]), build.constant([spec.in_channels]), plane.rows.window, plane.columns.window]
     return _Frame(
         plane=plane,
         scaling=scaling,
         slices=slices,
         batch=batch,
         batches=batches,
-        last=build.subtract(slices, build.constant([1])),
+        last=build("Sub", slices, [1]),
         places=build.count(batch),
-        shape=build.vector(sides),
-        air=build.multiply(plane.padding(build), scaling.pad),
+        shape=build.vector([-1], [spec.in_channels], plane.rows.window, plane.columns.window),
+        air=build("Mul", plane.padding(build), scaling.pad),
     )
 
 
@@ -117,30 +112,29 @@ def _body(
     """One batch of the Loop: labels (batch, Y, X). A smaller last batch repeats one, since outputs have one shape."""
     build = GraphBuilder("whole/body/")
     number, going, still, labels = (f"{build.prefix}{name}" for name in ("number", "going", "still", "labels"))
-    start = build.multiply(number, frame.batch)
+    start = build("Mul", number, frame.batch)
     if full_batches:
-        chosen = build("Min", build.add(start, frame.places), frame.last)
+        chosen = build("Min", build("Add", start, frame.places), frame.last)
     else:
-        count = build("Min", frame.batch, build.subtract(frame.slices, start))
-        chosen = build.add(start, build("Slice", frame.places, build.constant([0]), count))
+        count = build("Min", frame.batch, build("Sub", frame.slices, start))
+        chosen = build("Add", start, build("Slice", frame.places, [0], count))
     reach = spec.context_slices // 2
-    with_context = build.add(build.column(chosen), build.constant(np.arange(-reach, reach + 1)[None]))
-    inside = build("Min", build("Max", with_context, build.constant([0])), frame.last)
+    with_context = build("Add", build.column(chosen), build.constant(np.arange(-reach, reach + 1)[None]))
+    inside = build("Min", build("Max", with_context, [0]), frame.last)
     # (batch, context, C, Y, X)
     images = build("Transpose", build("Gather", VOLUME, inside, axis=1), perm=[1, 2, 0, 3, 4])
     clipped = build("Min", build("Max", images, frame.scaling.low), frame.scaling.high)
-    scaled = build.divide(build.subtract(clipped, frame.scaling.shift), frame.scaling.scale)
-    padded = build.add(frame.plane.to_window(build, scaled), frame.air)
-    build.nodes.append(helper.make_node("Reshape", [padded, frame.shape], [INPUT], name=f"{build.prefix}slices_node"))
+    scaled = build("Div", build("Sub", clipped, frame.scaling.shift), frame.scaling.scale)
+    padded = build("Add", frame.plane.to_window(build, scaled), frame.air)
+    build("Reshape", padded, frame.shape, name=INPUT)
     build.nodes.extend(network.graph.node)
     build.constants.extend(network.graph.initializer)
     computed = _greatest(build, "logits", values, frame.plane)
     if full_batches:
-        build.name(computed, labels)
+        build("Identity", computed, name=labels)
     else:
-        repeated = build("Min", frame.places, build.subtract(count, build.constant([1])))
-        build.nodes.append(helper.make_node("Gather", [computed, repeated], [labels], name=f"{labels}_node", axis=0))
-    build.name(going, still)
+        build("Gather", computed, build("Min", frame.places, build("Sub", count, [1])), name=labels, axis=0)
+    build("Identity", going, name=still)
     kind = helper.np_dtype_to_tensor_dtype(values.dtype)
     return helper.make_graph(
         build.nodes,
@@ -163,10 +157,10 @@ def _greatest(build: GraphBuilder, logits: str, values: np.ndarray, plane: Plane
     The logits of class 0 are subtracted from those of the other classes before resampling, which saves resampling one
     class. Comparing the classes one by one takes a third of the time of ArgMax and Gather, which work with int64.
     """
-    classes = [build("Gather", logits, build.constant(index), axis=1) for index in range(len(values))]
+    classes = [build("Gather", logits, index, axis=1) for index in range(len(values))]
     best, label = build.constant(0, np.float32), build.constant(values[0], values.dtype)
     for value, logit in zip(values[1:], classes[1:], strict=True):
-        advantage = plane.to_native(build, build.subtract(logit, classes[0]))
+        advantage = plane.to_native(build, build("Sub", logit, classes[0]))
         label = build("Where", build("Greater", advantage, best), build.constant(value, values.dtype), label)
         best = build("Max", best, advantage)
     return label

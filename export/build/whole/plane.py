@@ -48,10 +48,9 @@ class Plane:
         if self.rows.forward:
             across = build("Transpose", self.columns.forward, perm=[1, 0])
             return build("MatMul", build("MatMul", self.rows.forward, images), across)
-        axes = (self.rows, self.columns)
-        behind = [build.subtract(build.subtract(axis.window, axis.native), axis.offset) for axis in axes]
-        none = build.constant([0, 0, 0])
-        return build("Pad", images, build("Concat", none, self.rows.offset, self.columns.offset, none, *behind, axis=0))
+        ends = [build("Sub", build("Sub", one.window, one.native), one.offset) for one in (self.rows, self.columns)]
+        none = [0, 0, 0]
+        return build("Pad", images, build.vector(none, self.rows.offset, self.columns.offset, none, *ends))
 
     def to_native(self, build: GraphBuilder, logits: str) -> str:
         """Logits of a class (batch, H, W) without the padding, resampled to (batch, Y, X)."""
@@ -59,15 +58,15 @@ class Plane:
             across = build("Transpose", self.columns.backward, perm=[1, 0])
             return build("MatMul", build("MatMul", self.rows.backward, logits), across)
         axes = (self.rows, self.columns)
-        starts, ends = [axis.offset for axis in axes], [build.add(axis.offset, axis.native) for axis in axes]
-        return build("Slice", logits, build.vector(starts), build.vector(ends), build.constant([1, 2]))
+        ends = build.vector(*(build("Add", axis.offset, axis.native) for axis in axes))
+        return build("Slice", logits, build.vector(*(axis.offset for axis in axes)), ends, [1, 2])
 
     def padding(self, build: GraphBuilder) -> str:
         """Float32 (H, W): 1 in the padding, 0 in the image."""
         outside = []
         for axis in (self.rows, self.columns):
-            position = build.subtract(build.count(axis.window), axis.offset)
-            before = build("Less", position, build.constant([0]))
+            position = build("Sub", build.count(axis.window), axis.offset)
+            before = build("Less", position, [0])
             outside.append(build("Or", before, build("GreaterOrEqual", position, axis.resampled)))
         return build("Cast", build("Or", build.column(outside[0]), outside[1]), to=TensorProto.FLOAT)
 
@@ -78,19 +77,19 @@ def _axis(build: GraphBuilder, axis: int, spec: PreprocessSpec) -> Axis:
     if spec.spacing_mm is not None:
         # Shapes are computed on the CPU, also beside a GPU; a product with the input itself, not with a part of it,
         # stays there.
-        extents = build.multiply(build("Cast", native, to=TensorProto.FLOAT), SPACING)
-        extent = build("Slice", extents, build.constant([axis - 1]), build.constant([axis]))
-        pixels = build.divide(extent, build.constant([spec.spacing_mm], np.float32))
-        resampled = build("Max", build("Cast", build("Round", pixels), to=TensorProto.INT64), build.constant([1]))
-    multiple = build.constant([MULTIPLE])
-    padded = build.multiply(build.divide_up(resampled, multiple), multiple)
-    window = build("Max", padded, build.constant([spec.size[axis - 2]]))
-    offset = build.divide(build.subtract(window, resampled), build.constant([2]))
+        extents = build("Mul", build("Cast", native, to=TensorProto.FLOAT), SPACING)
+        extent = build("Slice", extents, [axis - 1], [axis])
+        pixels = build("Div", extent, build.constant([spec.spacing_mm], np.float32))
+        resampled = build("Max", build("Cast", build("Round", pixels), to=TensorProto.INT64), [1])
+    padded = build("Mul", build.divide_up(resampled, [MULTIPLE]), [MULTIPLE])
+    window = build("Max", padded, [spec.size[axis - 2]])
+    missing = build("Sub", window, resampled)
+    offset = build("Div", missing, [2])
     if spec.spacing_mm is None:
         return Axis(native, resampled, window, offset)
-    behind, none = build.subtract(build.subtract(window, resampled), offset), build.constant([0])
-    forward = build("Pad", _triangle_filter(build, native, resampled), build.vector([offset, none, behind, none]))
-    backward = build("Pad", _triangle_filter(build, resampled, native), build.vector([none, offset, none, behind]))
+    behind = build("Sub", missing, offset)
+    forward = build("Pad", _triangle_filter(build, native, resampled), build.vector(offset, [0], behind, [0]))
+    backward = build("Pad", _triangle_filter(build, resampled, native), build.vector([0], offset, [0], behind))
     return Axis(native, resampled, window, offset, forward, backward)
 
 
@@ -101,11 +100,10 @@ def _triangle_filter(build: GraphBuilder, length: str, new_length: str) -> str:
     With s = max(1, n / m) for n pixels that become m, pixel i weighs 1 - |i - c| / s for new pixel u, c = (u + 0.5) n /
     m - 0.5. Times 2 max(n, m), all of these are integers.
     """
-    two, one = build.constant([2]), build.constant([1])
-    new = build.column(build.add(build.multiply(build.count(new_length), two), one))
-    centre = build.subtract(build.multiply(new, length), new_length)
-    pixel = build.multiply(build.multiply(build.count(length), two), new_length)
-    reach = build.multiply(build("Max", length, new_length), two)
-    weights = build("Max", build.subtract(reach, build("Abs", build.subtract(pixel, centre))), build.constant([0]))
+    new = build.column(build("Add", build("Mul", build.count(new_length), [2]), [1]))
+    centre = build("Sub", build("Mul", new, length), new_length)
+    pixel = build("Mul", build("Mul", build.count(length), [2]), new_length)
+    reach = build("Mul", build("Max", length, new_length), [2])
+    weights = build("Max", build("Sub", reach, build("Abs", build("Sub", pixel, centre))), [0])
     numbers = build("Cast", weights, to=TensorProto.FLOAT)
-    return build.divide(numbers, build("ReduceSum", numbers, build.constant([1]), keepdims=1))
+    return build("Div", numbers, build("ReduceSum", numbers, [1], keepdims=1))

@@ -22,7 +22,7 @@ def _statistics(volume: np.ndarray, percentiles: tuple[float, float]) -> dict[st
     spec = PreprocessSpec("LPS", 2, spacing_mm=None, size=(16, 16), clip_percentiles=percentiles, num_channels=channels)
     scaling = scaling_of(build, spec)
     for field in FIELDS:
-        build.name(getattr(scaling, field), field)
+        build("Identity", getattr(scaling, field), name=field)
     inputs = [helper.make_tensor_value_info(VOLUME, TensorProto.FLOAT, [channels, "slices", "rows", "columns"])]
     outputs = [helper.make_tensor_value_info(field, TensorProto.FLOAT, [channels, 1, 1]) for field in FIELDS]
     graph = helper.make_graph(build.nodes, "statistics", inputs, outputs, build.constants)
