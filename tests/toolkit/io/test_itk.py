@@ -2,8 +2,6 @@
 
 import gzip
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +69,6 @@ def folder(tmp_path: Path) -> Path:
         "big.raw": VOXELS.astype(">i2").tobytes(),
         "long.raw": VOXELS.astype("<i4").tobytes(),
         "packed.raw.gz": gzip.compress(VOXELS.tobytes()),
-        "words.txt": " ".join(map(str, VOXELS)).encode(),
     }.items():
         (tmp_path / name).write_bytes(data)
     return tmp_path
@@ -135,15 +132,13 @@ def test_lines_of_metaimage(folder: Path, lines: str) -> None:
         ("ElementByteOrderMSB = True\n", "big.raw"),
         ("ElementType = MET_LONG\n", "long.raw"),
         ("ElementType = MET_SHORT_ARRAY\n", "plain.raw"),
-        ("BinaryData = False\n", "words.txt"),
     ],
 )
 def test_encodings_of_metaimage(folder: Path, lines: str, file: str) -> None:
     head = META.replace("ElementType = MET_SHORT\n", "") if "ElementType" in lines else META
     (folder / "a.mhd").write_text(f"{head}{lines}ElementDataFile = {file}\n")
     np.testing.assert_array_equal(read_volume(folder / "a.mhd").data[0], VOXELS.reshape(6, 5, 4, order="F"))
-    if file != "words.txt":  # which ITK does not read from a file of its own
-        check_as_itk(folder / "a.mhd")
+    check_as_itk(folder / "a.mhd")
 
 
 @pytest.mark.parametrize("lines", NRRD_LINES.values(), ids=NRRD_LINES)
@@ -165,7 +160,6 @@ def test_axes_of_nrrd(folder: Path, header: str) -> None:
     [
         ("little", "big", "big.raw"),
         ("raw", "gzip", "packed.raw.gz"),
-        ("raw", "ascii", "words.txt"),
         ("short", "signed short int", "plain.raw"),
         ("dimension", "byte skip: 100\ndimension", "behind.raw"),
         ("dimension", "byte skip: -1\ndimension", "behind.raw"),
@@ -245,24 +239,14 @@ def test_each_axis_has_a_center_of_its_own(tmp_path: Path, centers: str) -> None
     check_as_itk(tmp_path / "a.nrrd")
 
 
-@pytest.mark.parametrize("words", ["20001 -1", "40000", "1.5", "1e3", "x", "nan", "9" * 5000, str(2**70)])
-def test_text_that_is_no_number_of_the_type_is_refused(tmp_path: Path, words: str) -> None:
-    numbers = f"{words} " + " ".join(map(str, range(120)))
+def test_voxels_as_text_are_refused(tmp_path: Path) -> None:
+    numbers = " ".join(map(str, VOXELS))
     (tmp_path / "a.mha").write_text(f"{META}BinaryData = False\nElementDataFile = LOCAL\n{numbers}")
-    if words == "20001 -1":
-        assert read_volume(tmp_path / "a.mha").data.ravel(order="F")[:2].tolist() == [20001, -1]
-        return
-    with pytest.raises(InputError, match=r"a\.mha: its voxels must be numbers of the type int16"):
+    with pytest.raises(InputError, match=r"a\.mha: its header's BinaryData must be True, numbers as text are not read"):
         read_volume(tmp_path / "a.mha")
-
-
-def test_one_long_number_takes_no_memory_for_each(
-    tmp_path: Path, little_memory: Callable[..., AbstractContextManager[None]]
-) -> None:
-    head = "NDims = 3\nDimSize = 25000 1 1\nElementType = MET_DOUBLE\nBinaryData = False\nElementDataFile = LOCAL\n"
-    (tmp_path / "a.mha").write_text(head + "0" * 30_000 + " 1" * 24_999)
-    with little_memory():
-        assert read_volume(tmp_path / "a.mha").data.sum() == 24_999
+    (tmp_path / "a.nrrd").write_text(f"{NRRD.replace('raw', 'ascii')}\n{numbers}")
+    with pytest.raises(InputError, match=r"a\.nrrd: its header's encoding must be raw or gzip, got 'ascii'"):
+        read_volume(tmp_path / "a.nrrd")
 
 
 def test_the_header_itself_is_never_voxels(tmp_path: Path) -> None:

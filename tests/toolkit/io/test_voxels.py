@@ -42,15 +42,3 @@ def test_voxels_are_scaled_as_nibabel_scales_them(tmp_path: Path, kind: str, slo
     path = save(tmp_path / "a.nii.gz", (130, 100, 90), content, slope, kind)
     expected = nib.load(path).get_fdata().astype(np.float32)
     np.testing.assert_array_equal(read_volume(path).data[0], expected)
-
-
-@pytest.mark.parametrize("gap", [" ", "\n", "\t\r\n  "])
-@pytest.mark.parametrize("end", ["", "\n", " 7 8 9"])
-def test_voxels_as_text_take_little_memory(tmp_path: Path, gap: str, end: str, little_memory) -> None:
-    shape = (200, 100, 100)
-    values = np.resize(np.arange(251), 2_000_000).astype(np.uint8)
-    head = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 200 100 100\nencoding: text\n\n"
-    (tmp_path / "a.nrrd").write_text(head + gap.join(map(str, values)) + end, newline="")
-    with little_memory(70):
-        data = read_volume(tmp_path / "a.nrrd").data
-    np.testing.assert_array_equal(data[0], values.reshape(shape, order="F"))

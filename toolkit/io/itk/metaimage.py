@@ -41,13 +41,14 @@ def read_metaimage(path: Path) -> StoredImage:
     if len(sizes) != dimensions or not 2 <= dimensions <= 4:
         raise InputError(f"{path}: must be a 3D image, got the shape {sizes}")
     (channels,) = whole_numbers(path, "ElementNumberOfChannels", keys.get("elementnumberofchannels", "1"), 1)
-    is_text = not _flag(keys, "binarydata", True)
-    encoding = "text" if is_text else "zlib" if _flag(keys, "compresseddata", False) else "raw"
+    if not _flag(keys, "binarydata", True):
+        raise InputError(f"{path}: its header's BinaryData must be True, numbers as text are not read: write it anew")
+    is_packed = _flag(keys, "compresseddata", False)
     return StoredImage(
         path,
         holder,
-        _offset(path, keys, end if holder == path else 0, encoding),
-        encoding,
+        _offset(path, keys, end if holder == path else 0, is_packed),
+        is_packed,
         _dtype(path, keys),
         (channels, *sizes) if channels > 1 else sizes,
         0 if channels > 1 else None,
@@ -86,13 +87,13 @@ def _dtype(path: Path, keys: dict[str, str]) -> np.dtype:
     return np.dtype(TYPES[name]).newbyteorder(">" if _flag(keys, "elementbyteordermsb", False) else "<")
 
 
-def _offset(path: Path, keys: dict[str, str], start: int, encoding: str) -> int | None:
+def _offset(path: Path, keys: dict[str, str], start: int, is_packed: bool) -> int | None:
     (skipped,) = whole_numbers(path, "HeaderSize", keys.get("headersize", "0"), -1)
     if skipped == 0:
         return start
     if 0 < skipped < start:
         raise InputError(f"{path}: its header's HeaderSize must not lie within the header, got {skipped}")
-    if encoding != "raw":
+    if is_packed:
         raise InputError(f"{path}: its header's HeaderSize must be 0 for voxels that are not raw, got {skipped}")
     return None if skipped < 0 else skipped
 

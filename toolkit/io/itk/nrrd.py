@@ -24,7 +24,7 @@ TYPES = {
     **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
     **{"float": "f4", "double": "f8"},
 }
-ENCODINGS = {"raw": "raw", "gz": "zlib", "gzip": "zlib", "ascii": "text", "text": "text", "txt": "text"}
+PACKED = {"raw": False, "gz": True, "gzip": True}  # encodings of the voxels
 DOMAIN_KINDS = ("domain", "space", "time", "???", "none", "")
 # Signs that turn a space's first two axes to left and posterior
 SPACES = {
@@ -48,14 +48,14 @@ def read_nrrd(path: Path) -> StoredImage:
         raise InputError(f"{path}: must be a 3D image, got the shape {sizes}")
     holder = file_beside(path, keys["datafile"]) if "datafile" in keys else path
     stated = keys.get("encoding", "raw").lower()
-    if stated not in ENCODINGS:
-        raise InputError(f"{path}: its header's encoding must be raw, gzip or text, got {stated!r}: write it anew")
+    if stated not in PACKED:
+        raise InputError(f"{path}: its header's encoding must be raw or gzip, got {stated!r}: write it anew")
     return StoredImage(
         path,
         holder,
-        _offset(path, keys, end if holder == path else 0, ENCODINGS[stated]),
-        ENCODINGS[stated],
-        _dtype(path, keys, ENCODINGS[stated]),
+        _offset(path, keys, end if holder == path else 0, PACKED[stated]),
+        PACKED[stated],
+        _dtype(path, keys),
         sizes,
         channel_axis,
         *_grid(path, keys, [vectors[axis] for axis in domain], domain, dimension),
@@ -168,20 +168,20 @@ def _grid(
     return np.stack(steps) * signs, origin * signs
 
 
-def _dtype(path: Path, keys: dict[str, str], encoding: str) -> np.dtype:
+def _dtype(path: Path, keys: dict[str, str]) -> np.dtype:
     stated = " ".join(keys.get("type", "").lower().split())
     if stated not in TYPES:
         raise InputError(f"{path}: its header's type must be an integer or float type, got {stated[:60]!r}")
     dtype = np.dtype(TYPES[stated])
     endian = keys.get("endian", "").lower()
-    if endian not in ("little", "big") and dtype.itemsize > 1 and encoding != "text":
+    if endian not in ("little", "big") and dtype.itemsize > 1:
         raise InputError(f"{path}: its header's endian must be little or big, got {endian[:60]!r}")
     return dtype.newbyteorder(">" if endian == "big" else "<")
 
 
-def _offset(path: Path, keys: dict[str, str], start: int, encoding: str) -> int | None:
+def _offset(path: Path, keys: dict[str, str], start: int, is_packed: bool) -> int | None:
     (lines,) = whole_numbers(path, "line skip", keys.get("lineskip", "0"), 0)
     (skipped,) = whole_numbers(path, "byte skip", keys.get("byteskip", "0"), -1)
-    if lines or (skipped and encoding != "raw"):
+    if lines or (skipped and is_packed):
         raise InputError(f"{path}: its header must skip no lines, and bytes of raw voxels alone: write it anew")
     return None if skipped < 0 else start + skipped

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -29,7 +28,7 @@ class StoredImage:
         path: the header's file.
         holder: the file with the voxels, which may be the same.
         offset: first byte of the voxels; None if they are the end of the file.
-        encoding: "raw", "zlib" (which gzip is too) or "text".
+        is_packed: True for a stream of zlib or gzip.
         dtype: of a voxel, with its byte order.
         sizes: of all axes, the one whose voxels follow each other first.
         channel_axis: number of the axis of channels among them; None for an image of one channel.
@@ -41,7 +40,7 @@ class StoredImage:
     path: Path
     holder: Path
     offset: int | None
-    encoding: str
+    is_packed: bool
     dtype: np.dtype
     sizes: tuple[int, ...]
     channel_axis: int | None
@@ -63,8 +62,7 @@ class StoredImage:
         """
         size = self.num_voxels * self.dtype.itemsize
         check_voxels(self.holder, self.num_voxels, self.dtype.itemsize, ratio=MAX_DEFLATE_RATIO)
-        read = {"raw": self._raw, "zlib": self._inflated, "text": self._text}[self.encoding]
-        return read(size).reshape(self.sizes, order="F")
+        return (self._inflated if self.is_packed else self._raw)(size).reshape(self.sizes, order="F")
 
     @property
     def _subject(self) -> str:
@@ -93,42 +91,6 @@ class StoredImage:
         if len(data) < size or not (stream.eof or len(data) > size):
             raise InputError(f"{self._subject}: is cut short: its compressed voxels break off; {AGAIN}")
         return np.frombuffer(memoryview(data)[:size], self.dtype)
-
-    def _text(self, size: int) -> np.ndarray:
-        values, count = np.empty(self.num_voxels, self.dtype), 0
-        with self.holder.open("rb") as file:
-            file.seek(self.offset or 0)
-            for words in _words(file, 32 * size):
-                part = self._numbers(words[: self.num_voxels - count])
-                values[count : count + len(part)] = part
-                count += len(part)
-        if count < self.num_voxels:
-            said = f"the header says {self.num_voxels:,} numbers, there are {count:,}"
-            raise InputError(f"{self._subject}: is cut short: {said}; {AGAIN}")
-        return values
-
-    def _numbers(self, words: list[bytes]) -> np.ndarray:
-        number, wide = (float, np.dtype(np.float64)) if self.dtype.kind == "f" else (int, np.dtype(np.int64))
-        try:
-            # One by one: an array of texts would give each of them the length of the longest
-            values = np.fromiter(map(number, words), wide, len(words))
-            fit = number is float or np.array_equal(values, values.astype(self.dtype))
-        except (ValueError, OverflowError):
-            fit = False
-        if not fit:
-            raise InputError(f"{self._subject}: its voxels must be numbers of the type {self.dtype.name}")
-        return values.astype(self.dtype)
-
-
-def _words(file: BinaryIO, size: int) -> Iterator[list[bytes]]:
-    """The words of a file's next `size` bytes, some at a time; one of several chunks is no number, and ends them."""
-    rest = b""
-    while size > 0 and len(rest) < CHUNK_BYTES and (chunk := file.read(min(size, CHUNK_BYTES))):
-        size -= len(chunk)
-        words = (rest + chunk).split()
-        rest = b"" if chunk[-1:].isspace() else words.pop()
-        yield words
-    yield [rest] if rest else []
 
 
 def file_beside(path: Path, name: str) -> Path:
