@@ -1,4 +1,4 @@
-"""SNOMED CT codes of organs for DICOM SEG, from DICOM PS3.16 (`pydicom.sr.codedict.codes.SCT`)."""
+"""SNOMED CT codes of organs for DICOM SEG, those of DICOM PS3.16 as pydicom has them."""
 
 import re
 from collections.abc import Mapping
@@ -10,42 +10,13 @@ from attunet.fields import is_text_list, read_json
 
 SNOMED = "SCT"
 PRIVATE = "99ATTUNET"  # the scheme of classes without a code in a public one
-SIDES = {"left": ("7771000", "Left"), "right": ("24028007", "Right")}
-ORGANS = {
-    "adrenal gland": "23451007",
-    "aorta": "15825003",
-    "bladder": "89837001",
-    "bone": "272673000",
-    "brain": "12738006",
-    "colon": "71854001",
-    "cyst": "367643001",
-    "duodenum": "38848004",
-    "esophagus": "32849002",
-    "femur": "71341001",
-    "gallbladder": "28231008",
-    "heart": "80891009",
-    "inferior vena cava": "64131007",
-    "kidney": "64033007",
-    "left ventricle": "87878005",
-    "lesion": "52988006",
-    "liver": "10200004",
-    "lung": "39607008",
-    "nodule": "27925004",
-    "pancreas": "15776009",
-    "portal vein": "32764006",
-    "prostate": "41216001",
-    "rectum": "34402009",
-    "retina": "5665001",
-    "skin lesion": "95324001",
-    "small intestine": "30315005",
-    "spleen": "78961009",
-    "stomach": "69695003",
-    "thyroid": "69748006",
-    "trachea": "44567001",
-    "tumor": "108369006",
-    "uterus": "35039007",
-    "vertebra": "51282000",
-}
+SIDES = ("left", "right")
+ORGANS = (  # of which pydicom has codes; not all of its words, since a class may mean another thing by them
+    *("adrenal gland", "aorta", "bladder", "bone", "brain", "colon", "cyst", "duodenum", "esophagus", "femur"),
+    *("gallbladder", "heart", "inferior vena cava", "kidney", "left ventricle", "lesion", "liver", "lung", "nodule"),
+    *("pancreas", "portal vein", "prostate", "rectum", "retina", "skin lesion", "small intestine", "spleen", "stomach"),
+    *("thyroid", "trachea", "tumor", "uterus", "vertebra"),
+)
 ALIASES = {
     "oesophagus": "esophagus",
     "urinary bladder": "bladder",
@@ -71,15 +42,20 @@ def code_of(name: str, label_value: int, own: Mapping[str, Code]) -> Code:
     if name in own:
         return own[name]
     words = re.sub(r"[\W_]+", " ", name.lower()).strip()
-    organ = ALIASES.get(words, words)
-    if organ in ORGANS:
-        return Code(ORGANS[organ], SNOMED, organ.capitalize())
-    for side, code in SIDES.items():
-        rest = re.sub(rf"\b{side}\b", "", words).strip()
+    for side in (None, *SIDES):
+        rest = re.sub(rf"\b{side}\b", "", words).strip() if side else words
         organ = ALIASES.get(rest, rest)
-        if rest != words and organ in ORGANS:
-            return Code(ORGANS[organ], SNOMED, organ.capitalize(), code)
+        if organ in ORGANS:
+            of_side = (_value_of(side), side.capitalize()) if side else None
+            return Code(_value_of(organ), SNOMED, organ.capitalize(), of_side)
     return Code(str(label_value), PRIVATE, name)
+
+
+def _value_of(words: str) -> str:
+    """SNOMED CT's value of a concept."""
+    from pydicom.sr.codedict import codes
+
+    return str(getattr(codes.SCT, words.title().replace(" ", "")).value)
 
 
 def read_codes(path: Path) -> dict[str, Code]:
