@@ -11,7 +11,7 @@ from attunet.export.build.whole.graph import whole_graph
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store
 from attunet.store_damage import verify_case
-from attunet.volumes.geometry import fit_window
+from attunet.volumes.geometry import place, window_offset
 from attunet.volumes.slices import gather_context
 
 CALIBRATION_SLICES = 48
@@ -42,5 +42,5 @@ def _calibration_slices(run: TrainedRun, store: Store, size: tuple[int, int] | N
     slices = np.stack([gather_context(places[i][0], [places[i][1]], run.spec.context_slices)[0] for i in chosen])
     slices = slices.astype(np.float32)
     if size is not None:
-        slices = fit_window(slices, size, float(slices.min()))
+        slices = place(slices, size, window_offset(slices.shape, size), float(slices.min()))
     return slices[np.argsort(-slices.std(axis=(1, 2, 3)), kind="stable")]

@@ -13,6 +13,8 @@ import scipy.sparse
 from attunet.classes import IGNORE_LABEL
 
 Transform = tuple[tuple[int, int], ...]  # per array axis: the oriented axis it becomes, and +1 or -1
+SPATIAL = (-3, -2, -1)  # X, Y, Z, which are last
+SLICES = (0, -2, -1)  # the number, rows and columns of slices
 
 
 def orientation_transform(affine: np.ndarray, orientation: str | None) -> Transform:
@@ -44,15 +46,12 @@ def shear_degrees(affine: np.ndarray) -> float:
 
 def orient(array: np.ndarray, transform: Transform) -> np.ndarray:
     """Return a view of `array` (..., X, Y, Z) with its last three axes permuted and flipped."""
-    first, order = array.ndim - 3, np.argsort([axis for axis, _ in transform])
-    return _flipped(array, transform).transpose(*range(first), *(first + order))
+    return np.moveaxis(_flipped(array, transform), SPATIAL, [axis - 3 for axis, _ in transform])
 
 
 def unorient(array: np.ndarray, transform: Transform) -> np.ndarray:
     """Invert `orient`: return a view (..., X, Y, Z) on the native axes."""
-    first = array.ndim - 3
-    moved = array.transpose(*range(first), *(first + axis for axis, _ in transform))
-    return _flipped(moved, transform)
+    return _flipped(np.moveaxis(array, [axis - 3 for axis, _ in transform], SPATIAL), transform)
 
 
 def _flipped(array: np.ndarray, transform: Transform) -> np.ndarray:
@@ -71,19 +70,17 @@ def to_slices(array: np.ndarray, transform: Transform, slice_axis: int) -> np.nd
 
     The row index counts along the later of the two in-plane axes.
     """
-    oriented = orient(array, transform)
-    first = array.ndim - 3
-    plane = [axis for axis in (2, 1, 0) if axis != slice_axis]
-    return oriented.transpose(first + slice_axis, *range(first), *(first + axis for axis in plane))
+    return np.moveaxis(orient(array, transform), _axes(slice_axis), SLICES)
 
 
 def from_slices(slices: np.ndarray, transform: Transform, slice_axis: int) -> np.ndarray:
     """Invert `to_slices`: return a view (..., X, Y, Z) on the native axes."""
-    first = slices.ndim - 3
-    plane = [axis for axis in (2, 1, 0) if axis != slice_axis]
-    position = {slice_axis: 0, plane[0]: slices.ndim - 2, plane[1]: slices.ndim - 1}
-    oriented = slices.transpose(*range(1, first + 1), *(position[axis] for axis in range(3)))
-    return unorient(oriented, transform)
+    return unorient(np.moveaxis(slices, SLICES, _axes(slice_axis)), transform)
+
+
+def _axes(slice_axis: int) -> list[int]:
+    """Return the oriented axes of a slice's number, rows and columns, counted from the last."""
+    return [slice_axis - 3, *(axis - 3 for axis in (2, 1, 0) if axis != slice_axis)]
 
 
 @lru_cache(maxsize=64)
@@ -162,13 +159,8 @@ def _overlap(start: int, length: int, room: int) -> tuple[slice, slice]:
     return slice(low, high), slice(low - start, high - start)
 
 
-def fit_window(array: np.ndarray, shape: tuple[int, int], fill: float | np.ndarray) -> np.ndarray:
-    """Crop or pad the last two axes around their centre to `shape`."""
-    return place(array, shape, window_offset(array.shape, shape), fill)
-
-
 def window_offset(array_shape: tuple[int, ...], shape: tuple[int, int]) -> tuple[int, int]:
-    """Return the offset at which `fit_window` places an array (..., H, W) in a window; negative where it is cropped."""
+    """Return the offset at which `place` centres an array (..., H, W) in a window; negative where it is cropped."""
     return (shape[0] - array_shape[-2]) // 2, (shape[1] - array_shape[-1]) // 2
 
 

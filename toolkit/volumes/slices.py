@@ -8,7 +8,6 @@ import numpy as np
 from attunet.errors import InputError, TooLarge
 from attunet.volumes.geometry import (
     Transform,
-    fit_window,
     from_slices,
     orientation_transform,
     oriented_spacing,
@@ -152,7 +151,7 @@ class VolumeSlices:
             for number, out in zip(numbers, prepared[:, index], strict=True):
                 one = np.ascontiguousarray(channel[number])
                 resized = resize_linear(normalize(one, statistics), self.grid.resampled_shape)
-                out[...] = fit_window(resized, self.grid.window, statistics.pad_value)
+                out[...] = place(resized, self.grid.window, self.grid.offset, statistics.pad_value)
         return prepared
 
     def batch(self, start: int, stop: int) -> np.ndarray:

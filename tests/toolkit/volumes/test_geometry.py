@@ -103,7 +103,7 @@ def test_ignored_pixels_stay_ignored_where_they_dominate_and_spread_nowhere() ->
 @pytest.mark.parametrize("shape", [(10, 8), (7, 21), (16, 5), (3, 3), (11, 12)])
 def test_a_window_is_centred_and_its_offset_leads_back(shape: tuple[int, int]) -> None:
     array = np.arange(1, 1 + 2 * 11 * 12).reshape(2, 11, 12)
-    window = geometry.fit_window(array, shape, -1)
+    window = geometry.place(array, shape, geometry.window_offset(array.shape, shape), -1)
     top, left = geometry.window_offset(array.shape, shape)
     assert abs(top - (shape[0] - 11) / 2) <= 0.5
     assert abs(left - (shape[1] - 12) / 2) <= 0.5
