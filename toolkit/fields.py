@@ -197,14 +197,18 @@ class Fields:
         return self.data[key]
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError for any other text, for one that is nested too deeply, and for an
-    object with a name twice, which programs read in two ways.
+def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
+    """The value of a JSON text. Raises ValueError for any other text, for one that is nested too deeply, for an object
+    with a name twice, which programs read in two ways, and with `strict` for NaN and infinity.
     """
     try:
-        return json.loads(text, object_pairs_hook=_names_once)
+        return json.loads(text, object_pairs_hook=_names_once, parse_constant=_refuse if strict else None)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _names_once(pairs: list[tuple[str, object]]) -> JsonObject:
@@ -224,18 +228,6 @@ def read_json(path: str | Path) -> Fields:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None
     return Fields(data, str(path))
-
-
-def parse_strict_json(text: bytes) -> object:
-    """As `parse_json`, with a ValueError for NaN and infinity too."""
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        return json.loads(text.decode(), parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
 
 
 def is_text_list(value: object) -> bool:

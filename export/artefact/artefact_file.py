@@ -13,7 +13,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import SCHEMA, Artefact
 from attunet.export.artefact.onnx_file import check_file, read_bytes, with_metadata
-from attunet.fields import Fields, JsonObject, parse_strict_json, shown
+from attunet.fields import Fields, JsonObject, parse_json, shown
 
 KEY = "attunet"
 NO_HASH = "0" * 64  # in place of the hash while the hash is computed
@@ -71,7 +71,7 @@ def _hash_text(digest: str) -> bytes:
 
 def _parse(text: bytes, where: str) -> JsonObject:
     try:
-        values = parse_strict_json(text)
+        values = parse_json(text.decode(), strict=True)
     except ValueError as error:
         raise InputError(f"{where}: the metadata {KEY!r} are not JSON: {str(error)[:120]}") from None
     if not isinstance(values, dict):

@@ -13,10 +13,10 @@ from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.file import is_dicom, with_dataset
 from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
-from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, analyze_voxels, mgh_header
+from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, mgh_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.opening import opened, pillow
-from attunet.io.readers import COMPANIONS
+from attunet.io.readers import COMPANIONS, files_of
 from attunet.io.reading import FILE_ERRORS
 
 if TYPE_CHECKING:
@@ -57,13 +57,7 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
 def voxels_without_header(files: Collection[Path]) -> set[Path]:
     """The files of voxels (`.raw`, `.img`) that no header among these files names. A damaged header names none."""
     voxels = {path for path in files if path.name.lower().endswith(COMPANIONS)}
-    for path in files if voxels else ():
-        with suppress(*FILE_ERRORS, InputError):
-            if path.name.lower().endswith(ITK_SUFFIXES):
-                voxels.discard(read_itk_header(path).holder)
-            elif path.name.lower().endswith(ANALYZE_SUFFIXES):
-                voxels.discard(analyze_voxels(path))
-    return voxels
+    return voxels.difference(*(files_of(path)[1:] for path in files if voxels))
 
 
 def _frame_voxels(path: Path, num_files: int = 1) -> int:

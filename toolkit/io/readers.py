@@ -177,9 +177,9 @@ def files_of(path: Path) -> tuple[Path, ...]:
     """
     name, voxels = path.name.lower(), path
     with suppress(*FILE_ERRORS, InputError):
-        if path.is_file() and name.endswith(ITK_SUFFIXES):
+        if name.endswith(ITK_SUFFIXES) and path.is_file():
             voxels = read_itk_header(path).holder
-        elif path.is_file() and name.endswith(ANALYZE_SUFFIXES):
+        elif name.endswith(ANALYZE_SUFFIXES) and path.is_file():
             voxels = analyze_voxels(path)
     return (path,) if voxels == path else (path, voxels)
 

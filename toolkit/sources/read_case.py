@@ -57,9 +57,6 @@ class MaskOptions:
     choices: Choices = field(default_factory=dict)
 
 
-OWN_VALUES = MaskOptions()
-
-
 def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
     """Read a case's image; several files on one grid become its channels, in the given order.
 
@@ -99,7 +96,7 @@ def read_case(
     return volume, to_indices(read_labels(masks, volume, images[0], options).values, mapping, masks[0])
 
 
-def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options: MaskOptions = OWN_VALUES) -> Mask:
+def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options: MaskOptions) -> Mask:
     """Read a case's mask or masks on the image's grid.
 
     Several masks without `options.values` are objects of one mask; where objects overlap, the larger value is used.

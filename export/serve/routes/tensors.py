@@ -15,7 +15,7 @@ from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB
-from attunet.fields import parse_strict_json
+from attunet.fields import parse_json
 
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
@@ -119,7 +119,7 @@ def _wrong(text: str) -> Refusal:
 
 def _parse(text: bytes) -> dict[str, object]:
     try:
-        values = parse_strict_json(text)
+        values = parse_json(text.decode(), strict=True)
     except ValueError as error:
         raise _wrong(f"body: is not JSON: {str(error)[:120]}") from None
     if not isinstance(values, dict):

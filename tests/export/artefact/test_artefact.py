@@ -146,6 +146,11 @@ def test_two_sets_of_metadata_are_refused(tmp_path, artefact):
     assert "must occur once" in _refused(tmp_path, with_metadata(artefact.read_bytes(), KEY, b"{}"))
 
 
+def test_metadata_that_read_in_two_ways_are_refused(tmp_path, graph):
+    data = with_metadata(graph, KEY, b'{"schema": 1, "schema": 2}')
+    assert "has the name 'schema' twice in an object" in _refused(tmp_path, data)
+
+
 def test_newer_schema_is_refused_and_says_what_to_do(tmp_path, graph, metadata):
     message = _refused(tmp_path, _with_values(graph, metadata, schema=SCHEMA + 1, precision="int2"))
     assert f"schema {SCHEMA + 1}" in message

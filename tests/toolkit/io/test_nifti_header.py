@@ -12,7 +12,7 @@ from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
-from attunet.sources.read_case import read_labels
+from attunet.sources.read_case import MaskOptions, read_labels
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume
 
@@ -138,7 +138,7 @@ def test_a_mask_that_lost_its_codes_lies_on_its_image(tmp_path: Path, oriented: 
     for name, path in paths.items():
         scan(path, sform=turned if name == oriented else None, zooms=(1.5, 2, 4))
     image = read_volume(paths["image"])
-    mask = read_labels([paths["mask"]], image, paths["image"])
+    mask = read_labels([paths["mask"]], image, paths["image"], MaskOptions())
     np.testing.assert_array_equal(mask.values, DATA)
     assert mask.grid_distance == 0
     assert [decision.rule for decision in mask.decisions if decision.rule == "mask-geometry"]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_SIDE = 2**15
 MAX_RLE_RATIO = 64  # pixels by compressed bytes: RLE repeats a byte 128 times at most, which takes two
 MAX_RATIO, SMALL_BYTES = 1000, 2**26  # of a series in other forms, beyond pixels that harm nobody: black packs well
-MORE_BITS = "its compressed pixels have more than the {} bits that BitsStored says"
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOURED = ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420")
 QUANTITATIVE = ("CT", "PT")  # modalities whose values have a unit, whatever is white on a screen
@@ -141,9 +140,8 @@ def _meant(
         values = (stored << (allocated - 1 - high)) >> (allocated - bits)
         beyond = (values != stored) & (stored >> high >> 1 != 0)  # for uncompressed pixels, overlays may be there
         if beyond.any() and request.syntax not in (*UNCOMPRESSED, RLE):
-            raise InputError(
-                f"{path}: {MORE_BITS.format(bits)}; where all bits are values: --read dicom-bits=allocated"
-            )
+            said = f"its compressed pixels have more than the {bits} bits that BitsStored says"
+            raise InputError(f"{path}: {said}; where all bits are values: --read dicom-bits=allocated")
         if (values != stored).any():
             text = f"{bits} of {allocated} bits are values, as BitsStored and HighBit say"
             decisions.append(Decision("dicom-bits", text))
