@@ -22,7 +22,7 @@ from attunet.export.runtime.observed_case import ConfidenceOptions, ObservedCase
 from attunet.export.runtime.origin import Origin, check_alike, is_finished, origin_of, rules_about
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import check_labels, write_labels
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 from attunet.system.private_folder import remove_abandoned
 from attunet.volumes.model import Model, PreparedVolume
 from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels

@@ -20,7 +20,7 @@ from attunet.io.dicom.series import series_files
 from attunet.io.readers import FORMATS, format_of, read_volume, stem_of
 from attunet.io.writers import WRITERS
 from attunet.sources.case_files import content_hash, files_in
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 from attunet.system.atomic_files import joined_hash, sha256, write_text
 from attunet.system.outputs import require_other_file
 

@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.export.runtime.origin import check_place
 from attunet.io.dicom.organ_codes import Code
 from attunet.io.writers import suffixes_for
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 from attunet.sources.pseudonymise import NOT_SHOWN
 from attunet.system.lock import Lock, require_free, writing
 from attunet.system.outputs import require_own_folder

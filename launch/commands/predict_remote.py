@@ -13,7 +13,8 @@ from attunet.export.serve.formats import ModelDescription
 from attunet.launch.commands.label_maps import check_output, label_maps, warn_left_out, writing_label_maps
 from attunet.launch.launcher import shard_of
 from attunet.privacy.pseudonyms import claim
-from attunet.sources.inputs import Input, find_inputs
+from attunet.sources.input import Input
+from attunet.sources.inputs import find_inputs
 
 logger = logging.getLogger(__name__)
 

@@ -3,70 +3,67 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.channels import order_of
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import regular_files
+from attunet.sources.input import Input
 from attunet.sources.layouts.decathlon import DESCRIPTION, channels_of_description
 from attunet.sources.layouts.matching import names_a_mask
 from attunet.sources.layouts.series import series_folders
 
 SEPARATORS = "-_ ./"
 
-Volumes = list[tuple[str, tuple[Path, ...]]]  # name below the input folder, and its file, or one for each channel
-Unfit = dict[Path, str]  # first file of a volume of other channels than the model's, and the rule that it breaks
 
+def ordered(inputs: Iterable[Input], there: Sequence[str], needed: Sequence[str]) -> list[Input]:
+    """Inputs with their files in the order of a model's channels, or with the rule that their channels break.
 
-def ordered(volumes: Volumes, there: Sequence[str], needed: Sequence[str]) -> tuple[Volumes, Unfit]:
-    """Volumes with their files in the order of a model's channels.
+    Where a side has no names, files keep their order.
 
     Args:
-        volumes: with one file for each channel, or one with all channels.
-        there: names of the volumes' channels; empty where nothing tells them.
+        inputs: with one file for each channel, or one with all channels.
+        there: names of the inputs' channels; empty where nothing tells them.
         needed: names of the model's channels; empty where they are not known.
-
-    Returns:
-        The volumes, and what is wrong with their channels. Where a side has no names, files keep their order.
     """
     order = order_of(there, needed)
-    result: Volumes = []
-    wrong: Unfit = {}
-    for name, files in volumes:
-        if len(needed) > 1 and there and len(files) in (1, len(there)):
-            if order is None or (len(files) == 1 and order != list(range(len(there)))):
-                wrong[files[0]] = _unfit(there, needed)
-            elif len(files) > 1:
-                files = tuple(files[index] for index in order)
-        result.append((name, files))
-    return result, wrong
+
+    def in_place(one: Input) -> Input:
+        if len(needed) < 2 or not there or len(one.files) not in (1, len(there)):
+            return one
+        if order is None or (len(one.files) == 1 and order != list(range(len(there)))):
+            return replace(one, unfit=_unfit(there, needed))
+        return one if len(one.files) == 1 else replace(one, files=tuple(one.files[index] for index in order))
+
+    return list(map(in_place, inputs))
 
 
-def named(
-    root: Path, needed: Sequence[str], masks: Collection[Path], note: Callable[[str], object]
-) -> tuple[Volumes, Unfit]:
-    """Volumes with a file for each of a model's channels, by the files' names; none if no volume has all of them.
+def named(root: Path, needed: Sequence[str], masks: Collection[Path], note: Callable[[str], object]) -> list[Input]:
+    """Inputs with a file for each of a model's channels, by the files' names; none if no volume has all of them.
 
     Args:
         masks: files that are no images.
         note: called with a clause about files that are left out.
     """
     if len(needed) < 2:
-        return [], {}
+        return []
     files = [path for path in regular_files(root) if is_single_file(path) and path not in masks]
     images = [path for path in files if not any(map(names_a_mask, (*path.relative_to(root).parts[:-1], stem_of(path))))]
     images += series_folders(regular_files(root))
     groups = {name: group for name, group in by_channel(root, images, needed).items() if group}
     if not any(len(group) == len(needed) for group in groups.values()):
-        return [], {}
-    volumes = [(name, tuple(group[one] for one in needed if one in group)) for name, group in sorted(groups.items())]
-    wrong = {own[0]: _unfit(sorted(groups[name]), needed) for name, own in volumes if len(own) < len(needed)}
-    used = {path for _, own in volumes for path in own}
+        return []
+    inputs = []
+    for name, group in sorted(groups.items()):
+        unfit = "" if len(group) == len(needed) else _unfit(sorted(group), needed)
+        inputs.append(Input(name, tuple(group[one] for one in needed if one in group), unfit=unfit))
+    used = {path for one in inputs for path in one.files}
     if left := [path for path in images if path not in used]:
         text = f"{len(left)} of {len(images)} files are none of the model's channels ({', '.join(needed)})"
         note(f"{text} and are left out, first {str(left[0].relative_to(root))!r}")
-    return volumes, wrong
+    return inputs
 
 
 def by_channel(root: Path, paths: Iterable[Path], needed: Sequence[str]) -> dict[str, dict[str, Path]]:

@@ -6,98 +6,24 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.decisions import Choices
 from attunet.errors import InputError
 from attunet.io.dicom.file import may_be_slice
-from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, is_single_file, read_volume, stem_of
+from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, is_single_file, stem_of
 from attunet.io.refusal import refuse_unending
-from attunet.sources.case_files import Source, SourceOptions, files_in, regular_files, without_names
-from attunet.sources.channel_files import SEPARATORS, Unfit, Volumes, described_channels, named, ordered
+from attunet.sources.case_files import Source, SourceOptions, files_in, regular_files
+from attunet.sources.channel_files import SEPARATORS, described_channels, named, ordered
 from attunet.sources.find_cases import find_cases
+from attunet.sources.input import Input
 from attunet.sources.layouts.matching import CHANNEL, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
 from attunet.sources.layouts.series import series_folders, series_in_parts
-from attunet.sources.read_case import read_image
-from attunet.volumes.volume import Volume
 
 # Layouts whose images and masks differ in their names; in others the layout is needed
 NAMES_ARE_ENOUGH = ("src-mask", "suffix")
-
-Cases = dict[Path, str]
-
-
-@dataclass(frozen=True)
-class Input:
-    """One volume.
-
-    Args:
-        name: path below the input folder, without ending (`site/scan`).
-        files: one file, or one for each channel.
-        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
-        case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
-        namesake: another volume of the folder whose name differs in capitals or the coding of accents at most; both are
-            refused when they are read, because both would have one label map.
-        unfit: the rule that its channels break, with which it is refused when it is read.
-        hidden: True if no text in the files may be quoted, since it may have names.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    choices: Choices = field(default_factory=dict)
-    case: str = ""
-    namesake: Path | None = None
-    unfit: str = ""
-    hidden: bool = False
-
-    @property
-    def is_refused(self) -> bool:
-        """True if `check` raises."""
-        return bool(self.namesake or self.unfit)
-
-    def check(self) -> None:
-        """Raise InputError if another volume has the same name, or the channels are not the model's."""
-        if self.namesake:
-            raise InputError(
-                f"{self.files[0]}: must differ from {self.namesake} in more than ending, capitals or channel number, "
-                "for a label map of its own: rename one, or take one away"
-            )
-
-        with without_names(self.name, self.hidden):
-            if self.unfit:
-                raise InputError(f"{self.files[0]}: {self.unfit}")
-
-    def read(self, num_channels: int, channels: Sequence[str] = ()) -> Volume:
-        """Read the volume for a model with `num_channels` channels of these names, if they are known.
-
-        Raises:
-            InputError: as `read_volume` does, for two volumes of one name, and for other channels than the model's.
-        """
-        self.check()
-        with without_names(self.name, self.hidden):
-            return self._read(num_channels, channels)
-
-    def _read(self, num_channels: int, channels: Sequence[str]) -> Volume:
-        if len(self.files) == 1:
-            volume = read_volume(self.files[0], channels=num_channels, choices=self.choices)
-            if len(channels) > 1 and volume.unit == "mm" and len(volume.data) != num_channels:
-                raise InputError(
-                    f"{self.files[0]}: must have {num_channels} channels ({', '.join(channels)}), got "
-                    f"{len(volume.data)}; in one file, or a file for each that is called as the channel"
-                )
-            return volume
-        got = len(self.files)  # of one channel each at least
-        if got <= num_channels:
-            volume = read_image(self.files, choices=self.choices)
-            got = len(volume.data)
-        if got != num_channels:
-            raise InputError(
-                f"{self.files[0]}: must have {num_channels} channels with the {len(self.files) - 1} files beside "
-                f"it that are of one case, got {got}"
-            )
-        return volume
 
 
 def find_inputs(
@@ -130,30 +56,25 @@ def find_inputs(
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     refuse_unending(path)
-    cases: Cases = {}
-    wrong: Unfit = {}
     if path.is_file():
-        numbered = [(stem_of(path), _channels(path, num_channels))]
-        volumes, wrong = ordered(numbered, described_channels(path), channels)
+        inputs = ordered([Input(stem_of(path), _channels(path, num_channels))], described_channels(path), channels)
     elif any(may_be_slice(file) for file in files_in(path)):
-        volumes = [(path.name, (path,))]
+        inputs = [Input(path.name, (path,))]
         if below := [folder for folder in series_folders(regular_files(path)) if folder != path]:
             note(f"DICOM below its own files is left out, first in {str(below[0].relative_to(path))!r}")
     else:
-        volumes, cases, wrong = _in_folder(path, num_channels, channels, note)
+        inputs = _in_folder(path, num_channels, channels, note)
     alike = defaultdict(list)
-    for name, files in volumes:
-        alike[_as_others_see(name)].append(files[0])
+    for one in inputs:
+        alike[_as_others_see(one.name)].append(one.files[0])
     return [
-        Input(
-            name,
-            files,
-            choices,
-            cases.get(files[0], _case_of(name)),
-            next((file for file in alike[_as_others_see(name)] if file != files[0]), None),
-            wrong.get(files[0], ""),
+        replace(
+            one,
+            choices=choices,
+            case=one.case or _case_of(one.name),
+            namesake=next((file for file in alike[_as_others_see(one.name)] if file != one.files[0]), None),
         )
-        for name, files in volumes
+        for one in inputs
     ]
 
 
@@ -167,36 +88,28 @@ def _case_of(name: str) -> str:
     return unicodedata.normalize("NFC", re.sub(r"(?i)(?<=[^/])(-src|_0000)$", "", name))
 
 
-def _in_folder(
-    path: Path, num_channels: int, channels: Sequence[str], note: Callable[[str], object]
-) -> tuple[Volumes, Cases, Unfit]:
-    """The volumes, the names of the cases that their first files belong to, where the layout tells them, and the rules
-    that their channels break.
-    """
+def _in_folder(path: Path, num_channels: int, channels: Sequence[str], note: Callable[[str], object]) -> list[Input]:
+    """The volumes of a folder, with the cases that their first files belong to, where the layout tells them."""
     source = _by_layout(path, channels)
-    files_of = [(case.case, case.images) for case in source.cases] if source else []
-    volumes, wrong = ordered(files_of, source.channels if source else (), channels)
-    cases = {files[0]: name for name, files in volumes}
-    masks = {label for case in source.cases for label in case.labels} if source else set()
     is_known = source is not None and source.layout not in NAMES_ARE_ENOUGH
-    by_name = named(path, channels, masks, note) if wrong or not is_known else ([], {})
-    if by_name[0]:
-        volumes, wrong = by_name
-    elif source and is_known:
+    cases = [Input(case.case, case.images, case=case.case) for case in source.cases] if source else []
+    cases = ordered(cases, source.channels if source else (), channels)
+    masks = {label for case in source.cases for label in case.labels} if source else set()
+    by_name = [] if is_known and not any(case.unfit for case in cases) else named(path, channels, masks, note)
+    if source and is_known and not by_name:
         for text in (*source.notes, *_unnamed_masks(source)):
             note(text)
-        return volumes, cases, wrong
-    else:
-        one, there = _one_case(path, num_channels)
-        volumes, wrong = ordered(one, there, channels) if one else (_any_folder(path, num_channels, masks, note), {})
-        if not one:
-            volumes, wrong = ordered(volumes, described_channels(path), channels)
-    series = [files[0] for _, files in volumes if files[0].is_dir()]
+        return cases
+    inputs = by_name or _one_case(path, num_channels, channels)
+    if not inputs:
+        inputs = ordered(_any_folder(path, num_channels, masks, note), described_channels(path), channels)
+    series = [one.files[0] for one in inputs if one.files[0].is_dir()]
     for clause in filter(None, (links_left_out(path), series_in_parts(path, series))):
         note(clause)
-    if not volumes:
+    if not inputs:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
-    return volumes, cases, wrong
+    case_of = {case.files[0]: case.case for case in cases}
+    return [replace(one, case=case_of.get(one.files[0], "")) for one in inputs]
 
 
 def _by_layout(path: Path, channels: Sequence[str]) -> Source | None:
@@ -217,21 +130,18 @@ def _unnamed_masks(source: Source) -> Iterator[str]:
             yield f"{text}, first {str(unnamed[0])!r}"
 
 
-def _one_case(folder: Path, num_channels: int) -> tuple[Volumes, list[str]]:
-    """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg.
-
-    Returns:
-        The case, and the names of its channels.
-    """
+def _one_case(folder: Path, num_channels: int, channels: Sequence[str]) -> list[Input]:
+    """Find one case in a folder: a file for each channel of the model, by name (X-t1c, X-t1n, ...), beside X-seg."""
     files = [path for path in regular_files(folder) if is_readable(path) and not names_a_mask(stem_of(path))]
-    if len(files) != num_channels or num_channels == 1 or stem_of(files[0]).endswith("_0000"):
-        return [], []
     stems = [stem_of(path) for path in files]
+    if len(files) != num_channels or num_channels == 1 or stems[0].endswith("_0000"):
+        return []
     start = os.path.commonprefix(stems).rstrip("0123456789")  # noqa: RUF071 (names, not paths)
     are_numbered = all(stem.removeprefix(start).isdecimal() for stem in stems) and start.endswith(("-", "_", " ", "."))
-    is_one = re.search(r"\d", start) and not are_numbered and all(path.parent == folder for path in files)
+    if are_numbered or not re.search(r"\d", start) or any(path.parent != folder for path in files):
+        return []
     there = [stem[max(map(start.rfind, SEPARATORS)) + 1 :] for stem in stems]
-    return ([(folder.name, tuple(files))], there) if is_one else ([], [])
+    return ordered([Input(folder.name, tuple(files))], there, channels)
 
 
 def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
@@ -244,8 +154,8 @@ def _channels(path: Path, num_channels: int) -> tuple[Path, ...]:
     return siblings if all(sibling.is_file() for sibling in siblings) else (path,)
 
 
-def _any_folder(root: Path, num_channels: int, masks: Collection[Path], note: Callable[[str], object]) -> Volumes:
-    """Names and files of every volume below a folder that no layout describes, in the order of the names."""
+def _any_folder(root: Path, num_channels: int, masks: Collection[Path], note: Callable[[str], object]) -> list[Input]:
+    """Every volume below a folder that no layout describes, in the order of the names."""
     files = regular_files(root)
     series = [
         (root.name if folder == root else folder.relative_to(root).as_posix(), (folder,))
@@ -262,17 +172,17 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path], note: Ca
     if called_masks:
         first = called_masks[0][1].relative_to(root)
         note(f"{len(called_masks)} files are called as masks and are left out, first {str(first)!r}")
-    return sorted([*series, *_joined(images, num_channels)])
+    return [Input(name, own) for name, own in sorted([*series, *_joined(images, num_channels)])]
 
 
-def _joined(images: Sequence[tuple[str, Path]], num_channels: int) -> Volumes:
+def _joined(images: Sequence[tuple[str, Path]], num_channels: int) -> list[tuple[str, tuple[Path, ...]]]:
     """Group files by volume: nnU-Net's X_0000, X_0001, ... if these are the model's channels or all end in _0000."""
     volumes: defaultdict[str, defaultdict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for stem, path in images:
         match = CHANNEL.fullmatch(stem)
         volumes[match[1] if match else stem][stem].append(path)
     all_first = all(stem.endswith("_0000") for stem, _ in images)
-    joined: Volumes = []
+    joined = list[tuple[str, tuple[Path, ...]]]()
     for volume, files in volumes.items():
         channels = {stem: paths for stem, paths in files.items() if stem != volume}
         whole = sorted(channels) == [f"{volume}_{channel:04d}" for channel in range(num_channels)]

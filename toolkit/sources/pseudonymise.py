@@ -10,7 +10,7 @@ from attunet.errors import InputError
 from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.sources.case_files import Source, SourceOptions, regular_files
 from attunet.sources.find_cases import find_cases
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 
 NOT_SHOWN = "not shown, for the names in it; attunet inspect shows it"
 

@@ -13,7 +13,8 @@ from attunet.io.archives import extract
 from attunet.io.dicom.file import is_dicom
 from attunet.io.gzip_file import open_gzip
 from attunet.io.writers import suffixes_for
-from attunet.sources.inputs import Input, find_inputs
+from attunet.sources.input import Input
+from attunet.sources.inputs import find_inputs
 
 MGH_MARK = b"\x00\x00\x00\x01"  # inside a gzipped file of FreeSurfer
 MAX_FILES = 4096  # of a zip archive: every file of a series is opened

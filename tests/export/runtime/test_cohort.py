@@ -10,7 +10,7 @@ import pytest
 from attunet.errors import RunError
 from attunet.export.runtime.cohort import AHEAD, Job, Work, predict_cohort
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from attunet.export.runtime.origin import Origin
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.privacy.audit_log import AuditLog, verify_audit
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 
 
 @pytest.fixture(scope="module")

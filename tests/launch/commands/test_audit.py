@@ -14,7 +14,7 @@ from attunet.export.runtime.case_output import CaseOutput
 from attunet.export.runtime.cohort import Job
 from attunet.export.runtime.origin import Origin, origin_of
 from attunet.privacy.audit_log import AuditLog, verify_audit
-from attunet.sources.inputs import Input
+from attunet.sources.input import Input
 from attunet.system.atomic_files import sha256
 
 

@@ -11,7 +11,8 @@ from attunet.errors import InputError
 from attunet.sources.case_files import SourceOptions
 from attunet.sources.channel_files import in_order
 from attunet.sources.find_cases import find_cases
-from attunet.sources.inputs import Input, find_inputs
+from attunet.sources.input import Input
+from attunet.sources.inputs import find_inputs
 
 NEEDED = ("t2", "t1")
 LAYOUTS = {

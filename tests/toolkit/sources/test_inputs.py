@@ -6,7 +6,8 @@ import pytest
 
 from attunet.errors import InputError
 from attunet.sources.case_files import regular_files
-from attunet.sources.inputs import Input, find_inputs
+from attunet.sources.input import Input
+from attunet.sources.inputs import find_inputs
 from attunet.sources.layouts.series import series_folders
 
 DATA = np.random.default_rng(0).integers(0, 900, (9, 8, 4)).astype(np.int16)
