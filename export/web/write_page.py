@@ -10,11 +10,13 @@ import logging
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact_file import load_artefact
+from attunet.fields import read_json
 from attunet.system.atomic_files import MANIFEST, write_folder, write_text
 from attunet.system.lock import writing
 
@@ -38,6 +40,20 @@ def page_files() -> dict[str, Path]:
     return {path.name: path for path in sorted(PAGE.iterdir())}
 
 
+def require_page(out: Path) -> None:
+    """Raises InputError for a folder that holds anything but an earlier page, whose manifest names its files."""
+    if out.suffix.lower() == ".html" or not out.exists():
+        return
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
+    own: set[str] = set()
+    if {INDEX, MANIFEST} <= set(held):
+        with suppress(InputError):  # the manifest of another product
+            own = {MANIFEST, *read_json(out / MANIFEST).texts("sha256")}
+    if others := [name for name in held if name not in own]:
+        rule = "must be a new folder, or one that holds nothing but an earlier page"
+        raise InputError(f"{out}: {rule}, and there is {others[0]}: name another folder, or move it")
+
+
 def write_page(model: Path | str, out: Path | str) -> None:
     """Write the page that segments scans with an artefact in a browser.
 
@@ -53,6 +69,7 @@ def write_page(model: Path | str, out: Path | str) -> None:
 
 
 def _write(model: Path, out: Path, files: dict[str, Path]) -> None:
+    require_page(out)
     metadata, content = load_artefact(model)
     if metadata.whole:
         raise InputError(f"{model}: takes a whole volume, the page gives it slices: export it without --whole")
@@ -66,19 +83,12 @@ def _write(model: Path, out: Path, files: dict[str, Path]) -> None:
         write_text(out, _single_file(files, content))
         logger.info(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens from disk")
         return
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not _is_page(out))):
-        raise InputError(f"{out}: must be a new folder, or one that holds nothing but an earlier page")
     unused = {SINGLE, *(WEBGPU if metadata.precision == "int8" else ())}
     write: dict[str, Callable[[Path], object]] = {MODEL: lambda path: path.write_bytes(content)}
     write |= {name: partial(shutil.copyfile, path) for name, path in files.items() if name not in unused}
-    write_folder(out, write)
+    write_folder(out.resolve(), write)
     size = sum(path.stat().st_size for path in out.iterdir())
     logger.info(f"{out}: {size / 1e6:.1f} MB; serve it with: python -m http.server --directory {out}")
-
-
-def _is_page(folder: Path) -> bool:
-    names = {path.name for path in folder.iterdir()}
-    return {INDEX, MODEL, MANIFEST, "page.js"} <= names
 
 
 def _single_file(files: dict[str, Path], model: bytes) -> str:

@@ -154,10 +154,11 @@ def export(run: Path, out: Path, web: Path | None, **options: Value) -> None:
     probabilities.
     """
     from attunet.export.build.export_run import export_run
-    from attunet.export.web.write_page import page_files, write_page
+    from attunet.export.web.write_page import page_files, require_page, write_page
 
-    if web is not None:
-        page_files()  # a page that is not built ends the work before the export
+    if web is not None:  # what ends the page ends the work before the export
+        page_files()
+        require_page(web)
     export_run(run, out, **options)
     if web is not None:
         write_page(out, web)

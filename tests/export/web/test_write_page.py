@@ -10,8 +10,9 @@ import pytest
 
 from attunet.errors import InputError
 from attunet.export.web import write_page as module
-from attunet.export.web.write_page import write_page
+from attunet.export.web.write_page import require_page, write_page
 from attunet.system import lock
+from attunet.system.atomic_files import write_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -48,6 +49,35 @@ def test_a_folder_with_other_files_is_left_alone(built_page: Path, artefact: Pat
     with pytest.raises(InputError, match="must be a new folder, or one that holds nothing but an earlier page"):
         write_page(artefact, tmp_path)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["robots.txt", ".htaccess", "scans/case.nii.gz"])
+def test_a_users_own_file_in_a_page_stays(built_page: Path, artefact: Path, tmp_path: Path, name: str) -> None:
+    web = tmp_path / "web"
+    write_page(artefact, web)
+    (web / name).parent.mkdir(exist_ok=True)
+    (web / name).write_text("mine")
+    with pytest.raises(InputError, match=f"an earlier page, and there is {re.escape(Path(name).parts[0])}"):
+        write_page(artefact, web)
+    assert (web / name).read_text() == "mine"
+
+
+def test_a_checkpoint_is_no_page(artefact: Path, tmp_path: Path) -> None:
+    write_folder(tmp_path / "step", {"weights": lambda path: path.write_text("weights")})
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"an earlier page, and there is (index\.html|manifest\.json)"):
+            require_page(tmp_path / "step")
+        (tmp_path / "step/index.html").write_text("mine")
+
+
+def test_a_page_behind_a_link_is_replaced_where_it_lies(built_page: Path, artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "web").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        write_page(artefact, tmp_path / "web")
+    assert (tmp_path / "web").is_symlink()
+    assert (tmp_path / "disk/model.onnx").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "web"}
 
 
 def test_a_second_call_is_refused_and_what_a_killed_one_left_goes(
