@@ -93,18 +93,16 @@ def keep(results: Json, file: Path | None) -> None:
         write_text(file, json.dumps(results, indent=1) + "\n")
 
 
-def program_parser(description: str | None, *, plot: bool = False) -> argparse.ArgumentParser:
-    """A parser with `--json` and, where the benchmark draws, `--plot`."""
+def program_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with `--json`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the JSON to a file")
-    if plot:
-        parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draws a picture")
     return parser
 
 
 def choices(options: argparse.Namespace) -> Json:
     """The benchmark's own options, for the function that measures."""
-    return {name: value for name, value in vars(options).items() if name not in ("json", "plot")}
+    return {name: value for name, value in vars(options).items() if name != "json"}
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -128,17 +126,15 @@ def run_program(
     parser: argparse.ArgumentParser,
     measure: Callable[[argparse.Namespace], Json],
     table: Callable[[Json], str],
-    draw: Callable[[Json, Path], object] | None = None,
-) -> None:
+) -> tuple[argparse.Namespace, Json]:
     """Prints the measurements as a table and as one JSON line with the command that made them.
-    Exits with 1 or 2 after an error.
+    Returns the options and the results; exits with 1 or 2 after an error.
 
     Args:
         name: the module below `attunet.benchmarks.speed`.
         parser: a `program_parser`.
         measure: the options -> the results.
         table: formats the results for a terminal.
-        draw: draws the results into a picture; None where there is no `--plot`.
 
     Example:
         >>> run_program("operations.gate", parser, lambda options: benchmark(settings), table)  # doctest: +SKIP
@@ -155,5 +151,4 @@ def run_program(
     print(table(results))
     print(json.dumps(results))
     keep(results, options.json)
-    if draw is not None and options.plot:
-        draw(results, options.plot)
+    return options, results

@@ -211,14 +211,17 @@ def _network_call(settings: Settings, network: nn.Module, training: bool) -> Cal
 
 
 def main() -> None:
-    parser = settings_parser(__doc__, plot=True)
+    parser = settings_parser(__doc__)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draws a picture")
     parser.add_argument("--no-network", action="store_true", help="the gates alone")
 
     def measured(chosen: argparse.Namespace) -> Json:
         compiled, network = not chosen.no_compile, not chosen.no_network
         return benchmark(settings_of(chosen), compiled=compiled, network=network, file=chosen.json)
 
-    run_program("operations.gate", parser, measured, table, draw)
+    options, results = run_program("operations.gate", parser, measured, table)
+    if options.plot:
+        draw(results, options.plot)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ class Settings:
         return features.to(memory_format=torch.channels_last)
 
 
-def settings_parser(description: str | None, *, plot: bool = False) -> argparse.ArgumentParser:
+def settings_parser(description: str | None) -> argparse.ArgumentParser:
     """The options of `Settings`, and --no-compile."""
-    parser = program_parser(description, plot=plot)
+    parser = program_parser(description)
     add_device(parser)
     parser.add_argument("--width", type=int, default=64, help="channels of the first level")
     parser.add_argument("--size", type=int, default=256, help="height and width of a slice, a multiple of 16")

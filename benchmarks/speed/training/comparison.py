@@ -2,9 +2,8 @@
 `python -m attunet.benchmarks.speed.training.comparison [--model] [--width] [--size] [--json FILE]`.
 
 All train on the same store, each in a process of its own, in turns, so that a machine that drifts hurts all alike. What
-each does is written in `programs`. With `--dice D` each goes on until its validation Dice (store's grid, cases
-left out) is D. With `--limit S` none runs longer than S seconds, and its row says what it reached. Prints a table and
-one JSON line; `--json FILE` is written after every training; `--plot FILE` draws it.
+each does is written in `programs`. With `--limit S` none runs longer than S seconds, and its row says what it reached.
+Prints a table and one JSON line; `--json FILE` is written after every training.
 """
 
 import argparse
@@ -25,7 +24,7 @@ import numpy as np
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.trainer import PACKAGE
 from attunet.benchmarks.speed.program import keep, last_line, program_parser, run_program
-from attunet.benchmarks.speed.training.comparison_rows import draw, results_of, table
+from attunet.benchmarks.speed.training.comparison_rows import results_of, table
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.nnunet import write_slices
 from attunet.benchmarks.speed.training.others import Task
@@ -57,10 +56,9 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
             _write_slices(store, store.split(task.fold)[0], folder)
         if "nnunet" in programs:
             write_slices(store, task.fold, folder / "nnunet")
-        for number in range(rounds):
+        for _ in range(rounds):
             for name in programs:
-                dice = task.dice if number == rounds - 1 else None
-                one = dataclasses.replace(task, program=name, store=str(store.path), slices=str(folder), dice=dice)
+                one = dataclasses.replace(task, program=name, store=str(store.path), slices=str(folder))
                 measured[name].append(_in_own_process(one, folder))
                 results = results_of(store, task, measured, rounds)
                 keep(results, file)
@@ -89,7 +87,7 @@ def _in_own_process(task: Task, folder: Path) -> Json:
             parts = read_progress(folder)
             reached = f"after {list(parts)[-1]}" if parts else "in its imports"
             note = f"out of time ({task.limit_s:g} s) {reached}"
-            unknown = dict.fromkeys(("num_parameters", "device", "peak_memory_mb", "to_dice"))
+            unknown = dict.fromkeys(("num_parameters", "device", "peak_memory_mb"))
             return {"steps": 0, "seconds": 0.0, "waiting_s": 0.0, "start_s": parts, "note": note, **unknown}
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -103,9 +101,7 @@ def _in_own_process(task: Task, folder: Path) -> Json:
 
 
 def main() -> None:
-    parser = program_parser(
-        "Training speed of attunet, a plain script, MONAI and nnU-Net on the same store.", plot=True
-    )
+    parser = program_parser("Training speed of attunet, a plain script, MONAI and nnU-Net on the same store.")
     parser.add_argument("--store", type=Path, help="a prepared data set; generated cases by default")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet", help="of attunet and plain")
     parser.add_argument("--width", type=int, default=64, help="channels of the first level, 64 by default")
@@ -123,14 +119,12 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=PROGRAMS, help="may be repeated; all that are installed by default"
     )
-    parser.add_argument("--dice", type=float, help="also the minutes to this validation Dice")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training at most, with --dice")
     parser.add_argument("--limit", dest="limit_s", type=float, metavar="SECONDS", help="of each training and round")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
     parser.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet"
     )
-    run_program("training.comparison", parser, _compare_installed, table, draw)
+    run_program("training.comparison", parser, _compare_installed, table)
 
 
 def _compare_installed(options: argparse.Namespace) -> Json:
@@ -139,9 +133,8 @@ def _compare_installed(options: argparse.Namespace) -> Json:
     programs = installed(options.only or PROGRAMS)
     if not programs:
         raise InputError("none of the programs of --only is installed: there is nothing to compare")
-    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "dice", "minutes", "limit_s")
-    chosen = {name: getattr(options, name) for name in shared}
-    task = Task(program="", store="", slices="", settings=options.settings, **chosen)
+    shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "settings", "limit_s")
+    task = Task(program="", store="", slices="", **{name: getattr(options, name) for name in shared})
     with PrivateFolder() as folder:
         store = open_store(options.store) if options.store else generated_store(folder.path, options.size)
         return compare(store, task, programs=programs, rounds=options.rounds, file=options.json)

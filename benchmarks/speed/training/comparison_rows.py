@@ -1,8 +1,7 @@
-"""The rows of a comparison of trainings, from what each program measured: as JSON values, as a table, as bars."""
+"""The rows of a comparison of trainings, from what each program measured: as JSON values, and as a table."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -22,7 +21,6 @@ COLUMNS = {
     "times plain": "{times_plain:.2f}",
     "times monai": "{times_monai:.2f}",
     "times nnunet": "{times_nnunet:.2f}",
-    "to Dice": "{reached}",
 }
 
 
@@ -59,7 +57,6 @@ def _row(name: str, rows: Sequence[Json], batch_size: int) -> Json:
         "peak_memory_mb": max(memory, default=None),
         "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),
         "note": rows[-1]["note"],
-        "to_dice": last["to_dice"],
         **(spread if steps else dict.fromkeys(spread)),
     }
 
@@ -67,36 +64,9 @@ def _row(name: str, rows: Sequence[Json], batch_size: int) -> Json:
 def table(results: Json) -> str:
     """The rows, and below them the start and the note of each."""
     rows = results["results"]
-    text = format_table(({**row, "reached": _reached(row["to_dice"])} for row in rows), COLUMNS)
+    text = format_table(rows, COLUMNS)
     for row in rows:
         parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in row["start_s"].items())
         note = f"; {row['note']}" if row["note"] else ""
         text += f"\n{row['name']}: start {sum(row['start_s'].values()):.1f} s ({parts}){note}"
     return text
-
-
-def _reached(to_dice: Json | None) -> str:
-    if to_dice is None:
-        return "-"
-    if to_dice["minutes"] is None:
-        return f"best {to_dice['best_dice']:.3f} in {to_dice['trained_minutes']:.1f} min"
-    return f"{to_dice['dice']:.2f} in {to_dice['minutes']:.1f} min"
-
-
-def draw(results: Json, path: Path) -> None:
-    """Slices per second as bars, with the share of waiting for data."""
-    from attunet.plots.figure import model_color, new_figure, save
-
-    rows = [(row, row["slices_per_s"]) for row in results["results"]]
-    measured = [(row, rate) for row, rate in rows if rate is not None]
-    figure = new_figure(8, 1.4 + 0.6 * len(measured))
-    axes = figure.subplots()
-    for index, (row, rate) in enumerate(measured):
-        axes.barh([row["name"]], [rate], color=model_color(index), height=0.6)
-        axes.text(rate, index, f" {rate:.3g} slices/s, waiting {row['waiting_share']:.1%}", va="center", fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.45 * max((rate for _, rate in measured), default=1.0))
-    batch, _, height, width = results["settings"]["shape"]
-    model, base = results["settings"]["model"], results["settings"]["width"]
-    axes.set_xlabel(f"training, slices per second ({model} {base} wide, {height} × {width}, batch {batch})")
-    save(figure, path)

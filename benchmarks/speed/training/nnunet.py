@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from torch import nn
 
 from attunet.benchmarks.nnunet.raw_data import RawCase, write_raw
 from attunet.benchmarks.nnunet.trainer import make_trainer, set_environment, set_workers
@@ -52,18 +50,4 @@ def nnunet(task: Task, folder: Path, accelerator: Accelerator, progress: Progres
     patch = trainer.configuration_manager.patch_size
     compiled = "compiled" if trainer._do_i_compile() else "not compiled"
     note = f"{compiled}, patches of {' × '.join(map(str, patch))}, its plan's batch {planned}"
-    return Training(step, lambda: None, take, _Slices(trainer.network, patch), accelerator, note)
-
-
-class _Slices(nn.Module):
-    """The network on slices of any size up to its patch: logits of the full resolution alone."""
-
-    def __init__(self, network: nn.Module, patch: tuple[int, int]) -> None:
-        super().__init__()
-        self.network, self.patch = network, patch
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[-2:]
-        padding = [0, max(0, self.patch[1] - width), 0, max(0, self.patch[0] - height)]
-        logits: torch.Tensor = self.network(nn.functional.pad(images, padding))[0]
-        return logits[..., :height, :width]
+    return Training(step, take, trainer.network, note=note)

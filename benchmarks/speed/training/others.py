@@ -34,8 +34,6 @@ class Task:
     steps: int
     warm_up_steps: int
     workers: int
-    dice: float | None  # train until this validation Dice, or `minutes`
-    minutes: float
     settings: Sequence[str]
     limit_s: float | None = None  # seconds of the process after which no timed step begins
 
@@ -58,17 +56,15 @@ class Training:
     """A training that goes on step by step.
 
     Args:
-        wait: is finished when the device is.
         take: gets the next batch.
-        network: is validated.
+        wait: is finished when the device is.
         note: what else a reader of its figures should know.
     """
 
     step: Callable[[], None]
-    wait: Callable[[], object]
     take: Timed
     network: nn.Module
-    accelerator: Accelerator
+    wait: Callable[[], object] = lambda: None
     note: str = ""
 
 
@@ -106,7 +102,7 @@ def plain(task: Task, store: Store, config: ResolvedConfig, accelerator: Acceler
         optimizer.step()
         loss.item()
 
-    return Training(step, lambda: None, take, network, accelerator)
+    return Training(step, take, network)
 
 
 def monai(task: Task, store: Store, config: ResolvedConfig, accelerator: Accelerator) -> Training:
@@ -157,7 +153,7 @@ def monai(task: Task, store: Store, config: ResolvedConfig, accelerator: Acceler
         loss.backward()
         optimizer.step()
 
-    return Training(step, lambda: next(network.parameters()).sum().item(), take, network, accelerator)
+    return Training(step, take, network, wait=lambda: next(network.parameters()).sum().item())
 
 
 def _label_of(image: Path) -> Path:

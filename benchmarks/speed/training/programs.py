@@ -34,7 +34,6 @@ from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.store import Store, open_store
 from attunet.training.trainer import Trainer
-from attunet.training.validation import Validator
 
 
 def _attunet(task: Task, store: Store, config: ResolvedConfig, accelerator: Accelerator) -> Training:
@@ -48,17 +47,14 @@ def _attunet(task: Task, store: Store, config: ResolvedConfig, accelerator: Acce
     def step() -> None:
         trainer.step(next(numbers))
 
-    return Training(step, trainer.read_losses, take, trainer.average.network, accelerator)
+    return Training(step, take, network, wait=trainer.read_losses)
 
 
 MAKERS = {"attunet": _attunet, "attunet-streamed": _attunet, "plain": plain, "monai": monai}
 
 
 def run(task: Task) -> Json:
-    """Times a training, and trains on to a Dice where the task has one.
-
-    `steps` may be fewer than wanted; `seconds` and `waiting_s`, for data, are of all of them.
-    """
+    """Times a training. `steps` may be fewer than wanted; `seconds` and `waiting_s`, for data, are of all of them."""
     progress = Progress(Path(task.slices))
     progress.finish("imports")
     store = open_store(task.store)
@@ -93,30 +89,7 @@ def run(task: Task) -> Json:
         "num_parameters": sum(p.numel() for p in program.network.parameters()),
         "device": accelerator.device.type,
         "peak_memory_mb": peak_memory_mb(accelerator.device),
-        "to_dice": _to_dice(task, store, config, program) if task.dice is not None else None,
     }
-
-
-def _to_dice(task: Task, store: Store, config: ResolvedConfig, program: Training) -> Json:
-    """Trains on, validating now and then on the store's grid; the clock stands still meanwhile.
-    Warm-up and timed steps are not counted. `minutes` is None where the Dice was not reached.
-    """
-    assert task.dice is not None
-    validator = Validator(store, store.split(task.fold)[1], program.accelerator, config.optim)
-    clock, best = 0.0, 0.0
-    reached: float | None = None
-    while clock < 60 * task.minutes and reached is None:
-        began = time.perf_counter()
-        while time.perf_counter() - began < 6 * task.minutes / 2:  # twenty validations
-            program.step()
-        program.wait()
-        clock += time.perf_counter() - began
-        program.network.eval()
-        dice = validator.validate(program.network).dice["mean"] or 0.0
-        program.network.train()
-        best = max(best, dice)
-        reached = clock / 60 if dice >= task.dice else None
-    return {"dice": task.dice, "minutes": reached, "best_dice": best, "trained_minutes": clock / 60}
 
 
 def main() -> None:

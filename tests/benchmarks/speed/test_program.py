@@ -17,17 +17,15 @@ from attunet.errors import InputError, RunError
 def test_the_last_line_and_the_file_say_how_it_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--size", "a b", "--json", str(tmp_path / "r.json"), "--plot", str(tmp_path / "r.png")]
+    words = ["--size", "a b", "--json", str(tmp_path / "r.json")]
     monkeypatch.setattr(sys, "argv", ["program", *words])
-    drawn: list[Path] = []
-    parser = program_parser(None, plot=True)
+    parser = program_parser(None)
     parser.add_argument("--size")
     run_program(
         "operations.gate",
         parser,
         lambda options: {"rows": [1], **choices(options)},
         lambda results: f"{len(results['rows'])} row",
-        lambda results, path: drawn.append(path),
     )
     table, line = capsys.readouterr().out.splitlines()
     assert table == "1 row"
@@ -38,7 +36,6 @@ def test_the_last_line_and_the_file_say_how_it_was_measured(
         "rows": [1],
         "size": "a b",
     }
-    assert drawn == [tmp_path / "r.png"]
 
 
 @pytest.mark.parametrize(("error", "code"), [(InputError("wrong"), 2), (RunError("failed"), 1)])

@@ -26,14 +26,12 @@ TASK = Task(
     steps=2,
     warm_up_steps=1,
     workers=0,
-    dice=0.999,
-    minutes=0.02,
     settings=("model.depth=2",),
 )
 
 
 @pytest.mark.slow
-def test_programs(small_store: Store, tmp_path: Path) -> None:
+def test_programs(small_store: Store) -> None:
     results = comparison.compare(small_store, TASK, programs=comparison.PROGRAMS[:4], rounds=1)
     ours, streamed, plain, monai = results["results"]
     assert [row["name"] for row in results["results"]] == list(comparison.PROGRAMS[:4])
@@ -44,14 +42,10 @@ def test_programs(small_store: Store, tmp_path: Path) -> None:
         assert row["peak_memory_mb"] > 50
         assert list(row["start_s"]) == ["imports", "network, loader", "first step"]
         assert min(row["start_s"].values()) > 0
-        assert row["to_dice"]["minutes"] is None
-        assert 0 <= row["to_dice"]["best_dice"] < 0.999
     assert ours["times_plain"] == pytest.approx(ours["slices_per_s"] / plain["slices_per_s"])
     assert plain["times_plain"] == monai["times_monai"] == 1
     assert results["settings"]["shape"][:2] == [2, 1]
     assert len(comparison_rows.table(json.loads(json.dumps(results, allow_nan=False))).splitlines()) >= 4
-    comparison_rows.draw(results, tmp_path / "bars.png")
-    assert (tmp_path / "bars.png").stat().st_size > 5000
 
 
 @pytest.mark.slow
@@ -63,7 +57,6 @@ def test_nnunets_trainer(small_store: Store, tmp_path: Path) -> None:
     assert theirs["slices_per_s"] == pytest.approx(2 * theirs["steps_per_s"])
     assert 0 < theirs["waiting_share"] < 1
     assert theirs["num_parameters"] > 1_000_000 > ours["num_parameters"]
-    assert 0 <= theirs["to_dice"]["best_dice"] < 0.999
     assert ours["times_nnunet"] == pytest.approx(ours["slices_per_s"] / theirs["slices_per_s"])
     assert theirs["times_nnunet"] == 1
     parts = ["nnU-Net's imports", "fingerprint", "plan", "preprocessing", "network, loaders", "first step"]
@@ -84,7 +77,7 @@ def test_what_is_not_installed_is_left_out(
 
 def test_a_training_over_its_limit_is_ended(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "GRACE_S", 0)
-    task = dataclasses.replace(TASK, limit_s=0.2, dice=None)
+    task = dataclasses.replace(TASK, limit_s=0.2)
     row = comparison.compare(small_store, task, programs=["plain"], rounds=1)["results"][0]
     assert row["note"] == "out of time (0.2 s) in its imports"
     assert row["slices_per_s"] is None
@@ -96,7 +89,7 @@ def test_a_training_over_its_limit_is_ended(small_store: Store, monkeypatch: pyt
 @pytest.mark.slow
 def test_no_timed_step_begins_after_the_limit(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "GRACE_S", 300)
-    task = dataclasses.replace(TASK, limit_s=0.2, dice=None)
+    task = dataclasses.replace(TASK, limit_s=0.2)
     row = comparison.compare(small_store, task, programs=["plain"], rounds=1)["results"][0]
     assert row["note"] == "0 of 2 steps in 0.2 s"
     assert row["num_parameters"] > 1000
