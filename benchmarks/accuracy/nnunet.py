@@ -16,7 +16,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ import torch
 
 from attunet.benchmarks.accuracy.results import confusion_of, judge
 from attunet.benchmarks.evaluation.results_table import Json, aligned
-from attunet.benchmarks.nnunet.raw_data import RawCase, image_files, write_raw
+from attunet.benchmarks.nnunet.raw_data import image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
 from attunet.benchmarks.nnunet.training import train_for
 from attunet.errors import InputError
@@ -84,19 +84,16 @@ def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase], np.ndarray]
 
 def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCase], np.ndarray]]:
     """Trains nnU-Net; facts of the training, and the function that gives voxel counts of a case."""
-    split = call.store.split(call.fold)
-    names = {case: f"case{number:05d}" for number, case in enumerate([*split[0], *split[1]])}
+    store = call.store
 
-    def cases() -> Iterator[RawCase]:
-        for case, name in names.items():
-            labelled = read_labelled_case(call.store, case)
-            if not labelled.drawn.all():
-                raise InputError(f"{case}: not every class was drawn, which nnU-Net has no labels for")
-            yield RawCase(name, labelled.volume.data, labelled.truth, labelled.volume.affine)
+    def read(case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        labelled = read_labelled_case(store, case)
+        if not labelled.drawn.all():
+            raise InputError(f"{case}: not every class was drawn, which nnU-Net has no labels for")
+        return labelled.volume.data, labelled.truth, labelled.volume.affine
 
-    channels = ["CT" if call.store.spec.normalization == "ct" else "MR"] * call.store.spec.in_channels
-    train_names, held_out = ([names[case] for case in cases] for cases in split)
-    write_raw(folder, cases(), (train_names, held_out), num_classes=len(call.store.classes), channels=channels)
+    channels = ["CT" if store.spec.normalization == "ct" else "MR"] * store.spec.in_channels
+    names = write_raw(folder, store.split(call.fold), read, num_classes=len(store.classes), channels=channels)
     set_environment(folder, processes=min(12, usable_cores()))
     began = time.monotonic()
     trainer, _ = make_trainer(folder, torch.device(call.device), batch_size=None, finish=logger.info)
@@ -106,9 +103,8 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
     reader = trainer.plans_manager.image_reader_writer_class()
 
     def confusion(case: LabelledCase) -> np.ndarray:
-        image, properties = reader.read_images(
-            [str(file) for file in image_files(folder, names[case.name], len(channels))]
-        )
+        files = image_files(folder, names[case.name], len(channels))
+        image, properties = reader.read_images(list(map(str, files)))
         return case.confusion(predictor.predict_single_npy_array(image, properties).transpose(2, 1, 0))
 
     return facts, confusion

@@ -2,13 +2,12 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 
-from attunet.benchmarks.nnunet.raw_data import RawCase, write_raw
+from attunet.benchmarks.nnunet.raw_data import write_raw
 from attunet.benchmarks.nnunet.trainer import make_trainer, set_environment, set_workers
 from attunet.benchmarks.speed.training.others import Task, Timed, Training
 from attunet.benchmarks.speed.training.progress import Progress
@@ -19,17 +18,13 @@ SPACING = np.diag([1.0, 1.0, 4.0, 1.0])  # the axis across slices is the coarse 
 
 def write_slices(store: Store, fold: int, folder: Path) -> None:
     """Writes the store's slices, with their values, and the fold's split as raw data in `folder`."""
-    split = store.split(fold)
-    names = {case: f"case{number:05d}" for number, case in enumerate([*split[0], *split[1]])}
 
-    def cases() -> Iterator[RawCase]:
-        for case, name in names.items():
-            image = np.asarray(store.image(case), np.float32).transpose(1, 3, 2, 0)
-            yield RawCase(name, image, np.array(store.label(case)).transpose(2, 1, 0), SPACING)
+    def read(case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image = np.asarray(store.image(case), np.float32).transpose(1, 3, 2, 0)
+        return image, np.array(store.label(case)).transpose(2, 1, 0), SPACING
 
-    train, held_out = ([names[case] for case in cases] for cases in split)
     channels = ["noNorm"] * store.spec.in_channels
-    write_raw(folder, cases(), (train, held_out), num_classes=len(store.classes), channels=channels)
+    write_raw(folder, store.split(fold), read, num_classes=len(store.classes), channels=channels)
 
 
 def nnunet(task: Task, folder: Path, accelerator: Accelerator, progress: Progress) -> Training:

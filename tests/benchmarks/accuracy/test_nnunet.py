@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from attunet.benchmarks.accuracy import nnunet
-from attunet.benchmarks.nnunet.raw_data import DATASET, RawCase, write_raw
+from attunet.benchmarks.nnunet.raw_data import DATASET, write_raw
 from attunet.errors import InputError
 from attunet.store import Store
 
@@ -50,11 +50,11 @@ def test_its_reader_gives_the_axes_that_predictions_are_turned_back_from(tmp_pat
 
     image = np.arange(2 * 3 * 4, dtype=np.float32).reshape(1, 2, 3, 4)
     oriented = np.array([[0, -2, 0, 5], [1.5, 0, 0, -7], [0, 0, -4, 3], [0, 0, 0, 1.0]])
-    case = RawCase("a", image, (image[0] > 9).astype(np.uint8), oriented)
-    write_raw(tmp_path, [case], (["a"], []), num_classes=2, channels=["MR"])
+    label = (image[0] > 9).astype(np.uint8)
+    write_raw(tmp_path, (["a"], []), lambda case: (image, label, oriented), num_classes=2, channels=["MR"])
     raw = tmp_path / "raw" / DATASET
-    read, properties = SimpleITKIO().read_images([str(raw / "imagesTr" / "a_0000.nii.gz")])
+    read, properties = SimpleITKIO().read_images([str(raw / "imagesTr" / "case00000_0000.nii.gz")])
     np.testing.assert_array_equal(read[0].transpose(2, 1, 0), image[0])
     np.testing.assert_allclose(properties["spacing"], [4, 2, 1.5])
-    label, _ = SimpleITKIO().read_seg(str(raw / "labelsTr" / "a.nii.gz"))
-    np.testing.assert_array_equal(label[0].transpose(2, 1, 0), case.label)
+    read_label, _ = SimpleITKIO().read_seg(str(raw / "labelsTr" / "case00000.nii.gz"))
+    np.testing.assert_array_equal(read_label[0].transpose(2, 1, 0), label)
