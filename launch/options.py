@@ -50,18 +50,23 @@ SECONDS, MINUTES = Number(0, 86_400, min_open=True), Number(0.1, 1e6)
 SEED = click.IntRange(0, MAX_WHOLE - 1)
 
 
-class Fold(click.ParamType):
-    """The number of a fold, or `all` to train on every labelled case."""
+class WholeOrAll(click.ParamType):
+    """A whole number from `low`, or the word all. words: what it must be, for the error."""
 
-    name = "K|all"
+    def __init__(self, name: str, words: str, *, low: int = 0) -> None:
+        self.name, self.words, self.low = name, words, low
 
     def convert(self, value: Value, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["all"]:
         if value == "all":
             return "all"
         number = parse_whole(str(value))
-        if number is None:
-            self.fail(f"must be the number of a fold or all, got {str(value)[:80]!r}", param, ctx)
+        if number is None or number < self.low:
+            self.fail(f"must be {self.words}, got {str(value)[:80]!r}", param, ctx)
         return number
+
+
+FOLD = WholeOrAll("K|all", "the number of a fold or all")
+PARITY_CASES = WholeOrAll("N|all", "a whole number from 1 or all", low=1)
 
 
 class FoldList(click.ParamType):
@@ -97,17 +102,6 @@ def several(*names: str, each: click.ParamType, help: str, **attributes: Value) 
 
     help += "; may be repeated, or hold several separated by commas."
     return option(*names, type=Separated(each), multiple=True, callback=flat, help=help, **attributes)
-
-
-def parse_parity_cases(text: str | None) -> int | Literal["all"] | None:
-    """The number of `--parity-cases`, or "all"; None without the option. Raises InputError for anything else."""
-    if text is None:
-        return None
-    if text == "all":
-        return "all"
-    if not (number := parse_whole(text)):
-        raise InputError(f"--parity-cases: must be a whole number from 1 or all, got {text[:80]!r}")
-    return number
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

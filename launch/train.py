@@ -9,7 +9,7 @@ from click import option
 
 from attunet.config import DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
-from attunet.launch.options import MINUTES, MODEL, PATH, Fold, Value, config_options, pseudonymise_option
+from attunet.launch.options import FOLD, MINUTES, MODEL, PATH, Value, config_options, pseudonymise_option
 from attunet.presets import training_config
 from attunet.system.workers import END_WITH_STDIN, end_with_stdin, process_start
 
@@ -18,7 +18,7 @@ from attunet.system.workers import END_WITH_STDIN, end_with_stdin, process_start
 @click.argument("store", type=PATH)
 @click.argument("run", type=PATH)
 @option("--model", type=MODEL, help="The network; over model.name of the config.")
-@option("--fold", type=Fold(), required=True, help="The fold whose cases are left out, or all to train on every case.")
+@option("--fold", type=FOLD, required=True, help="The fold whose cases are left out, or all to train on every case.")
 @config_options
 @option(
     "--resume",

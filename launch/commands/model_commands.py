@@ -10,12 +10,12 @@ from attunet.launch.options import (
     DEVICE,
     MINUTES,
     MODEL,
+    PARITY_CASES,
     PATH,
     PRECISION,
     FoldList,
     Value,
     moved_source_option,
-    parse_parity_cases,
     pseudonymise_option,
 )
 from attunet.system.plain_text import printable_line
@@ -134,8 +134,8 @@ def crossvalidate(store: Path, out: Path, **options: Value) -> None:
 @option("--provider", type=DEVICE, help="Judges the artefact.  [default: cuda for fp16 where it runs]")
 @option(
     "--parity-cases",
+    type=PARITY_CASES,
     metavar="N|all",
-    callback=lambda context, parameter, text: parse_parity_cases(text),
     help="Cases to judge it on.  [default: as many as take two minutes]",
 )
 @option(

@@ -86,30 +86,21 @@ def _data_steps(out: Path, source: Path, *, rehearse: bool) -> list[Step]:
     """
     store, runs, model = out / "store", out / "crossvalidation", out / "model.onnx"
     if rehearse:
-        device, precision, size = "cpu", "fp32", "--folds 2 --set data.size=32"
+        device, precision, size, name = "cpu", "fp32", "--folds 2 --set data.size=32", "default"
         recipe = "--model attention_unet --set model.base_width=4 --set optim.epochs=0.2 --folds 0"
     else:
-        device, precision, size = "cuda", "fp16", ""
+        device, precision, size, name = "cuda", "fp16", "", "chaos"
         recipe = "--model attention_unet --model unet --config chaos"
     recipe += f" --set run.device={device}"
+    first_run = runs / name / "attention_unet" / "seed-0" / "fold-0"
     judged = f"--provider {device} --latency-seconds 1"
     return [
         _command("prepare", 60, "prepare", source, store, *size.split()),
         _command("crossvalidation", 400, "crossvalidate", store, runs, *recipe.split()),
-        Step("export", 60, ["-c", _EXPORT, str(runs), str(model), precision]),
+        _command("export", 60, "export", first_run, model, "--precision", precision),
         _command("evaluation", 60, "evaluate", store, model, "--out", out / "evaluation", *judged.split()),
         _command("prediction", 60, "predict", model, source, out / "labels", "--provider", device),
     ]
-
-
-# The first finished run of a cross-validation as an artefact.
-_EXPORT = """
-import pathlib, sys
-from attunet.export.build.export_run import export_run
-folder, out, precision = sys.argv[1:]
-run = sorted(path.parent for path in pathlib.Path(folder).rglob("checkpoints"))[0]
-print(run, export_run(run, out, precision=precision).dice_at_export)
-"""
 
 
 def _command(name: str, limit_s: float, *arguments: object) -> Step:

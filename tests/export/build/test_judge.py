@@ -3,12 +3,13 @@
 import logging
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
 from attunet.errors import InputError, RunError
 from attunet.export.build.judge import _cases_in_time, judge, open_artefact
-from attunet.launch.options import parse_parity_cases
+from attunet.launch.options import PARITY_CASES
 from attunet.runs.ensemble import load_runs
 from attunet.store import Store
 
@@ -51,12 +52,11 @@ def test_fp16_is_judged_on_a_gpu_where_one_works(
 
 
 def test_parity_cases_are_a_number_or_all() -> None:
-    assert parse_parity_cases(None) is None
-    assert parse_parity_cases("all") == "all"
-    assert parse_parity_cases("3") == 3
+    assert PARITY_CASES.convert("all", None, None) == "all"
+    assert PARITY_CASES.convert("3", None, None) == 3
     for wrong in ("0", "-1", "some", "1.5"):
-        with pytest.raises(InputError, match="--parity-cases: must be a whole number from 1 or all"):
-            parse_parity_cases(wrong)
+        with pytest.raises(click.BadParameter, match="must be a whole number from 1 or all"):
+            PARITY_CASES.convert(wrong, None, None)
 
 
 @pytest.mark.slow
