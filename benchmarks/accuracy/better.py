@@ -22,9 +22,9 @@ at the end the arms that start from generated abdomens; `--arms` chooses some. `
 optim.epochs=1` tries everything in miniature.
 """
 
-import argparse
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -36,13 +36,13 @@ from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.program import add_settings, program_parser, running
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.runs.run_folder import SNAPSHOTS, read_metrics
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.log_lines import forward_log
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ def _judge(training: Training, trainings: Sequence[Training], whole: Store, devi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("store", type=Path, help="prepared with --config chaos-cpu")
     parser.add_argument("out", type=Path)
     parser.add_argument("--source", type=Path, help="the store's source files, if they moved")
@@ -194,18 +194,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--arms", help=f"names, separated by semicolons, of: {'; '.join(arm.name for arm in ARMS)}")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    add_settings(parser)
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.arms.split(";")] if arguments.arms else [arm.name for arm in ARMS]
     if unknown := sorted(set(names) - {arm.name for arm in ARMS}):
         parser.error(f"--arms: there is no arm {unknown[0]!r}")
-    with forward_log(lambda line: print(line, flush=True)):
-        try:
-            store = open_store(arguments.store, source=arguments.source)
-        except InputError as error:
-            parser.error(str(error))
+    with running(sys.stdout):
         results = better(
-            store,
+            open_store(arguments.store, source=arguments.source),
             arguments.out,
             arms=[arm for arm in ARMS if arm.name in names],
             minutes=arguments.minutes,

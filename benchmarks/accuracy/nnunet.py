@@ -10,7 +10,6 @@ it gives them. OUT/nnunet-foldN.json has every case, OUT/nnunet-foldN.log what n
 whose folders are temporary.
 """
 
-import argparse
 import contextlib
 import json
 import logging
@@ -29,6 +28,7 @@ from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.benchmarks.nnunet.raw_data import image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
 from attunet.benchmarks.nnunet.training import train_for
+from attunet.benchmarks.program import add_settings, program_parser, running
 from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.export.load_model import load_model
@@ -37,9 +37,7 @@ from attunet.presets import read_config
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.log_lines import forward_log
 from attunet.system.private_folder import PrivateFolder
-from attunet.system.stop_signals import UnwindOnSignals
 from attunet.system.workers import usable_cores
 from attunet.training.loop import train
 
@@ -120,7 +118,7 @@ def table(results: Json) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--source", type=Path, help="the store's source files, if they moved")
@@ -128,16 +126,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--config", default="chaos-cpu", help="attunet's preset or configuration file")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    add_settings(parser)
     options = vars(parser.parse_args())
     out = options.pop("out")
-    stdout = sys.stdout
-    with UnwindOnSignals(), forward_log(lambda line: print(line, flush=True, file=stdout)):
-        try:
-            store = open_store(options.pop("store"), source=options.pop("source"))
-            results = compare(Call(store, **options | {"settings": tuple(options["settings"])}), out)
-        except InputError as error:
-            parser.error(str(error))
+    with running(sys.stdout):
+        store = open_store(options.pop("store"), source=options.pop("source"))
+        results = compare(Call(store, **options | {"settings": tuple(options["settings"])}), out)
     file = out / f"nnunet-fold{options['fold']}.json"
     write_text(file, json.dumps(results, indent=1) + "\n")
     print(table(results))

@@ -7,16 +7,17 @@ before anything was measured. The aim is that `auto` reaches 95 % of the best me
 after every training, and the same call does what is left.
 """
 
-import argparse
 import json
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
 from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.program import add_settings, program_parser, running
 from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.export.load_model import load_model
 from attunet.metrics.aggregate import mean
@@ -26,7 +27,6 @@ from attunet.presets import read_config
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.log_lines import forward_log
 from attunet.training.loop import train
 
 logger = logging.getLogger(__name__)
@@ -114,12 +114,12 @@ def table(rows: Sequence[Json]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", choices=list(STAND_INS), action="append", help="all by default")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    add_settings(parser)
     arguments = parser.parse_args()
-    with forward_log(lambda line: print(line, flush=True)):
+    with running(sys.stdout):
         rows = compare(arguments.out, arguments.data or list(STAND_INS), arguments.settings)
     print(table(rows))
 

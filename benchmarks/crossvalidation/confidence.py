@@ -6,10 +6,10 @@ ensemble, and compares its estimates with the true Dice of new scans, through th
 learned ones, and changed ones. Writes DIR/results.json and prints a table; the same call continues a folder.
 """
 
-import argparse
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
+from attunet.benchmarks.program import program_parser, running
 from attunet.classes import CHAOS_MR
 from attunet.confidence.estimate import OrganEstimate
 from attunet.confidence.estimator import Estimator
@@ -33,7 +34,6 @@ from attunet.preparation.prepare import prepare
 from attunet.presets import training_config
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.log_lines import forward_log
 from attunet.volumes.training_ranges import check_input
 
 NOISE = (0.03, 1.2)  # standard deviation of the added noise over that of the scan, drawn uniformly in its logarithm
@@ -183,14 +183,14 @@ def _percent(share: float | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patients", type=int, default=32, help="of the cross-validation")
     parser.add_argument("--new", type=int, default=16, help="scans to compare with")
     parser.add_argument("--seeds", type=int, default=2, help="trainings per fold")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    with forward_log(print):
+    with running(sys.stdout):
         arms = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
     results = {
         "schema": 1,

@@ -6,9 +6,9 @@ partial labels shows each organ half as often, so both losses are also trained f
 scored on the same test scans, whose labels are complete. Writes DIR/results.json and prints a table; a rerun continues.
 """
 
-import argparse
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.program import add_settings, program_parser, running
 from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
 from attunet.metrics.significance import compare_paired
@@ -27,7 +28,6 @@ from attunet.sources.splits import Splits
 from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
-from attunet.system.log_lines import forward_log
 from attunet.training.loop import train
 
 ORGANS = CHAOS_MR.names[1:]
@@ -191,7 +191,7 @@ def case_means(results: Json, arm: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--training", type=int, default=16, help="training scans, a multiple of 16")
     parser.add_argument("--test", type=int, default=6, help="test scans")
@@ -201,11 +201,11 @@ def main() -> None:
     parser.add_argument(
         "--arm", dest="arms", action="append", metavar="NAME", choices=[arm.name for arm in ARMS], help="default: all"
     )
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    add_settings(parser)
     arguments = parser.parse_args()
     setup = Setup(arguments.training, arguments.test, arguments.steps, arguments.seeds, arguments.scans_seed)
     arms = [arm for arm in ARMS if arguments.arms is None or arm.name in arguments.arms]
-    with forward_log(print):
+    with running(sys.stdout):
         results = compare(arguments.folder, ["optim.batch_size=8", *arguments.settings], setup, arms)
     print(table(results))
 

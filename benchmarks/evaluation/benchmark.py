@@ -13,6 +13,7 @@ from attunet.benchmarks.evaluation.evaluate import evaluate_loaded
 from attunet.benchmarks.evaluation.models import BATCH_SIZES, EvaluatedModel, check_seconds, load_models
 from attunet.benchmarks.evaluation.results_table import aligned, model_label, notes, number, table
 from attunet.errors import InputError, RunError
+from attunet.export.artefact.artefact import PRECISIONS
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.privacy.pseudonyms import pseudonyms
@@ -26,7 +27,6 @@ if TYPE_CHECKING:  # needs torch, which a benchmark of artefacts does without
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "fp16", "int8")
 SCHEMA = 1
 
 

@@ -50,11 +50,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def figure(value: float | None, digits: int, how: str, *, case: str | None = None) -> Cell:
+def figure(value: float | None, digits: int, how: str) -> Cell:
     """A number, or a dash where it is not defined."""
     if value is None or math.isnan(value):
-        return Cell(DASH, None, how or "not defined", case)
-    return Cell(f"{value:,.{digits}f}", value, how, case)
+        return Cell(DASH, None, how)
+    return Cell(f"{value:,.{digits}f}", value, how)
 
 
 def models_table(contents: Contents) -> Table:

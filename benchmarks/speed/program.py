@@ -5,17 +5,16 @@ import json
 import math
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from attunet.benchmarks import program
 from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
-from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_text
-from attunet.system.log_lines import forward_log
-from attunet.system.stop_signals import UnwindOnSignals
 
 
 def percentile_fields(
@@ -66,7 +65,8 @@ def timing_settings(runs: int, seconds: float) -> Json:
 def rows_in_turns(
     calls: Sequence[Callable[[], object]], batch_size: int, ratio: str, *, runs: int, seconds: float
 ) -> list[Json]:
-    """A row for each call on a batch of slices; the calls take turns.
+    """A row for each call on a batch of slices; the calls take turns. The first pass of each, in which libraries choose
+    their algorithms, is timed apart.
 
     Args:
         ratio: field for how many times as fast as the first call each one is, by medians.
@@ -75,16 +75,25 @@ def rows_in_turns(
     Example:
         >>> rows_in_turns([first, second], 8, "times_the_first", runs=200, seconds=5)  # doctest: +SKIP
     """
+    first_ms = [1000 * seconds_of(call) for call in calls]
     timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
     return [
         {
+            "first_ms": first,
             "runs": len(times),
             **percentile_fields(1000 * times, "p{}_ms", (20, 50, 80, 95, 99)),
             "slices_per_s": float(batch_size * len(times) / times.sum()),
             ratio: float(np.median(timed[0]) / np.median(times)),
         }
-        for times in timed
+        for times, first in zip(timed, first_ms, strict=True)
     ]
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def keep(results: Json, file: Path | None) -> None:
@@ -95,7 +104,7 @@ def keep(results: Json, file: Path | None) -> None:
 
 def program_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with `--json`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.program_parser(description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also writes the JSON to a file")
     return parser
 
@@ -140,12 +149,8 @@ def run_program(
         >>> run_program("operations.gate", parser, lambda options: benchmark(settings), table)  # doctest: +SKIP
     """
     options = parser.parse_args()
-    try:
-        with UnwindOnSignals(), forward_log(lambda line: print(line, file=sys.stderr)):
-            measured = measure(options)
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+    with program.running(sys.stderr):
+        measured = measure(options)
     command = shlex.join(["python", "-m", f"attunet.benchmarks.speed.{name}", *sys.argv[1:]])
     results = {"schema": 1, "command": command, **measured}
     print(table(results))

@@ -2,7 +2,7 @@
 `python -m attunet.benchmarks.speed.inference.latency MODEL... [--batch-sizes 1,2,4] [--threads 1,2]`.
 
 Prints a table and one JSON line. All models are measured in one process, in turns; the first one is what the others are
-compared with. Loading and the first pass, in which libraries choose their algorithms, are timed apart.
+compared with. Loading and the first pass are timed apart.
 """
 
 import logging
@@ -73,12 +73,7 @@ def sweep(
 def _time_batch(
     loaded: Sequence[EvaluatedModel], batch_size: int, threads: int | None, runs: int, seconds: float
 ) -> list[Json]:
-    calls, first_ms = [], []
-    for one in loaded:
-        began = time.perf_counter()
-        calls.append(one.timed_call(one.random_slices(batch_size)))
-        calls[-1]()
-        first_ms.append(1000 * (time.perf_counter() - began))
+    calls = [one.timed_call(one.random_slices(batch_size)) for one in loaded]
     timed = rows_in_turns(calls, batch_size, "times_the_first_model", runs=runs, seconds=seconds)
     return [
         {
@@ -86,10 +81,9 @@ def _time_batch(
             "provider_options": one.options,
             "threads": threads,
             "shape": [batch_size, one.model.spec.in_channels, *one.model.spec.size],
-            "first_ms": first,
             **row,
         }
-        for one, row, first in zip(loaded, timed, first_ms, strict=True)
+        for one, row in zip(loaded, timed, strict=True)
     ]
 
 

@@ -115,26 +115,22 @@ def _load(makers: Mapping[str, Make]) -> tuple[dict[str, Form], dict[str, str], 
 
 def _time(forms: Mapping[str, Form], slices: np.ndarray, runs: int, seconds: float) -> list[Json]:
     expected = next(iter(forms.values())).logits(slices)
-    size = float(np.sqrt(np.mean(np.square(expected))))
-    calls, first_ms, differences = [], [], []
-    for form in forms.values():
-        began = time.perf_counter()
-        got = form.logits(slices)  # compiles, and chooses algorithms
-        first_ms.append(1000 * (time.perf_counter() - began))
-        differences.append(float(np.sqrt(np.mean(np.square(got - expected)))) / size)
-        calls.append(form.timed_call(slices))
+    calls = [form.timed_call(slices) for form in forms.values()]
     timed = rows_in_turns(calls, len(slices), "times_the_first", runs=runs, seconds=seconds)
     return [
         {
             "name": name,
             "options": {**form.options},
             "shape": list(slices.shape),
-            "first_ms": first,
             **row,
-            "logits_differ_by": difference,
+            "logits_differ_by": _root_mean_square(form.logits(slices) - expected) / _root_mean_square(expected),
         }
-        for (name, form), row, first, difference in zip(forms.items(), timed, first_ms, differences, strict=True)
+        for (name, form), row in zip(forms.items(), timed, strict=True)
     ]
+
+
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def _ratios(rows: Sequence[Json]) -> dict[str, dict[str, float]]:

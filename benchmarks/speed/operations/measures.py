@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.evaluation.timing import time_interleaved
-from attunet.benchmarks.speed.program import add_device, percentile_fields, program_parser
+from attunet.benchmarks.speed.program import add_device, percentile_fields, program_parser, seconds_of
 from attunet.errors import InputError
 
 Call = Callable[[], object]
@@ -152,11 +151,7 @@ def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> lis
     """One row for each call: time, speed-up over the call named `eager`, peak memory.
     The first run, which may compile, is timed apart.
     """
-    first_s = {}
-    for name, call in calls.items():
-        began = time.perf_counter()
-        call()
-        first_s[name] = time.perf_counter() - began
+    first_s = {name: seconds_of(call) for name, call in calls.items()}
     times = dict(zip(calls, time_calls(list(calls.values()), device, seconds), strict=True))
     rows = []
     for name, times_s in times.items():

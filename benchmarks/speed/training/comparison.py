@@ -23,6 +23,7 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.trainer import PACKAGE
+from attunet.benchmarks.program import add_settings
 from attunet.benchmarks.speed.program import keep, last_line, program_parser, run_program
 from attunet.benchmarks.speed.training.comparison_rows import results_of, table
 from attunet.benchmarks.speed.training.generated_store import generated_store
@@ -121,9 +122,7 @@ def main() -> None:
     )
     parser.add_argument("--limit", dest="limit_s", type=float, metavar="SECONDS", help="of each training and round")
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
-    parser.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="for attunet"
-    )
+    add_settings(parser, "for attunet")
     run_program("training.comparison", parser, _compare_installed, table)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.commands import repeated
 from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.program import add_settings
 from attunet.benchmarks.speed.program import (
     choices,
     format_table,
@@ -179,7 +180,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="the global batch, 8 by default")
     parser.add_argument("--steps", type=int, default=40, help="steps of each training, 40 by default")
     parser.add_argument("--rounds", type=int, default=2, help="each is measured so often, in turns")
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="SECTION.FIELD=VALUE")
+    add_settings(parser)
 
     def measured(arguments: argparse.Namespace) -> Json:
         if arguments.steps < 2 * LOG_EVERY or arguments.rounds < 1:
