@@ -57,7 +57,7 @@ def test_help_needs_no_heavy_import() -> None:
         ("train STORE out --fold -1", "must be the number of a fold or all"),
         (f"train STORE out --fold {'9' * 5000}", "must be the number of a fold or all"),
         (f"crossvalidate STORE out --model unet --folds 0,{'9' * 5000}", "must be numbers of folds separated by"),
-        (f"export STORE out.onnx --parity-cases {'9' * 5000}", "--parity-cases: must be a whole number from 1"),
+        (f"export STORE out.onnx --parity-cases {'9' * 5000}", "must be a whole number from 1 or all"),
         (f"prepare STORE out --classes a={'9' * 5000}", "classes: must be name=value"),
         ("train STORE out --fold 0 --resume --set run.mixed_precision=no", "--resume needs a checkpoint"),
         ("train STORE out --fold 0 --set data.size=96", "[data] is resolved when the store is made"),
