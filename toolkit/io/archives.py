@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
 from attunet.errors import InputError, one_line
-from attunet.io.gzip_file import open_gzip
+from attunet.io.gzip_file import open_gzip, read_to_end
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN
 from attunet.system.atomic_files import name_in_errors
@@ -127,6 +127,7 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
                 with tarfile.TarFile(fileobj=cast(IO[bytes], headers), pax_headers=_GlobalRecords()) as opened_tar:
                     members = _checked(archive, _tar_members(opened_tar, headers))
                     headers.are_listed = True
+                    read_to_end(file)
                     yield members
     except InputError:
         raise

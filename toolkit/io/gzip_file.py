@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 2**14
 GZIP = 31  # for zlib: a gzip header, and a checksum that is compared
+MAX_TRAILING_BYTES = 2**26  # behind what is wanted, that are inflated for the checksum at the end
 MARK = b"\x1f\x8b"
 MIN_MEMBERS, MEMBER_BYTES = 1024, 64  # members that a file may have whatever its size, and bytes for each further one
 
@@ -32,6 +33,15 @@ def is_gzipped(path: Path) -> bool:
 def open_inflated(path: Path) -> BinaryIO:
     """The contents of a file, inflated where its name is of a gzip file."""
     return open_gzip(path) if is_gzipped(path) else path.open("rb")
+
+
+def read_to_end(file: BinaryIO) -> None:
+    """Read what follows the wanted part of an inflated file: its checksum is at the end, and compared there. Raises the
+    errors of `open_gzip`.
+    """
+    for _ in range(0, MAX_TRAILING_BYTES, 2**20):
+        if not file.read(2**20):
+            break
 
 
 class _GzipFile(io.RawIOBase):

@@ -32,7 +32,6 @@ from attunet.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")  # the first is the one for new files
 MAX_VOXEL_OFFSET = 2**24  # bytes of header extensions before the voxels
-MAX_TRAILING_MIB = 64
 NIBABEL_ERRORS = (*FILE_ERRORS, ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
 VERSION_2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # a header begins with its size
 
@@ -73,9 +72,6 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
         geometry = read_geometry(path, header, start, options.choices)
         # The header and the voxels alone: nibabel would parse what extensions hold, even DICOM.
         data = read_voxels(file, header)
-        for _ in range(MAX_TRAILING_MIB):  # to the end, where gzip compares its checksum
-            if not file.read(2**20):
-                break
     return Volume(
         np.moveaxis(native(data).reshape(shape), 3, 0),
         geometry.affine,

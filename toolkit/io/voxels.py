@@ -8,6 +8,8 @@ from nibabel.analyze import AnalyzeHeader
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.volumeutils import apply_read_scaling
 
+from attunet.io.gzip_file import read_to_end
+
 BLOCK = 2**20  # voxels that are scaled at once
 
 
@@ -21,12 +23,14 @@ def read_voxels(file: BinaryIO, header: AnalyzeHeader | MGHHeader) -> np.ndarray
 
     Raises:
         EOFError: for fewer voxels than the header says.
+        OSError, zlib.error: for a gzip that is damaged, in the voxels or behind them.
     """
     shape = header.get_data_shape()
     stored = np.empty(int(np.prod(shape, dtype=object)), header.get_data_dtype())
     file.seek(header.get_data_offset())
     if (present := cast(BufferedReader, file).readinto(stored.view(np.uint8).data)) < stored.nbytes:
         raise EOFError(f"Expected {stored.nbytes} bytes, got {present} bytes")
+    read_to_end(file)
     stated = header.get_slope_inter()
     slope, intercept = (1.0 if stated[0] is None else stated[0]), (0.0 if stated[1] is None else stated[1])
     if (slope, intercept) != (1, 0):

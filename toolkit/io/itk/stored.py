@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
+from attunet.io.gzip_file import MAX_TRAILING_BYTES
 from attunet.io.reading import MAX_DEFLATE_RATIO, check_voxels
 from attunet.io.refusal import AGAIN
 
@@ -77,20 +78,23 @@ class StoredImage:
         return np.fromfile(self.holder, self.dtype, self.num_voxels, offset=start)
 
     def _inflated(self, size: int) -> np.ndarray:
-        stream, data = zlib.decompressobj(wbits=47), bytearray()  # 47: zlib's or gzip's header
+        stream, data, total = zlib.decompressobj(wbits=47), bytearray(), 0  # 47: zlib's or gzip's header
         try:
             with self.holder.open("rb") as file:
                 file.seek(self.offset or 0)
-                while not stream.eof and len(data) <= size and (chunk := file.read(CHUNK_BYTES)):
-                    while chunk and len(data) <= size:
-                        data += stream.decompress(chunk, CHUNK_BYTES)
-                        chunk = stream.unconsumed_tail
-            data += stream.flush()  # less than a window, where the last chunk was taken in without its output
+                while not stream.eof and total <= size + MAX_TRAILING_BYTES:  # its checksum is compared at the end
+                    chunk = stream.unconsumed_tail or file.read(CHUNK_BYTES)
+                    part = stream.decompress(chunk, CHUNK_BYTES)
+                    if not chunk and not part:
+                        break
+                    data += part[: size - len(data)]
+                    total += len(part)
         except zlib.error:
             raise InputError(f"{self._subject}: its compressed voxels are damaged: {AGAIN}") from None
-        if len(data) < size or not (stream.eof or len(data) > size):
-            raise InputError(f"{self._subject}: is cut short: its compressed voxels break off; {AGAIN}")
-        return np.frombuffer(memoryview(data)[:size], self.dtype)
+        if len(data) < size or not stream.eof:
+            reason = "break off" if total <= size + MAX_TRAILING_BYTES else "go on far beyond those of the header"
+            raise InputError(f"{self._subject}: is damaged: its compressed voxels {reason}; {AGAIN}")
+        return np.frombuffer(data, self.dtype)
 
 
 def file_beside(path: Path, name: str) -> Path:

@@ -61,8 +61,8 @@ def pillow(path: Path) -> ModuleType:
 
 @contextmanager
 def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
-    """A picture and the number of its pages, which is 1 but for a TIFF. Of a gzip the header alone is inflated, and all
-    of it if `whole`, to compare its checksum. Raises InputError and Pillow's own errors.
+    """A picture and the number of its pages, which is 1 but for a TIFF. If `whole`, the checksums of a gzip and a PNG
+    are compared, else the header alone is read. Raises InputError and Pillow's own errors.
     """
     with (
         warnings.catch_warnings(
@@ -71,6 +71,9 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
         _contents(path, whole) as file,
         pillow(path).open(file, formats=GZIPPED_FORMATS if is_gzipped(path) else IMAGE_FORMATS) as image,
     ):
+        if whole and image.format == "PNG":
+            pillow(path).open(file, formats=("PNG",)).verify()
+            file.seek(0)
         if image.format == "JPEG2000":
             file.seek(0)
             if lacks_tiles(file.read()):
