@@ -31,8 +31,7 @@ class Classes:
         names: unique names.
         values: the label value of each class in the user's own files and in label maps that are written.
 
-    Raises:
-        InputError: names or values that are not unique, or too many classes.
+    Raises InputError for names or values that are not unique, or too many classes.
     """
 
     names: tuple[str, ...]

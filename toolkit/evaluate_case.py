@@ -81,10 +81,8 @@ class ObservedEvaluation(CaseEvaluation):
 
 
 def read_labelled_case(store: Store, name: str) -> LabelledCase:
-    """A case's volume and reference labels, read from the source files and checked against the store's hashes.
-
-    Raises:
-        InputError: for an unknown case, one without labels, and source files that are missing or changed.
+    """A case's volume and reference labels, read from the source files and checked against the store's hashes. Raises
+    InputError for an unknown case, one without labels, and source files that are missing or changed.
     """
     volume, truth = store.read_source(name)
     if truth is None:

@@ -116,8 +116,8 @@ class Fields:
         where: file that begins every error.
         path: fields that lead to the object inside the file, each followed by a dot.
 
-    Raises:
-        InputError: `data` is no object; each method raises it for a field that is missing or breaks the method's rule.
+    Raises InputError if `data` is no object; each method raises it for a field that is missing or breaks the method's
+    rule.
     """
 
     def __init__(self, data: object, where: str, path: str = "") -> None:

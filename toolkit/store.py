@@ -99,10 +99,7 @@ class Store:
     def pseudonymised(self, names: Pseudonyms) -> "Store":
         """The store with numbers in place of the names of cases and patients, in the order of the numbers; after the
         call, `names` hides these names and those of the source's files. Channels that are called as files lose their
-        names.
-
-        Raises:
-            InputError: the cases have numbers already.
+        names. Raises InputError if the cases have numbers already.
         """
         if self.is_pseudonymised:
             raise InputError(f"{self.path}: its cases have numbers already; leave out --pseudonymise")

@@ -44,7 +44,6 @@ class _Member:
     size: int
     is_folder: bool
     is_regular: bool
-    is_encrypted: bool
     open: Callable[[], IO[bytes] | None]
 
 
@@ -88,9 +87,8 @@ class _GlobalRecords(dict[str, str]):
 def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
     """Extracts the members whose name is `wanted` from one of `ARCHIVE_SUFFIXES` below a folder; returns their number.
 
-    Raises:
-        InputError: before a byte is written, for links and other special members, paths that lead out, names that occur
-            twice, encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data.
+    Raises InputError before a byte is written, for links and other special members, paths that lead out, names that
+    occur twice, encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data.
     """
     with _opened(archive) as members:
         chosen = [(name, member) for name, member in members.items() if wanted(name)]
@@ -138,18 +136,19 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
 def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
     for entry in opened.infolist():
         mode = entry.external_attr >> 16
-        regular = not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG)
+        is_regular = not mode or stat.S_IFMT(mode) in (0, stat.S_IFREG)
+        if entry.flag_bits & 1:
+            raise InputError(f"{opened.filename}: must not be encrypted, {entry.filename!r} is")
         if entry.compress_type not in ZIP_METHODS:
             by = f"{entry.filename!r} is by method {entry.compress_type}"
             raise InputError(f"{opened.filename}: must be compressed by deflate (method 8), {by}: pack it anew")
-        encrypted, reads = bool(entry.flag_bits & 1), partial(opened.open, entry)
-        yield _Member(entry.filename, entry.file_size, entry.is_dir(), regular, encrypted, reads)
+        yield _Member(entry.filename, entry.file_size, entry.is_dir(), is_regular, partial(opened.open, entry))
 
 
 def _tar_members(opened: tarfile.TarFile, headers: _Headers) -> Iterator[_Member]:
     for entry in opened:
         headers.end_member()
-        yield _Member(entry.name, entry.size, entry.isdir(), entry.isreg(), False, partial(opened.extractfile, entry))
+        yield _Member(entry.name, entry.size, entry.isdir(), entry.isreg(), partial(opened.extractfile, entry))
 
 
 def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
@@ -183,8 +182,6 @@ def _check_member(archive: Path, entry: _Member) -> None:
         raise InputError(f"{archive}: members must lie inside the archive, got {name!r}")
     if not entry.is_regular:
         raise InputError(f"{archive}: members must be regular files, {name!r} is a link or something special")
-    if entry.is_encrypted:
-        raise InputError(f"{archive}: must not be encrypted, {name!r} is")
     if entry.size > MAX_MEMBER_BYTES:
         limit = f"a member of at most {MAX_MEMBER_BYTES:,} bytes is supported"
         raise InputError(f"{archive}: {limit}, {name!r} has {entry.size:,}")

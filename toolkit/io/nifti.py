@@ -58,10 +58,8 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
     Returns:
         `(C, X, Y, Z)` in the file's own dtype, or float32 where the header scales it.
 
-    Raises:
-        InputError: for a damaged file, another shape (trailing axes of length 1 are dropped), a dtype that is not a
-            real number, more than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not
-            finite.
+    Raises InputError for a damaged file, another shape (trailing axes of length 1 are dropped), a dtype that is not a
+    real number, more than `MAX_VOXELS` voxels or more than the file can hold, an affine that is singular or not finite.
     """
     with nibabel_reads(path, "NIfTI"), open_inflated(path) as file:
         start = file.read(540)
@@ -91,10 +89,8 @@ def nifti_shape(path: Path) -> tuple[int, ...]:
 
 def nifti_volume(path: Path) -> Volume:
     """A volume with the shape, type and affine of a NIfTI header. All voxels are one zero, which takes no memory.
-
-    Raises:
-        InputError: as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's
-            own size is not looked at, and little of a gzip is inflated.
+    Raises InputError as `read_nifti` does for the header; it is TooLarge for more than `MAX_VOXELS` voxels. The file's
+    own size is not looked at, and little of a gzip is inflated.
     """
     with nibabel_reads(path, "NIfTI"), open_inflated(path) as file:
         start = file.read(540)

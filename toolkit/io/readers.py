@@ -113,10 +113,8 @@ def _tilts(affine: np.ndarray) -> list[Decision]:
 def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
     """Reads a mask as whole numbers `(1, X, Y, Z)` on the file's grid, with the user's readings by rule.
 
-    Floats are accepted when they are whole within `MAX_ROUNDING`; NaN is background where the rest is whole.
-
-    Raises:
-        InputError: for a file that cannot be read, or values that are no labels.
+    Floats are accepted when they are whole within `MAX_ROUNDING`; NaN is background where the rest is whole. Raises
+    InputError for a file that cannot be read, or values that are no labels.
     """
     path = Path(path)
     volume = _read(path, ReadOptions(labels=True, choices=choices))

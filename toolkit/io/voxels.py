@@ -21,9 +21,8 @@ def read_voxels(file: BinaryIO, header: AnalyzeHeader | MGHHeader) -> np.ndarray
     Returns:
         The header's shape, in its type, or float32 where it scales them.
 
-    Raises:
-        EOFError: for fewer voxels than the header says.
-        OSError, zlib.error: for a gzip that is damaged, in the voxels or behind them.
+    Raises EOFError for fewer voxels than the header says, and OSError or zlib.error for a gzip that is damaged, in the
+    voxels or behind them.
     """
     shape = header.get_data_shape()
     stored = np.empty(int(np.prod(shape, dtype=object)), header.get_data_dtype())

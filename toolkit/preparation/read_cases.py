@@ -40,9 +40,7 @@ def read_cases(
     allow_unlabelled: bool,
 ) -> Cases:
     """Read the cases below `root`; with `names`, cases and patients get numbers. Other arguments are as for `prepare`.
-
-    Raises:
-        InputError: the files make no cases, an image has no mask, or a file of the user does not fit the cases.
+    Raises InputError if the files make no cases, an image has no mask, or a file of the user does not fit the cases.
 
     Example:
         read_cases(Path("cases"), DEFAULTS, None, None, None, allow_unlabelled=False)

@@ -81,10 +81,8 @@ def resolve_classes(source: Source, facts: Sequence[CaseFacts]) -> ResolvedClass
     """Determine the classes, and the class index of each mask's label values. A mask may lack classes.
 
     If copies of a data set with different codings are mixed, the first coding is used. Without any coding, one is made
-    from the values of all masks.
-
-    Raises:
-        InputError: a value has no class, a mask has no class, or the masks do not show which value is the background.
+    from the values of all masks. Raises InputError if a value has no class, a mask has no class, or the masks do not
+    show which value is the background.
     """
     masks = _Masks.of(facts)
     if source.codings:

@@ -32,10 +32,8 @@ def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
-    """Read the files of a case once and compute its facts.
-
-    Raises:
-        InputError: a file cannot be read or does not fit the others; the message names it.
+    """Read the files of a case once and compute its facts. Raises InputError if a file cannot be read or does not fit
+    the others; the message names it.
     """
     with without_names(files.case, files.hidden):
         return _scan(files, choices)

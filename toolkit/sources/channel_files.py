@@ -94,10 +94,8 @@ def described_channels(path: Path) -> tuple[str, ...]:
 
 
 def in_order(files: Sequence[Path], needed: Sequence[str]) -> list[Path]:
-    """A volume's files in the order of a model's channels; as they are if no name tells a channel.
-
-    Raises:
-        InputError: the names tell other channels than the model's.
+    """A volume's files in the order of a model's channels; as they are if no name tells a channel. Raises InputError if
+    the names tell other channels than the model's.
     """
     named = {parts[1]: path for path in files if (parts := _parts(stem_of(path), needed))}
     if len(files) == 1 or not named:

@@ -22,10 +22,8 @@ def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
 
 
 def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
-    """Find the files with these contents anywhere below a folder. wanted: name in a store -> `content_hash`.
-
-    Raises:
-        InputError: no file has a content, or several have it and the content does not show which belongs to the case.
+    """Find the files with these contents anywhere below a folder. wanted: name in a store -> `content_hash`. Raises
+    InputError if no file has a content, or several have it and the content does not show which belongs to the case.
     """
     known = files_by_hash(root.resolve())
     paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}

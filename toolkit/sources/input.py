@@ -53,10 +53,8 @@ class Input:
                 raise InputError(f"{self.files[0]}: {self.unfit}")
 
     def read(self, num_channels: int, channels: Sequence[str] = ()) -> Volume:
-        """Read the volume for a model with `num_channels` channels of these names, if they are known.
-
-        Raises:
-            InputError: as `read_volume` does, for two volumes of one name, and for other channels than the model's.
+        """Read the volume for a model with `num_channels` channels of these names, if they are known. Raises InputError
+        as `read_volume` does, for two volumes of one name, and for other channels than the model's.
         """
         self.check()
         with without_names(self.name, self.hidden):

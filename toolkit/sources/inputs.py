@@ -46,8 +46,7 @@ def find_inputs(
         channels: names of the model's channels; empty if they are not known.
         note: called with each clause about files of the folder that are left out.
 
-    Raises:
-        InputError: there is nothing to read.
+    Raises InputError if there is nothing to read.
 
     Example:
         >>> model = load_model("model.onnx")  # doctest: +SKIP

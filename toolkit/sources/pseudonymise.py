@@ -17,9 +17,7 @@ NOT_SHOWN = "not shown, for the names in it; attunet inspect shows it"
 
 def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> Source:
     """Find the cases of a source with their names; after the call, `names` hides these names and those of the files.
-
-    Raises:
-        InputError: as `find_cases` does, without the names of files in the message.
+    Raises InputError as `find_cases` does, without the names of files in the message.
     """
     if not root.is_dir():
         raise InputError(f"{root}: must be a folder of cases")

@@ -58,10 +58,8 @@ class MaskOptions:
 
 
 def read_image(paths: Sequence[Path], *, choices: Choices = NOTHING) -> Volume:
-    """Read a case's image; several files on one grid become its channels, in the given order.
-
-    Raises:
-        InputError: as `read_volume` does, or the grids of the files differ.
+    """Read a case's image; several files on one grid become its channels, in the given order. Raises InputError as
+    `read_volume` does, and where the grids of the files differ.
     """
     first, *others = volumes = [read_volume(path, channels=None, choices=choices) for path in paths]
     for path, volume in zip(paths[1:], others, strict=True):
@@ -87,8 +85,7 @@ def read_case(
         mapping: label value -> class index; None for a case without classes, whose masks are not read.
         options: see `MaskOptions`.
 
-    Raises:
-        InputError: as `read_image`, `read_labels` and `to_indices` do.
+    Raises InputError as `read_image`, `read_labels` and `to_indices` do.
     """
     volume = read_image(images, choices=options.choices)
     if not masks or mapping is None:
@@ -108,8 +105,7 @@ def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options:
         image_path: first file of the image, for messages.
         options: see `MaskOptions`.
 
-    Raises:
-        InputError: a file cannot be read, its shape is not the image's, or classes overlap.
+    Raises InputError if a file cannot be read, its shape is not the image's, or classes overlap.
     """
     decisions: dict[Decision, None] = {}
     distances: list[float] = []
@@ -185,10 +181,8 @@ def _check_observers(path: Path, both: np.ndarray, inside: np.ndarray, order: st
 def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) -> Mask:
     """Read one mask file, or a folder with a mask for each slice of a DICOM series.
 
-    A mask on the same grid that is stored along other axes is brought to the axes of the image.
-
-    Raises:
-        InputError: the shapes differ.
+    A mask on the same grid that is stored along other axes is brought to the axes of the image. Raises InputError if
+    the shapes differ.
     """
     if path.is_dir():
         return Mask(_read_slice_masks(path, image, image_path))

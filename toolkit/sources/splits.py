@@ -75,8 +75,7 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
         path: the file, as `Splits.to_json` describes it.
         patients: each of them must be in one fold or in the test set.
 
-    Raises:
-        InputError: the file breaks a rule, which the message names.
+    Raises InputError if the file breaks a rule, which the message names.
     """
     try:
         at = read_json(path)

@@ -72,10 +72,8 @@ def check_finite(voxels: np.ndarray) -> None:
 
 
 def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:
-    """Compute the intensity scaling of one channel of any shape, by `spec.normalization`.
-
-    Raises:
-        InputError: for voxels that are not finite.
+    """Compute the intensity scaling of one channel of any shape, by `spec.normalization`. Raises InputError for voxels
+    that are not finite.
     """
     check_finite(channel)
     if spec.normalization == "ct":

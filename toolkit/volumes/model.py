@@ -70,11 +70,7 @@ class Model(Protocol):
         """Compute the attention maps of prepared slices: `(N, h, w)` per gate, from 0 to 1, the deepest gate first."""
 
     def prepare(self, volume: Volume) -> PreparedVolume:
-        """Prepare the input of `predict_prepared`.
-
-        Raises:
-            InputError: the model does not accept this volume.
-        """
+        """Prepare the input of `predict_prepared`. Raises InputError if the model does not accept this volume."""
 
     def predict_prepared(
         self,

@@ -27,10 +27,8 @@ class OrientedVolume:
 
 
 def orient_volume(volume: Volume, spec: PreprocessSpec) -> OrientedVolume:
-    """Orient a volume and cut it into slices, without interpolation.
-
-    Raises:
-        InputError: the number of channels is wrong, a voxel is not finite, or slices are too large.
+    """Orient a volume and cut it into slices, without interpolation. Raises InputError if the number of channels is
+    wrong, a voxel is not finite, or slices are too large.
     """
     volume = with_channels(volume, spec.num_channels)
     grid = make_grid(volume, spec)

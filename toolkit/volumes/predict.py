@@ -53,8 +53,7 @@ def predict_prepared(
     Returns:
         Class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
-    Raises:
-        RunError: logits that are not finite, or fewer than `num_classes`.
+    Raises RunError for logits that are not finite, or fewer than `num_classes`.
 
     Example:
         >>> spec = PreprocessSpec("LPS", 2, spacing_mm=None, size=(32, 32), normalization="none")

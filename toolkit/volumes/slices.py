@@ -58,10 +58,7 @@ class Grid:
 def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     """Make the grid of a whole volume: resampled to `spec.spacing_mm`, padded to multiples of 16, never cropped.
 
-    The window is at least `spec.size`.
-
-    Raises:
-        TooLarge: a resampled slice is longer than `MAX_SIDE`.
+    The window is at least `spec.size`. Raises TooLarge if a resampled slice is longer than `MAX_SIDE`.
     """
     transform = orientation_transform(volume.affine, spec.orientation)
     shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
@@ -91,10 +88,8 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
 
 
 def with_channels(volume: Volume, num_channels: int) -> Volume:
-    """Give a grey picture three equal channels if a model takes colours, since photographs mix both.
-
-    Raises:
-        InputError: the volume has another number of channels.
+    """Give a grey picture three equal channels if a model takes colours, since photographs mix both. Raises InputError
+    if the volume has another number of channels.
     """
     if volume.unit == "pixel" and (len(volume.data), num_channels) == (GREY, COLOUR):
         return replace(volume, data=np.broadcast_to(volume.data, (COLOUR, *volume.shape)))
@@ -117,8 +112,7 @@ class VolumeSlices:
         grid: the geometry, to go back to the native grid.
         statistics: intensity scaling of each channel.
 
-    Raises:
-        InputError: the number of channels is wrong, a voxel is not finite, or a slice is longer than `MAX_SIDE`.
+    Raises InputError if the number of channels is wrong, a voxel is not finite, or a slice is longer than `MAX_SIDE`.
 
     Example:
         >>> volume = Volume(np.zeros((1, 20, 20, 5), np.int16), np.diag([1.0, 1.0, 4.0, 1.0]))

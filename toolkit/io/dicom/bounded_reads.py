@@ -34,8 +34,6 @@ class BoundedReads(BytesIO):
     item and fragment, and a file can have a million of them that hold nothing.
 
     Args:
-        content: the bytes.
-        path: the file, for the error.
         num_files: of a series, which share some reads.
         whole: the reads of the whole file, which bound those of its part.
     """
@@ -75,14 +73,12 @@ def drop_long_elements(dataset: "Dataset") -> None:
     """
     from pydicom.datadict import keyword_for_tag
 
-    long = [
-        raw.tag for raw in dataset.elements() if isinstance(raw.value, bytes) and len(raw.value) > MAX_ELEMENT_BYTES
-    ]
-    for tag in long:
-        if (keyword := keyword_for_tag(tag)) in SHORT_ELEMENTS:
-            raise ValueError("a long number")
-        if keyword not in LONG_ELEMENTS:
-            del dataset[tag]
+    for raw in list(dataset.elements()):
+        if isinstance(raw.value, bytes) and len(raw.value) > MAX_ELEMENT_BYTES:
+            if (keyword := keyword_for_tag(raw.tag)) in SHORT_ELEMENTS:
+                raise ValueError("a long number")
+            if keyword not in LONG_ELEMENTS:
+                del dataset[raw.tag]
 
 
 def items_of(dataset: "FileDataset", holder: "Dataset", keyword: str) -> "list[Dataset]":

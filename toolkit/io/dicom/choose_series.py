@@ -31,7 +31,6 @@ class Series:
         description: the header's words without a patient's, empty where there are none.
         modality: MR, CT, ...
         size: `rows × columns` of its first file, empty for an object without pixels.
-        files: its files.
     """
 
     number: int | None
@@ -123,9 +122,8 @@ def choose_series(folder: Path, files: Sequence[Path], wanted: str) -> list[Path
     series = list_series(files, whole=True)
     if len(series) < 2:
         return list(files)
-    fitting = [one for one in series if wanted == str(one.number)] or [
-        one for one in series if wanted.lower() in one.description.lower()
-    ]
+    fitting = [one for one in series if wanted == str(one.number)]
+    fitting = fitting or [one for one in series if wanted.lower() in one.description.lower()]
     if len(fitting) != 1:
         which = "none of its series is" if not fitting else f"{len(fitting)} of its series are"
         raise InputError(f"{folder}: --series {wanted!r}: {which} called so; it {several_series(files)}")

@@ -68,10 +68,8 @@ class Form(NamedTuple):
 
 
 def form_of(frame: bytes) -> Form | None:
-    """The form that a JPEG, JPEG-LS or JPEG 2000 stream itself names, None where it names none that is read.
-
-    Decoders reserve memory by these figures, so they are compared with the header first. Progressive JPEG, whose frames
-    can be drawn thousands of times, is no part of the syntaxes that are read.
+    """The form that a JPEG, JPEG-LS or JPEG 2000 stream itself names, by which decoders reserve memory; None where it
+    names none that is read, as progressive JPEG, whose frames can be drawn thousands of times.
     """
     if frame.startswith(START) and len(frame) > 42:  # JPEG 2000: the marker SIZ comes second
         width, height, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))

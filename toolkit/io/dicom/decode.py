@@ -56,9 +56,8 @@ class Decoder:
         self._owner = 0  # a forked child has the parent's pipes, and must not use them
 
     def decode(self, request: Request, pixel_data: bytes) -> np.ndarray:
-        """The stored values of grey frames, from the content of PixelData.
-
-        Raises DecodingError where the library refuses them, dies of them, or needs longer or more memory than they may.
+        """The stored values of grey frames, from the content of PixelData. Raises DecodingError where the library
+        refuses them, dies of them, or needs longer or more memory than they may.
         """
         with self._lock:
             process = self._running()

@@ -58,9 +58,8 @@ def with_dataset(path: Path, use: Callable[["FileDataset"], Result], num_files: 
     an element at its first use, and may fail there. `num_files` are read one after the other, as those of a series
     are, and share the reads that a file has whatever its size.
 
-    Raises:
-        InputError: for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
-            that `use` needs.
+    Raises InputError for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
+    that `use` needs.
     """
     check_end()
     if (size := path.stat().st_size) > MAX_FILE_BYTES:

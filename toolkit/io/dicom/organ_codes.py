@@ -59,11 +59,8 @@ def _value_of(words: str) -> str:
 
 
 def read_codes(path: Path) -> dict[str, Code]:
-    """A user's codes: `{"class name": ["scheme", "value", "meaning"], ...}` in a JSON file.
-
-    Raises:
-        InputError: for a file of another form, or texts that DICOM does not hold: longer (16 characters, meanings 64),
-            or with a backslash, which parts two values there.
+    """A user's codes: `{"class name": ["scheme", "value", "meaning"], ...}` in a JSON file. Raises InputError for
+    another form, and for texts that DICOM does not hold: too long, or with a backslash, which parts two values there.
     """
     codes: dict[str, Code] = {}
     for name, row in read_json(path).data.items():

@@ -35,15 +35,8 @@ def frames_of(
 ) -> tuple[np.ndarray, tuple[Decision, ...]]:
     """The stored values `(frames, rows, columns)` of a grey image, and the decisions.
 
-    Args:
-        path: the file, for errors.
-        dataset: its data set.
-        choices: the user's readings.
-        room: bytes that compressed pixels may unpack to, what `room_of` leaves to this file.
-
-    Raises:
-        InputError: for colour, too many pixels, or pixel data that is cut short or of another size than the header
-            says.
+    Compressed pixels may unpack to the bytes of `room`, what `room_of` leaves to this file. Raises InputError for
+    colour, too many pixels, or pixel data that is cut short or of another size than the header says.
     """
     request = _request(path, dataset)
     kind = f"{'i' if request.pixel_representation else 'u'}{request.bits_allocated // 8}"
@@ -77,10 +70,8 @@ def _request(path: Path, dataset: "FileDataset") -> Request:
     if signed not in (0, 1):
         raise InputError(f"{path}: PixelRepresentation must be 0 or 1, got {signed}; convert the series again")
     if "ModalityLUTSequence" in dataset:
-        advice = "convert the series with it applied"
-        raise InputError(
-            f"{path}: its values mean what a table says (ModalityLUTSequence), which is not read: {advice}"
-        )
+        reason = "its values mean what a table says (ModalityLUTSequence), which is not read"
+        raise InputError(f"{path}: {reason}: convert the series with it applied")
     stored = int(dataset.get("BitsStored") or bits)
     return Request(syntax_of(dataset), rows, columns, frames, bits, stored, signed, photometric)
 
@@ -114,9 +105,8 @@ def _decoded(path: Path, dataset: "FileDataset", request: Request, room: int) ->
         raise InputError(f"{path}: {said}, which may hold {max(limit, 0):,} of its series: is it cut short? {AGAIN}")
     check_frames(path, dataset, request)
     if not get_decoder(request.syntax).is_available:
-        raise InputError(
-            f"{path}: {request.syntax} needs a decoder that is not installed: pip install 'attunet[dicom]'"
-        )
+        missing = "needs a decoder that is not installed: pip install 'attunet[dicom]'"
+        raise InputError(f"{path}: {request.syntax} {missing}")
     if request.syntax == RLE:  # in Python
         return pixels_of(request, dataset.PixelData)
     try:

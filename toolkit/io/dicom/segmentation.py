@@ -40,11 +40,9 @@ def segmentation_of(
 
     Segment n is class n, with the class's name, its colour, and its code: the user's of that name in `codes`, SNOMED
     CT's where the name is an organ's, else the label value in a private scheme. As in all of DICOM, the object belongs
-    to the series' patient and study and repeats their elements.
-
-    Raises:
-        InputError: for another input than a series with a file for each slice, or one that lacks a needed element; it
-            begins with `path`. Also for files that others have taken the place of since `like` was read.
+    to the series' patient and study and repeats their elements. Raises InputError for another input than a series with
+    a file for each slice, or one that lacks a needed element; it begins with `path`. Also for files that others have
+    taken the place of since `like` was read.
 
     Example:
         >>> content = segmentation_of(Path("case.dcm"), indices, classes, volume, {"lesion": code})  # doctest: +SKIP

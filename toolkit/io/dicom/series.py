@@ -42,9 +42,8 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
     Returns:
         `(1, X, Y, Z)`: X along a row's columns, Y down the rows, Z along the normal; rescaled slice by slice.
 
-    Raises:
-        InputError: where slices differ in size, spacing, direction, series or patient, lie in the same place or
-            unevenly, or where a file is damaged, in colour, or is no image of slices.
+    Raises InputError where slices differ in size, spacing, direction, series or patient, lie in the same place or
+    unevenly, or where a file is damaged, in colour, or is no image of slices.
     """
     files = _files(path, options)
     try:

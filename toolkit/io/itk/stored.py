@@ -55,11 +55,8 @@ class StoredImage:
         return int(np.prod(self.sizes, dtype=object))
 
     def read(self) -> np.ndarray:
-        """The voxels, with the axes of `sizes`.
-
-        Raises:
-            TooLarge: for more voxels than are supported.
-            InputError: for more voxels than the file can hold, and for fewer or damaged ones than the header says.
+        """The voxels, with the axes of `sizes`. Raises TooLarge for more voxels than are supported, and InputError for
+        more voxels than the file can hold, and for fewer or damaged ones than the header says.
         """
         size = self.num_voxels * self.dtype.itemsize
         check_voxels(self.holder, self.num_voxels, self.dtype.itemsize, ratio=MAX_DEFLATE_RATIO)

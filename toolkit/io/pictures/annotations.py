@@ -42,10 +42,8 @@ class _Work:
 
 
 def read_annotations(path: Path, picture: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Label values `(X, Y, 1)` of one picture, by the annotations in `path`.
-
-    Raises:
-        InputError: for a damaged file, one that does not name the picture, or regions of another size.
+    """Label values `(X, Y, 1)` of one picture, by the annotations in `path`. Raises InputError for a damaged file, one
+    that does not name the picture, or regions of another size.
     """
     annotations = load_annotations(path)
     with _named_errors(path):
@@ -99,11 +97,8 @@ def _fill(labels: np.ndarray, corners: np.ndarray, value: int, work: _Work) -> N
 
 
 def load_annotations(path: Path) -> Annotations:
-    """The annotations of a file, kept in memory for its other pictures.
-
-    Raises:
-        NotAnnotations: for a file of another kind.
-        InputError: for annotations that are damaged.
+    """The annotations of a file, kept in memory for its other pictures. Raises NotAnnotations for a file of another
+    kind, and InputError for annotations that are damaged.
     """
     status = path.stat()
     return _load(path, status.st_mtime_ns, status.st_size)

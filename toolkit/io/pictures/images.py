@@ -43,8 +43,8 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
         `(C, X, Y, Z)` with X along a row's columns, Y down the rows and Z the pages; C is 1 for grey and 3 for colour.
         A mask with a palette has its `{code: index}` as `header`.
 
-    Raises:
-        InputError: for damaged files, more values than `MAX_VOXELS` or than the file can hold, pages of different size.
+    Raises InputError for damaged files, more values than `MAX_VOXELS` or than the file can hold, pages of different
+    size.
     """
     errors = (*FILE_ERRORS, pillow(path).DecompressionBombError)
     with refused_as(path, PICTURE, errors, _in_words), quiet_stderr(), opened(path, whole=True) as (image, num_pages):

@@ -60,8 +60,7 @@ def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) ->
     Returns:
         Label values `(rows, columns)`; the palette as `{code: index}`, empty without one; the decisions.
 
-    Raises:
-        InputError: for a mode that holds no mask, or more colours than a mask has.
+    Raises InputError for a mode that holds no mask, or more colours than a mask has.
     """
     mode = image.mode
     if mode in WITHOUT_ALPHA:

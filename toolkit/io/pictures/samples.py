@@ -30,9 +30,8 @@ def check_samples(path: Path, image: "Image", *, labels: bool) -> None:
         image: the opened file at this page.
         labels: the page is a mask, in which a sample is a label value, and not a share of the brightest one.
 
-    Raises:
-        InputError: 16 bits in each of several channels, signed samples of 8 bits; in masks also samples that are
-            stretched to 8 or 16 bits, and lossy compression.
+    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits; in masks also samples that are
+    stretched to 8 or 16 bits, and lossy compression.
     """
     if reason := _changed(path, image) or (_changed_labels(path, image) if labels else ""):
         raise InputError(f"{path}: {reason}")

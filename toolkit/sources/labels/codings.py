@@ -18,10 +18,8 @@ CHAOS_CODINGS = (CHAOS_MR, CHAOS_GREYS, Classes(CHAOS_MR.names, (0, 80, 160, 240
 
 
 def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Path | str) -> Classes:
-    """Return the first coding that has all label values of a file; without codings, make one from the values.
-
-    Raises:
-        InputError: no coding has one of the values; the message names it and the file.
+    """Return the first coding that has all label values of a file; without codings, make one from the values. Raises
+    InputError if no coding has one of the values; the message names it and the file.
     """
     if not codings:
         return classes_of_values(values, where)
@@ -58,8 +56,7 @@ def parse_classes(text: str) -> tuple[Classes, int | None]:
     Returns:
         The classes, and the ignored value or None.
 
-    Raises:
-        InputError: for anything else.
+    Raises InputError for anything else.
     """
     values: dict[str, int] = {}
     for part in text.split(","):

@@ -16,10 +16,8 @@ def read_labelled(path: str | Path) -> dict[str, list[str]]:
 
 
 def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: str | Path) -> Source:
-    """Set the names of the classes that were drawn in some cases.
-
-    Raises:
-        InputError: a case is unknown or has no mask; the message begins with `where`, the file.
+    """Set the names of the classes that were drawn in some cases. Raises InputError if a case is unknown or has no
+    mask; the message begins with `where`, the file.
     """
     masks = sorted(case.case for case in source.labelled)
     if unknown := sorted(set(labelled) - set(masks)):
@@ -31,10 +29,8 @@ def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: 
 
 
 def check_drawn(source: Source, classes: Sequence[str], mappings: Mapping[str, Mapping[int, int]]) -> None:
-    """Check the drawn classes against the names of all classes and the class indices of the values in the masks.
-
-    Raises:
-        InputError: a name is no class, or a mask has pixels of a class that its case does not list.
+    """Check the drawn classes against the names of all classes and the class indices of the values in the masks. Raises
+    InputError if a name is no class, or a mask has pixels of a class that its case does not list.
     """
     for case in source.cases:
         if case.drawn is None:

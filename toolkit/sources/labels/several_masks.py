@@ -29,8 +29,7 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
         The source, with `label_values` and a coding if masks are classes; unchanged if its layout has set
         `label_values`.
 
-    Raises:
-        InputError: no mask has a chosen name, or the names of two masks of a case do not distinguish them.
+    Raises InputError if no mask has a chosen name, or the names of two masks of a case do not distinguish them.
     """
     if any(case.label_values for case in source.cases):
         return source  # the layout has set the values

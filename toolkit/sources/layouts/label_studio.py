@@ -34,10 +34,8 @@ class _Mask:
 
 
 def find_label_studio(root: Path, files: list[Path], options: SourceOptions) -> Source | None:
-    """Cases of pictures with the masks of Label Studio's PNG export, in any folders.
-
-    Raises:
-        InputError: there are no pictures, no reading of the tasks' numbers fits, or several do.
+    """Cases of pictures with the masks of Label Studio's PNG export, in any folders. Raises InputError if there are no
+    pictures, no reading of the tasks' numbers fits, or several do.
     """
     every = [mask for path in files if (mask := _mask(path)) is not None]
     if not every:

@@ -80,8 +80,7 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
     Returns:
         For each image that has a mask, its masks in the order of their names; None if no rule pairs every mask.
 
-    Raises:
-        InputError: the numbers in the names allow two different pairings.
+    Raises InputError if the numbers in the names allow two different pairings.
     """
     for image_name, mask_name in (*RULES, (last_part, _folder), (last_part, _beginning(images))):
         keys = {image: image_name(image) for image in images}, {mask: mask_name(mask) for mask in masks}

@@ -21,8 +21,7 @@ def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[st
     Returns:
         For each image that has a mask, its masks in the order of their names; None if the numbers pair nothing.
 
-    Raises:
-        InputError: two interpretations of the numbers give a mask different images.
+    Raises InputError if two interpretations of the numbers give a mask different images.
     """
     image_rows, mask_rows = _rows(images), _rows(masks)
     if not image_rows or not mask_rows:

@@ -145,10 +145,7 @@ def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only:
     """Make the cases of a folder of images and one of masks, named with a prefix; none if no mask fits.
 
     With `only`, no other folder has images, so that all masks of a single image are accepted whatever their names, but
-    for those with the number of another image.
-
-    Raises:
-        InputError: some masks fit and one does not.
+    for those with the number of another image. Raises InputError if some masks fit and one does not.
 
     Example:
         >>> matched(root / "images", root / "labels", below, only=True)  # doctest: +SKIP
