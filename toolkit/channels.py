@@ -16,14 +16,7 @@ def order_of(there: Sequence[str], needed: Sequence[str]) -> list[int] | None:
 
 
 def check_channels(where: object, needed: Sequence[str], store: object, there: Sequence[str]) -> None:
-    """Raise InputError if a model needs other channels than a store has, or has them in another order.
-
-    Args:
-        where: the model, for the message.
-        needed: names of the model's channels.
-        store: the store, for the message.
-        there: names of the store's channels.
-    """
+    """Raise InputError if the model at `where` needs other channels than a store has, or has them in another order."""
     if min(len(needed), len(there)) > 1 and list(map(_plain, needed)) != list(map(_plain, there)):
         raise InputError(
             f"{where}: needs the channels {', '.join(needed)}, and {store} has {', '.join(there)}: prepare it with the "

@@ -27,11 +27,8 @@ class ClassRow(TypedDict):
 class Classes:
     """Classes in index order, background first. Stores, networks and metrics use the indices.
 
-    Args:
-        names: unique names.
-        values: the label value of each class in the user's own files and in label maps that are written.
-
-    Raises InputError for names or values that are not unique, or too many classes.
+    `values` are those of the classes in the user's own files and in label maps that are written. Raises InputError for
+    names or values that are not unique, or too many classes.
     """
 
     names: tuple[str, ...]

@@ -181,7 +181,7 @@ RULES: dict[str, Rule] = {
     ),
 }
 
-Choices = Mapping[str, str]
+Choices = Mapping[str, str]  # the user's readings (`--read RULE=VALUE`), by rule
 
 
 @dataclass(frozen=True)
@@ -217,10 +217,8 @@ def parse_choices(texts: Iterable[str], series: str | None = None) -> dict[str, 
 
 
 def as_findings(decisions: Mapping[str | None, Iterable[Decision]]) -> list[Finding]:
-    """One finding for each different decision, with the number of cases that share it.
-
-    Args:
-        decisions: the decisions of each case, by its name; of None, those about the whole source.
+    """One finding for each different decision of the cases, by their names, with the number of cases that share it.
+    Decisions of None are about the whole source.
     """
     cases: dict[Decision, list[str | None]] = {}
     for case, made in decisions.items():

@@ -186,10 +186,8 @@ class Fields:
 
     def spans(self, key: str, length: int | None = None) -> tuple[tuple[float, float], ...]:
         """A list of pairs of numbers, the first of each at most the second."""
-        pairs = [Rule(float, length=2).check(self.name(key), row) for row in self.values(key, length)]
-        if any(low > high for low, high in pairs):
-            raise InputError(f"{self.name(key)}: must be pairs of rising numbers, got {shown(pairs)}")
-        return tuple(pairs)
+        rule = Rule(float, length=2, ordered=True)
+        return tuple(rule.check(self.name(key), row) for row in self.values(key, length))
 
     def _value(self, key: str) -> object:
         if key not in self.data:
@@ -224,7 +222,7 @@ def read_json(path: str | Path) -> Fields:
     if Path(path).exists() and not Path(path).is_file():
         raise InputError(f"{path}: must be a regular file; reading a pipe or a device might never end")
     try:
-        data = parse_json(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None
     return Fields(data, str(path))

@@ -33,7 +33,6 @@ class Store:
     """An opened store, see `open_store`.
 
     Args:
-        choices: the user's readings of the source, by rule.
         grey_levels: the greys that are classes in masks with smoothed edges.
         findings: of the preparation.
         channels: names of the images' channels; empty where the source does not say them.

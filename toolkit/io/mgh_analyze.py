@@ -11,10 +11,9 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from attunet.decisions import Decision
 from attunet.errors import InputError
 from attunet.io.gzip_file import is_gzipped, open_inflated
-from attunet.io.nifti import channel_decision, nibabel_reads
+from attunet.io.nifti import channel_decision, nibabel_reads, read_voxels
 from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import MAX_DEFLATE_RATIO, ReadOptions, check_real_numbers, check_voxels, checked_affine, native
-from attunet.io.voxels import read_voxels
 from attunet.volumes.volume import Volume
 
 MGH_SUFFIXES = (".mgz", ".mgh")

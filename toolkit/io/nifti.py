@@ -4,17 +4,22 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.analyze import AnalyzeHeader
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from attunet.decisions import Decision
 from attunet.errors import InputError, TooLarge
-from attunet.io.gzip_file import is_gzipped, open_inflated
+from attunet.io.gzip_file import is_gzipped, open_inflated, read_to_end
 from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import (
     FILE_ERRORS,
@@ -27,11 +32,11 @@ from attunet.io.reading import (
     quiet_nibabel,
 )
 from attunet.io.refusal import AGAIN, refusal, refused_as
-from attunet.io.voxels import read_voxels
 from attunet.volumes.volume import Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")  # the first is the one for new files
 MAX_VOXEL_OFFSET = 2**24  # bytes of header extensions before the voxels
+VOXEL_BLOCK = 2**20  # voxels that are scaled at once
 NIBABEL_ERRORS = (*FILE_ERRORS, ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
 VERSION_2 = ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))  # a header begins with its size
 
@@ -49,11 +54,7 @@ def nibabel_reads(path: Path, form: str) -> Iterator[None]:
 
 
 def read_nifti(path: Path, options: ReadOptions) -> Volume:
-    """Reads a NIfTI file.
-
-    Args:
-        path: a `.nii` or `.nii.gz` file.
-        options: an image's axis 4 (or 5, as vectors are stored) holds channels; a mask has one.
+    """Reads a NIfTI file. An image's axis 4 (or 5, as vectors are stored) holds channels; a mask has one.
 
     Returns:
         `(C, X, Y, Z)` in the file's own dtype, or float32 where the header scales it.
@@ -77,6 +78,34 @@ def read_nifti(path: Path, options: ReadOptions) -> Volume:
         decisions=(*geometry.decisions, *channel_decision(shape[3])),
         is_oriented=geometry.is_oriented,
     )
+
+
+def read_voxels(file: BinaryIO, header: AnalyzeHeader | MGHHeader) -> np.ndarray:
+    """Read the voxels of a file, as its header scales them.
+
+    nibabel's own reading fills memory with zeros for all that the header claims, and scales in float64.
+
+    Returns:
+        The header's shape, in its type, or float32 where it scales them.
+
+    Raises EOFError for fewer voxels than the header says, and OSError or zlib.error for a gzip that is damaged, in the
+    voxels or behind them.
+    """
+    shape = header.get_data_shape()
+    stored = np.empty(int(np.prod(shape, dtype=object)), header.get_data_dtype())
+    file.seek(header.get_data_offset())
+    if (present := cast(BufferedReader, file).readinto(stored.view(np.uint8).data)) < stored.nbytes:
+        raise EOFError(f"Expected {stored.nbytes} bytes, got {present} bytes")
+    read_to_end(file)
+    stated = header.get_slope_inter()
+    slope, intercept = (1.0 if stated[0] is None else stated[0]), (0.0 if stated[1] is None else stated[1])
+    if (slope, intercept) != (1, 0):
+        scaled = np.empty(stored.shape, np.float32)
+        for start in range(0, stored.size, VOXEL_BLOCK):
+            part = slice(start, start + VOXEL_BLOCK)
+            scaled[part] = apply_read_scaling(stored[part], np.float64(slope), np.float64(intercept))
+        stored = scaled
+    return stored.reshape(shape, order="F")
 
 
 def nifti_shape(path: Path) -> tuple[int, ...]:

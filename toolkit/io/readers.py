@@ -69,7 +69,7 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
     Args:
         path: a file of one of `FORMATS`, or a folder with one DICOM series.
         channels: the number that a model takes; a grey picture is accepted for any. None accepts any number.
-        choices: the user's readings (`--read RULE=VALUE`), by rule.
+        choices: the user's readings.
 
     Returns:
         The volume; every voxel is finite.
@@ -111,7 +111,7 @@ def _tilts(affine: np.ndarray) -> list[Decision]:
 
 
 def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:
-    """Reads a mask as whole numbers `(1, X, Y, Z)` on the file's grid, with the user's readings by rule.
+    """Reads a mask as whole numbers `(1, X, Y, Z)` on the file's grid.
 
     Floats are accepted when they are whole within `MAX_ROUNDING`; NaN is background where the rest is whole. Raises
     InputError for a file that cannot be read, or values that are no labels.

@@ -32,12 +32,7 @@ FILE_ERRORS = (
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of a reader.
-
-    Args:
-        labels: the file is a mask: its samples are label values, not intensities.
-        choices: the user's `--read RULE=VALUE`, by rule.
-    """
+    """Options of a reader. labels: the file is a mask, its samples are label values and no intensities."""
 
     labels: bool = False
     choices: Choices = field(default_factory=dict)

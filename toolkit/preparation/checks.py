@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import truediv
 
 import numpy as np
@@ -166,8 +166,7 @@ def _shifts(facts: Sequence[CaseFacts], channel: int) -> Iterator[Finding]:
     means = {f.case: f.intensity[channel]["mean"] for f in facts}
     if len(means) < MIN_CASES_FOR_OUTLIERS:
         return
-    middle = statistics.median(means.values())
-    spread = 1.4826 * statistics.median(abs(mean - middle) for mean in means.values())
+    middle, spread = _middle_and_spread(means.values())
     usual = statistics.median(f.intensity[channel]["std"] for f in facts)
     for case, mean in means.items():
         if usual > 0 and abs(mean - middle) > max(FAR_SHIFT * usual, DEVIATIONS * spread):
@@ -213,23 +212,23 @@ def _outliers(rule: str, figures: Mapping[str, float], factor: float, words: str
 
 
 def far_from_the_rest(figures: Mapping[str, float], factor: float) -> list[tuple[str, float, float]]:
-    """Find outliers among positive figures.
+    """Find outliers among the positive figures of cases, as (case, figure, median); none in a few cases.
 
-    Args:
-        figures: case -> figure.
-        factor: minimum ratio of an outlier to the median, or its inverse; it must also be more than `DEVIATIONS` robust
-            standard deviations away.
-
-    Returns:
-        (case, figure, median) of each outlier; empty for fewer than `MIN_CASES_FOR_OUTLIERS` cases.
+    The ratio of an outlier to the median is at least `factor`, or at most its inverse, and more than `DEVIATIONS`
+    robust standard deviations away.
     """
     if len(figures) < MIN_CASES_FOR_OUTLIERS:
         return []
     logs = {case: math.log(value) for case, value in figures.items()}
-    middle = statistics.median(logs.values())
-    spread = 1.4826 * statistics.median(abs(v - middle) for v in logs.values())
+    middle, spread = _middle_and_spread(logs.values())
     minimum = max(math.log(factor), DEVIATIONS * spread)
     return [(case, figures[case], math.exp(middle)) for case, value in logs.items() if abs(value - middle) > minimum]
+
+
+def _middle_and_spread(values: Collection[float]) -> tuple[float, float]:
+    """The median, and the robust standard deviation."""
+    middle = statistics.median(values)
+    return middle, 1.4826 * statistics.median(abs(value - middle) for value in values)
 
 
 def training_ranges(facts: Sequence[CaseFacts]) -> TrainingRanges:

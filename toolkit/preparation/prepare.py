@@ -12,7 +12,7 @@ from pathlib import Path
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, is_whole
-from attunet.manifest import CASES, MANIFEST, SCHEMA, SPLITS, read_manifest
+from attunet.manifest import CASES, MANIFEST, SCHEMA, SPLITS
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.facts_cache import FACTS, scan_cases
 from attunet.preparation.read_cases import Cases, read_cases
@@ -26,7 +26,7 @@ from attunet.sources.splits import Splits, deal_folds
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
-from attunet.system.atomic_files import require_leftover, sha256, write_error
+from attunet.system.atomic_files import joined_hash, require_leftover, sha256, write_error
 from attunet.system.lock import beside, writing
 from attunet.system.workers import over_cases
 from attunet.version import __version__
@@ -165,17 +165,12 @@ def _request(
 
 def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> Store:
     """Open the existing store if it was made of the same files and settings."""
-    manifest = read_manifest(store)
-    made_of = {
-        entry.text("case"): tuple(
-            tuple(file.text("sha256") for file in entry.rows(key)) for key in ("image_files", "label_files")
-        )
-        for entry in manifest.rows("cases")
-    }
-    if manifest.data["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
-        hashes = over_cases(case_hashes, source.cases)
-        if all(made_of[case.case] == now for case, now in zip(source.cases, hashes, strict=True)):
-            opened = open_store(store)
+    opened = open_store(store)
+    made_of = {case.name: (case.image_sha256, case.label_sha256) for case in opened.cases}
+    if opened.manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
+        hashes = zip(source.cases, over_cases(case_hashes, source.cases), strict=True)
+        now = {case.case: (joined_hash(image), joined_hash(mask) if mask else None) for case, (image, mask) in hashes}
+        if made_of == now:
             for error in damage(opened):
                 raise error
             logger.info(f"{store}: is up to date, nothing to do")

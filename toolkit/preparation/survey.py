@@ -32,11 +32,10 @@ class Survey:
 
 
 def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, splits: Splits | None = None) -> Survey:
-    """Scan the cases, resolve the preprocessing and check the data; raises InputError if the cases do not fit together.
+    """Resolve the preprocessing for scanned cases and check the data; raises InputError if they do not fit together.
 
-    Args:
-        scanned: the facts of the cases, in their order; cases without facts are left out.
-        splits: the user's own folds, which may separate cases that belong together; None if folds are drawn.
+    Cases without facts are left out. `splits` are the user's own folds, which may separate cases that belong together;
+    None if folds are drawn.
     """
     facts: list[CaseFacts] = []
     for fact in scanned:

@@ -33,7 +33,6 @@ class ShardTask:
     Args:
         mapping: label value -> class index; None if the case has no labels.
         levels: the greys that are classes in masks with smoothed edges.
-        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
         folder: folder of the case in the store.
     """
 

@@ -27,7 +27,6 @@ class SourceOptions:
         case_pattern: a regular expression whose first group, matched in a case's name, is its patient.
         images: parts of the names of files that are channels, in their order; all usual ones by default.
         masks: parts of the names of the masks to use.
-        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
     """
 
     layout: str = "auto"
@@ -82,7 +81,6 @@ class Source:
         ignored: a label value that losses and metrics ignore; None without one.
         test_patients: patients of the data set's own test part.
         patients_given: True if the user's pattern or splits define the patients.
-        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
         decisions: interpretations of the folder that may differ from the user's.
         notes: lines about files that were left out.
         channels: names of the channels, such as T1w and FLAIR; empty if they are not known.

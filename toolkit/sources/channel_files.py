@@ -12,7 +12,7 @@ from attunet.io.readers import is_single_file, stem_of
 from attunet.sources.case_files import regular_files
 from attunet.sources.input import Input
 from attunet.sources.layouts.decathlon import DESCRIPTION, channels_of_description
-from attunet.sources.layouts.matching import names_a_mask
+from attunet.sources.layouts.matching import lies_among_masks
 from attunet.sources.layouts.series import series_folders
 
 SEPARATORS = "-_ ./"
@@ -41,16 +41,13 @@ def ordered(inputs: Iterable[Input], there: Sequence[str], needed: Sequence[str]
 
 
 def named(root: Path, needed: Sequence[str], masks: Collection[Path], note: Callable[[str], object]) -> list[Input]:
-    """Inputs with a file for each of a model's channels, by the files' names; none if no volume has all of them.
-
-    Args:
-        masks: files that are no images.
-        note: called with a clause about files that are left out.
+    """Inputs with a file for each of a model's channels, by the files' names; none if no volume has all of them. `note`
+    is called with a clause about files that are left out.
     """
     if len(needed) < 2:
         return []
     files = [path for path in regular_files(root) if is_single_file(path) and path not in masks]
-    images = [path for path in files if not any(map(names_a_mask, (*path.relative_to(root).parts[:-1], stem_of(path))))]
+    images = [path for path in files if not lies_among_masks(path.relative_to(root))]
     images += series_folders(regular_files(root))
     groups = {name: group for name, group in by_channel(root, images, needed).items() if group}
     if not any(len(group) == len(needed) for group in groups.values()):

@@ -19,7 +19,6 @@ class Input:
     Args:
         name: path below the input folder, without ending (`site/scan`).
         files: one file, or one for each channel.
-        choices: the user's interpretations (`--read RULE=VALUE`), by rule.
         case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
         namesake: another volume of the folder whose name differs in capitals or the coding of accents at most; both are
             refused when they are read, because both would have one label map.
@@ -53,8 +52,9 @@ class Input:
                 raise InputError(f"{self.files[0]}: {self.unfit}")
 
     def read(self, num_channels: int, channels: Sequence[str] = ()) -> Volume:
-        """Read the volume for a model with `num_channels` channels of these names, if they are known. Raises InputError
-        as `read_volume` does, for two volumes of one name, and for other channels than the model's.
+        """Read the volume for a model with `num_channels` channels of these names, if they are known.
+
+        Raises InputError as `read_volume` does, for two volumes of one name, and for other channels than the model's.
         """
         self.check()
         with without_names(self.name, self.hidden):

@@ -18,7 +18,7 @@ from attunet.sources.case_files import Source, SourceOptions, files_in, regular_
 from attunet.sources.channel_files import SEPARATORS, described_channels, named, ordered
 from attunet.sources.find_cases import find_cases
 from attunet.sources.input import Input
-from attunet.sources.layouts.matching import CHANNEL, names_a_mask
+from attunet.sources.layouts.matching import CHANNEL, lies_among_masks, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
 from attunet.sources.layouts.series import series_folders, series_in_parts
 
@@ -123,8 +123,7 @@ def _unnamed_masks(source: Source) -> Iterator[str]:
     """A clause about files that nothing but the name of a series makes masks; they may be conversions of it."""
     if source.layout == "series-masks":
         labels = [path.relative_to(source.root) for case in source.cases for path in case.labels]
-        unnamed = [path for path in labels if not any(map(names_a_mask, (*path.parts[:-1], stem_of(path))))]
-        if unnamed:
+        if unnamed := [path for path in labels if not lies_among_masks(path)]:
             text = f"{len(unnamed)} files have the names of series and are taken as their masks"
             yield f"{text}, first {str(unnamed[0])!r}"
 
@@ -164,8 +163,9 @@ def _any_folder(root: Path, num_channels: int, masks: Collection[Path], note: Ca
     called_masks: list[tuple[str, Path]] = []
     for path in files:
         if is_single_file(path) and path not in masks:
-            parts = (*path.relative_to(root).parts[:-1], stem_of(path))
-            (called_masks if any(map(names_a_mask, parts)) else images).append(("/".join(parts), path))
+            relative = path.relative_to(root)
+            name = (relative.parent / stem_of(path)).as_posix()
+            (called_masks if lies_among_masks(relative) else images).append((name, path))
     if not images and not series:  # if all files are named like masks, the names mean nothing
         images, called_masks = called_masks, []
     if called_masks:

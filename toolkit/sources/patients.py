@@ -57,11 +57,8 @@ def with_patients_of_names(source: Source) -> Source:
 
 
 def with_patients_of_headers(source: Source, hashes: Mapping[str, str]) -> Source:
-    """Make one patient of all cases whose files contain the same patient identifier.
-
-    Args:
-        source: the cases.
-        hashes: case name -> SHA-256 of the identifier; one that all cases share is a placeholder and is ignored.
+    """Make one patient of all cases whose files contain the same patient identifier, of which `hashes` has the SHA-256
+    by case; one that all cases share is a placeholder and is ignored.
     """
     if len(set(hashes.values())) < 2:
         return source

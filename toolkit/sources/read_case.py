@@ -49,7 +49,6 @@ class MaskOptions:
     Args:
         values: label value of each mask file's foreground; empty if the values in the files are used.
         levels: the greys that are classes in masks with smoothed edges; empty if no edges are smoothed.
-        choices: the user's interpretations, by rule.
     """
 
     values: tuple[int, ...] = ()
@@ -79,13 +78,8 @@ def read_case(
 ) -> tuple[Volume, np.ndarray | None]:
     """Read a case's image, and its masks as class indices uint8 `(X, Y, Z)`.
 
-    Args:
-        images: as for `read_image`.
-        masks: as for `read_labels`.
-        mapping: label value -> class index; None for a case without classes, whose masks are not read.
-        options: see `MaskOptions`.
-
-    Raises InputError as `read_image`, `read_labels` and `to_indices` do.
+    `mapping` has the class index of each label value; None for a case without classes, whose masks are not read. Raises
+    InputError as `read_image`, `read_labels` and `to_indices` do.
     """
     volume = read_image(images, choices=options.choices)
     if not masks or mapping is None:
@@ -94,18 +88,11 @@ def read_case(
 
 
 def read_labels(paths: Sequence[Path], image: Volume, image_path: Path, options: MaskOptions) -> Mask:
-    """Read a case's mask or masks on the image's grid.
+    """Read a case's mask or masks on the image's grid; messages name the image's first file, `image_path`.
 
     Several masks without `options.values` are objects of one mask; where objects overlap, the larger value is used.
-    Masks with `options.values` are classes, which must not overlap unless the user chose an order.
-
-    Args:
-        paths: the mask files.
-        image: the case's image.
-        image_path: first file of the image, for messages.
-        options: see `MaskOptions`.
-
-    Raises InputError if a file cannot be read, its shape is not the image's, or classes overlap.
+    Masks with `options.values` are classes, which must not overlap unless the user chose an order. Raises InputError if
+    a file cannot be read, its shape is not the image's, or classes overlap.
     """
     decisions: dict[Decision, None] = {}
     distances: list[float] = []

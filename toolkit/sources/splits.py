@@ -46,7 +46,6 @@ def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Ite
     Args:
         patients: their names; the order makes no difference.
         num_folds: at most one fold per patient is made.
-        seed: of the order.
         together: groups of patients that are dealt as one, because they share scans; groups with a patient in common
             are one group. The order of and in the groups makes no difference.
 
@@ -69,13 +68,8 @@ def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Ite
 
 
 def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
-    """Read a splits file.
-
-    Args:
-        path: the file, as `Splits.to_json` describes it.
-        patients: each of them must be in one fold or in the test set.
-
-    Raises InputError if the file breaks a rule, which the message names.
+    """Read a splits file, as `Splits.to_json` describes it, in which each of `patients` must be in one fold or in the
+    test set. Raises InputError if the file breaks a rule, which the message names.
     """
     try:
         at = read_json(path)

@@ -25,15 +25,10 @@ def is_archive(source: Path) -> bool:
 
 
 def unpack(archive: Path, into: Path, layout: str) -> str:
-    """Unpack the files that a source may need, unless an earlier, killed call has done so.
+    """Unpack the files that a source of this layout may need, unless an earlier, killed call has done so.
 
-    Args:
-        archive: the file.
-        into: the folder, which is emptied first.
-        layout: the name of a layout; with auto, the CT series of a CHAOS archive that has MR are left out.
-
-    Returns:
-        The archive's SHA-256.
+    The folder `into` is emptied first. With auto, the CT series of a CHAOS archive that has MR are left out. Returns
+    the archive's SHA-256.
     """
     checksum = sha256(archive)
     names = member_names(archive)

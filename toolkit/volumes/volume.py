@@ -61,11 +61,8 @@ class Volume:
 
 
 def class_amounts(indices: np.ndarray, names: Sequence[str], volume: Volume) -> tuple[str, dict[str, float]]:
-    """The amount of each class in a label map, and before it the unit: ml, or voxels without a physical size.
-
-    Args:
-        indices: class indices `(X, Y, Z)`.
-        names: of the foreground classes.
+    """The amount of each foreground class in class indices `(X, Y, Z)`, by its name, and before it the unit: ml, or
+    voxels without a physical size.
     """
     counts = np.bincount(indices.ravel(), minlength=len(names) + 1)[1:].tolist()
     if volume.unit != "mm":

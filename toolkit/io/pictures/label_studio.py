@@ -49,18 +49,16 @@ def _region(row: Row) -> Region | None:
         scale = np.array([row["original_width"], row["original_height"]]) / 100
         return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
     height, width = int(row["original_height"]), int(row["original_width"])
-    mask = PackedMask((height, width), partial(_painted, value["rle"], height, width))
+    mask = PackedMask((height, width), partial(_brush, value["rle"], height, width))
     return Region(str(value["brushlabels"][0]), mask=mask)
 
 
-def _painted(packed: Sequence[int], height: int, width: int) -> Block:
-    return Block(_brush(packed, height * width * 4).reshape(height, width, 4)[:, :, 3] > 127)
-
-
-def _brush(packed: Sequence[int], size: int) -> np.ndarray:
-    """Bytes of Label Studio's run lengths: a stream of length, bits of a word, four sizes, then runs and literals."""
+def _brush(packed: Sequence[int], height: int, width: int) -> Block:
+    """The mask of Label Studio's run lengths, which is their alpha: a stream of length, bits of a word, four sizes,
+    then runs and literals.
+    """
     bits = np.unpackbits(np.array(packed, dtype=np.uint8))
-    at = 0
+    at, size = 0, height * width * 4
 
     def take(count: int) -> int:
         nonlocal at
@@ -80,4 +78,4 @@ def _brush(packed: Sequence[int], size: int) -> np.ndarray:
         for index in [done] if repeated else range(done, end):
             pixels[index : end if repeated else index + 1] = take(word)
         done = end
-    return pixels
+    return Block(pixels.reshape(height, width, 4)[:, :, 3] > 127)

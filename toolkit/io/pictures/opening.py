@@ -65,9 +65,7 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
     are compared, else the header alone is read. Raises InputError and Pillow's own errors.
     """
     with (
-        warnings.catch_warnings(
-            action="ignore"
-        ),  # about large images and odd metadata; sizes are bounded by the caller
+        warnings.catch_warnings(action="ignore"),  # of large images, whose size the caller bounds, and odd metadata
         _contents(path, whole) as file,
         pillow(path).open(file, formats=GZIPPED_FORMATS if is_gzipped(path) else IMAGE_FORMATS) as image,
     ):

@@ -25,13 +25,8 @@ WHOLE_MAXIMA = (255, 65535)  # of PPM and PGM
 def check_samples(path: Path, image: "Image", *, labels: bool) -> None:
     """Refuse a page, not yet loaded, whose samples Pillow would not give as they are stored.
 
-    Args:
-        path: the file.
-        image: the opened file at this page.
-        labels: the page is a mask, in which a sample is a label value, and not a share of the brightest one.
-
-    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits; in masks also samples that are
-    stretched to 8 or 16 bits, and lossy compression.
+    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits; with `labels` also for samples
+    that are stretched to 8 or 16 bits, and lossy compression: in a mask a sample is a label value.
     """
     if reason := _changed(path, image) or (_changed_labels(path, image) if labels else ""):
         raise InputError(f"{path}: {reason}")

@@ -47,16 +47,10 @@ def classes_of_values(values: Collection[int], where: Path | str) -> Classes:
 
 
 def parse_classes(text: str) -> tuple[Classes, int | None]:
-    """Classes of a user's `liver=1,left kidney=3` or `liver=#ff0000`.
+    """Classes of a user's `liver=1,left kidney=3` or `liver=#ff0000`, and the ignored value or None.
 
-    Args:
-        text: `name=value` with commas between; `background` is 0 unless it is given, `ignore` names the value that
-            nothing counts.
-
-    Returns:
-        The classes, and the ignored value or None.
-
-    Raises InputError for anything else.
+    `background` is 0 unless it is given, `ignore` names the value that nothing counts. Raises InputError for any other
+    text.
     """
     values: dict[str, int] = {}
     for part in text.split(","):

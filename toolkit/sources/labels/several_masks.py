@@ -21,15 +21,9 @@ def resolve_masks(source: Source, chosen: Sequence[str] = ()) -> Source:
 
     Numbered masks, and masks with names that no other case has, are objects. Names that recur are classes.
 
-    Args:
-        source: the cases as their layout gives them.
-        chosen: parts of file names; other masks are left out.
-
-    Returns:
-        The source, with `label_values` and a coding if masks are classes; unchanged if its layout has set
-        `label_values`.
-
-    Raises InputError if no mask has a chosen name, or the names of two masks of a case do not distinguish them.
+    If masks are classes, the cases get `label_values` and the source a coding; a source whose layout has set them is
+    unchanged. Masks without one of the `chosen` parts in their names are left out. Raises InputError if no mask has
+    such a name, or the names of two masks of a case do not distinguish them.
     """
     if any(case.label_values for case in source.cases):
         return source  # the layout has set the values

@@ -8,7 +8,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from attunet.decisions import Decision
@@ -122,27 +121,26 @@ def _source(root: Path, layout: str, reason: str, groups: Groups, options: Sourc
     if not channels or (len(labelled) > 1 and max(counts[role] for role in channels) < 2):
         return None  # no image has the same role in two cases
     chosen = _mask_roles(counts, options.masks)
-    cases, left = [], list[Path]()
+    cases, used = [], set[Path]()
     for case, roles in groups.items():
         images = [_only_file(case, roles[role]) for role in channels if role in roles]
+        labels = [_only_file(case, roles[role]) for role in sorted(roles) if role in chosen]
         if not images:
-            if masks := [roles[role] for role in sorted(roles) if role in chosen]:
-                raise InputError(f"{masks[0][0]}: {case} has this mask and none of the images {', '.join(channels)}")
-            left += chain(*roles.values())
+            if labels:
+                raise InputError(f"{labels[0]}: {case} has this mask and none of the images {', '.join(channels)}")
             continue
         if missing := [role for role in channels if role not in roles]:
             raise InputError(
                 f"{images[0]}: {case} has no file {missing[0]}, which other cases have; choose channels with --images "
                 "NAME,..."
             )
-        labels = [_only_file(case, roles[role]) for role in sorted(roles) if role in chosen]
         cases.append(CaseFiles(case, case, tuple(images), _slice_masks(images, labels)))
-        left += chain(*(paths for role, paths in roles.items() if role not in channels and role not in chosen))
+        used |= {*images, *labels}
+    files = [path for roles in groups.values() for paths in roles.values() for path in paths]
     notes = []
-    if left:
-        total = sum(len(paths) for roles in groups.values() for paths in roles.values())
+    if left := [path for path in files if path not in used]:
         names = ", ".join(sorted({path.name for path in left})[:5])
-        notes.append(f"{len(left)} of {total} files have other roles and are left out: {names}")
+        notes.append(f"{len(left)} of {len(files)} files have other roles and are left out: {names}")
     named = tuple(channels) if len(channels) > 1 else ()
     if named:
         decisions.append(Decision("image-roles", f"the channels are {', '.join(named)}"))

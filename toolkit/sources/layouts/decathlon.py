@@ -7,7 +7,7 @@ from pathlib import Path
 from attunet.channels import are_distinct
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.fields import MAX_TEXT, Fields, parse_json
+from attunet.fields import MAX_TEXT, Fields, read_json
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.labels.labelled import with_labelled
@@ -102,11 +102,7 @@ def _stem(path: str) -> str:
 def _read_json(path: Path) -> Mapping[str, object]:
     if path.stat().st_size > MAX_DATASET_JSON:
         raise InputError(f"{path}: must be at most {MAX_DATASET_JSON:,} bytes, got {path.stat().st_size:,}")
-    try:
-        data = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
-    return data if isinstance(data, dict) else {}
+    return read_json(path).data
 
 
 def _described_classes(path: Path, data: Mapping[str, object]) -> tuple[Classes, int | None]:

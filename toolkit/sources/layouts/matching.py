@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,10 +37,6 @@ def without_mask_words(stem: str) -> str:
     return _without(MASK_NAME, stem)
 
 
-def _without_image_words(stem: str) -> str:
-    return _without(IMAGE_NAME, stem)
-
-
 def _without(words: re.Pattern[str], stem: str) -> str:
     folder, slash, name = stem.rpartition("/")
     match = words.fullmatch(name)
@@ -56,6 +53,11 @@ def names_a_mask(stem: str) -> bool:
     )
 
 
+def lies_among_masks(path: Path) -> bool:
+    """True if the name of a file, or of a folder above it, says mask; the path is one below the source."""
+    return any(map(names_a_mask, (*path.parts[:-1], stem_of(path))))
+
+
 def _last(name: Name) -> Name:
     return lambda stem: last_part(name(stem))
 
@@ -65,7 +67,7 @@ def _last(name: Name) -> Name:
 _RULES: tuple[tuple[Name, Name], ...] = (
     (str, str),
     (str, without_mask_words),
-    (_without_image_words, without_mask_words),
+    (partial(_without, IMAGE_NAME), without_mask_words),
 )
 RULES = (*_RULES, *((_last(image), _last(mask)) for image, mask in _RULES))
 

@@ -53,7 +53,7 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
     called_masks = [case for case in cases if names_a_mask(stem_of(case.images[0]))]
     if called_masks and not any(case.labels for case in called_masks):
         raise InputError(f"{called_masks[0].images[0]}: this mask has no image of its name beside it")
-    series = [case for case in cases if not case.labels and _has_frames(case.images[0])]
+    series = [case for case in cases if not case.labels and nifti_shape(case.images[0])[3:4] > (1,)]  # 4D
     reason = f"{labelled} images have a file with _mask or the like beside them"
     source = Source(root, "suffix", reason, (), tuple(case for case in cases if case not in series))
     if not series:
@@ -65,11 +65,6 @@ def find_suffixes(root: Path, files: list[Path], _: SourceOptions) -> Source | N
     return replace(source, notes=(note,), left_out=frozenset(case.images[0] for case in series))
 
 
-def _has_frames(path: Path) -> bool:
-    """True for a NIfTI file whose fourth axis is longer than 1."""
-    return nifti_shape(path)[3:4] > (1,)
-
-
 def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
     """Pair the images of a folder with their masks; a file that is named like a mask but has no image is an image."""
     readable = by_stem(folder, files)
@@ -79,8 +74,8 @@ def _beside(root: Path, folder: Path, files: Iterable[Path]) -> list[CaseFiles]:
         masks = {stem for stem in masks if without_mask_words(stem) in readable}
         matched = match_masks(set(readable) - masks, masks) or {}
     pictures = {stem: path for stem, path in readable.items() if stem not in masks}
-    prefix = "" if folder == root else f"{flat(folder.relative_to(root))}_"
+    names = {stem: flat(folder.relative_to(root) / stem) for stem in pictures}
     return [
-        CaseFiles(prefix + stem, prefix + stem, (path,), tuple(readable[mask] for mask in matched.get(stem, [])))
+        CaseFiles(names[stem], names[stem], (path,), tuple(readable[mask] for mask in matched.get(stem, [])))
         for stem, path in pictures.items()
     ]

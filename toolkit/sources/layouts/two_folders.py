@@ -117,9 +117,9 @@ def _pairs(root: Path, place: Path, folders: Sequence[Path], below: Below) -> It
     ranks = {folder: rank for folder in folders if (rank := _rank(folder)) is not None}
     images = [folder for folder in folders if folder not in ranks]
     images = [folder for folder in images if folder.name.lower() in IMAGE_FOLDERS] or images
-    prefix = "" if place == root else f"{flat(place.relative_to(root))}_"
+    here = place.relative_to(root)
     for labels, rank in ranks.items():
-        cases_of = {folder: matched(folder, labels, below, prefix, only=len(images) == 1) for folder in images}
+        cases_of = {folder: matched(folder, labels, below, here, only=len(images) == 1) for folder in images}
         fitting = [folder for folder, cases in cases_of.items() if cases]
         if len(fitting) > 1:
             names = ", ".join(folder.name for folder in fitting)
@@ -141,8 +141,10 @@ def _rank(folder: Path) -> int | None:
     return next((rank for rank, part in enumerate(LABEL_FOLDERS) if re.search(part, _plain(folder))), None)
 
 
-def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only: bool = False) -> tuple[CaseFiles, ...]:
-    """Make the cases of a folder of images and one of masks, named with a prefix; none if no mask fits.
+def matched(
+    images: Path, labels: Path, below: Below, place: Path = Path(), *, only: bool = False
+) -> tuple[CaseFiles, ...]:
+    """Make the cases of a folder of images and one of masks at a place of the source; none if no mask fits.
 
     With `only`, no other folder has images, so that all masks of a single image are accepted whatever their names, but
     for those with the number of another image. Raises InputError if some masks fit and one does not.
@@ -167,5 +169,5 @@ def matched(images: Path, labels: Path, below: Below, prefix: str = "", *, only:
     return tuple(
         CaseFiles(name, name, tuple(paths), tuple(masks[mask] for mask in pairs.get(stem, [])))
         for stem, paths in groups.items()
-        for name in [prefix + flat(Path(stem))]
+        for name in [flat(place / stem)]
     )
