@@ -4,13 +4,12 @@ import math
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import TooManyElements
-from attunet.io.dicom.file import is_dicom, with_dataset
+from attunet.io.dicom.file import dataset_of, is_dicom
 from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, mgh_header
@@ -18,9 +17,6 @@ from attunet.io.pictures.images import IMAGE_SUFFIXES
 from attunet.io.pictures.opening import opened, pillow
 from attunet.io.readers import COMPANIONS, files_of
 from attunet.io.reading import FILE_ERRORS
-
-if TYPE_CHECKING:
-    from pydicom import FileDataset
 
 UNKNOWN = (0, np.dtype(np.float32))  # of a format whose reader bounds it by the file's size
 
@@ -61,12 +57,10 @@ def voxels_without_header(files: Collection[Path]) -> set[Path]:
 
 
 def _frame_voxels(path: Path, num_files: int = 1) -> int:
-    def voxels(header: "FileDataset") -> int:
-        sides = (header.get("Rows", 0), header.get("Columns", 0), header.get("NumberOfFrames") or 1)
-        return math.prod(max(0, int(side)) for side in sides)
-
     try:
-        return with_dataset(path, voxels, num_files)
+        with dataset_of(path, num_files) as header:
+            sides = (header.get("Rows", 0), header.get("Columns", 0), header.get("NumberOfFrames") or 1)
+            return math.prod(max(0, int(side)) for side in sides)
     except TooManyElements:
         raise
     except InputError:

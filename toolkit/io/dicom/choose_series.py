@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import TooManyElements
-from attunet.io.dicom.file import DERIVED, with_dataset
+from attunet.io.dicom.file import DERIVED, dataset_of
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -57,7 +57,8 @@ def list_series(files: Sequence[Path], *, whole: bool = False) -> list[Series]:
     groups: dict[str, Series] = {}  # by their UIDs
     for file in files:
         try:
-            uid, described = with_dataset(file, _described, len(files))
+            with dataset_of(file, len(files)) as header:
+                uid, described = _described(header)
         except TooManyElements:
             raise
         except InputError:

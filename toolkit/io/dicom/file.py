@@ -2,9 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import BoundedReads, drop_long_elements
@@ -27,7 +28,6 @@ MAX_FILE_BYTES = 2**30
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 WITHOUT_A_PLACE = "; write radiographs and other pictures without a place in the patient as PNG or TIFF"
-Result = TypeVar("Result")
 
 
 def is_dicom(path: Path) -> bool:
@@ -53,13 +53,14 @@ def lacks_preamble(start: bytes) -> bool:
     return named if start[:2] == FIRST_GROUPS[0] else named or int.from_bytes(start[4:8], "little") <= 64
 
 
-def with_dataset(path: Path, use: Callable[["FileDataset"], Result], num_files: int = 1) -> Result:
-    """Calls `use` with a file's data set. Nothing else opens DICOM, and the data set ends with `use`: pydicom converts
-    an element at its first use, and may fail there. `num_files` are read one after the other, as those of a series
-    are, and share the reads that a file has whatever its size.
+@contextmanager
+def dataset_of(path: Path, num_files: int = 1) -> Iterator["FileDataset"]:
+    """A file's data set, which ends with the context: pydicom converts an element at its first use, and may fail there.
+    Nothing else opens DICOM. `num_files` are read one after the other, as those of a series are, and share the reads
+    that a file has whatever its size.
 
     Raises InputError for a file that is damaged, too large, in a transfer syntax that is not read, or lacks an element
-    that `use` needs.
+    that is used.
     """
     check_end()
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
@@ -73,7 +74,7 @@ def with_dataset(path: Path, use: Callable[["FileDataset"], Result], num_files: 
             dataset = pydicom.dcmread(content, force=True)
             drop_long_elements(dataset)
             _check_syntax(path, dataset)
-            return use(dataset)
+            yield dataset
     except InputError:
         raise
     except AttributeError as error:
@@ -87,8 +88,9 @@ def with_dataset(path: Path, use: Callable[["FileDataset"], Result], num_files: 
 
 
 def modality_of(path: Path, num_files: int = 1) -> str:
-    """MR, CT, SEG, ..., empty where the element is missing. Raises InputError as `with_dataset` does."""
-    return with_dataset(path, lambda dataset: str(dataset.get("Modality", "")).strip(), num_files)
+    """MR, CT, SEG, ..., empty where the element is missing. Raises InputError as `dataset_of` does."""
+    with dataset_of(path, num_files) as dataset:
+        return str(dataset.get("Modality", "")).strip()
 
 
 def pydicom_errors() -> tuple[type[Exception], ...]:

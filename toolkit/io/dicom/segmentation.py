@@ -12,7 +12,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.dicom.file import pydicom_errors, with_dataset
+from attunet.io.dicom.file import dataset_of, pydicom_errors
 from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
 from attunet.io.dicom.series import SliceNames
 from attunet.io.dicom.slices import identity_of
@@ -91,19 +91,15 @@ def segmentation_of(
 
 def check_segmentation_file(path: Path) -> None:
     """Raises InputError for a file that is no DICOM Segmentation with all its pixels."""
-
-    def lacks(dataset: "FileDataset") -> bool:
+    with dataset_of(path) as dataset:
         bits = math.prod(int(dataset[key].value) for key in ("Rows", "Columns", "NumberOfFrames", "BitsAllocated"))
-        return str(dataset.get("Modality")) != "SEG" or 8 * len(dataset.PixelData) < bits
-
-    if with_dataset(path, lacks):
-        raise InputError(f"{path}: is no whole DICOM Segmentation")
+        if str(dataset.get("Modality")) != "SEG" or 8 * len(dataset.PixelData) < bits:
+            raise InputError(f"{path}: is no whole DICOM Segmentation")
 
 
 def _header(path: Path, identity: tuple[str, ...], apart_mm: float, num_files: int) -> "FileDataset":
     """The data set of a slice without its pixels, with all elements that a segmentation repeats or needs."""
-
-    def completed(header: "FileDataset") -> "FileDataset":
+    with dataset_of(path, num_files) as header:
         if identity_of(header) != identity:
             raise InputError(f"{path}: is another slice than the one that was segmented; segment the series again")
         if "PixelData" in header:
@@ -120,8 +116,6 @@ def _header(path: Path, identity: tuple[str, ...], apart_mm: float, num_files: i
             header.SliceThickness = f"{apart_mm:.9g}"
         header.SpecificCharacterSet = UTF_8  # which has the characters of the patient's name and of the classes'
         return header
-
-    return with_dataset(path, completed, num_files)
 
 
 def _long_string(text: str) -> str:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,16 +11,13 @@ from attunet.decisions import Decision, choice
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.choose_series import RULE, choose_series, several_series
-from attunet.io.dicom.file import DICOM_SUFFIXES, check_kind, is_dicom, lacks_preamble, with_dataset
+from attunet.io.dicom.file import DICOM_SUFFIXES, check_kind, dataset_of, is_dicom, lacks_preamble
 from attunet.io.dicom.pixels import frames_of, room_of
 from attunet.io.dicom.slices import MAX_SLICES, Slice, identity_of, patient_hash_of, places_of, rescaled
 from attunet.io.dicom.stack import SeveralSeries, in_order
 from attunet.io.reading import MAX_VOXELS, ReadOptions, checked_affine
 from attunet.io.refusal import AGAIN, refusal
 from attunet.volumes.volume import Volume
-
-if TYPE_CHECKING:
-    from pydicom import FileDataset
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,7 @@ def _without_preamble(path: Path) -> bool:
 
 def _read_file(path: Path, options: ReadOptions, room: int, num_files: int) -> list[Slice]:
     """The slices of a file of a series, one or one for each frame."""
-
-    def slices(dataset: "FileDataset") -> list[Slice]:
+    with dataset_of(path, num_files) as dataset:
         check_kind(path, dataset)
         places = list(places_of(path, dataset))
         stored, decisions = frames_of(path, dataset, options.choices, room)
@@ -135,9 +130,7 @@ def _read_file(path: Path, options: ReadOptions, room: int, num_files: int) -> l
             known = f"says where {len(places)} of its {len(stored)} frames lie"
             raise InputError(f"{path}: {known}; a volume needs all")
         identity, patient = identity_of(dataset), patient_hash_of(dataset)
-        return [
-            Slice(path.name, rescaled(frame, place), place, identity, patient, decisions)
-            for frame, place in zip(stored, places, strict=True)
-        ]
-
-    return with_dataset(path, slices, num_files)
+    return [
+        Slice(path.name, rescaled(frame, place), place, identity, patient, decisions)
+        for frame, place in zip(stored, places, strict=True)
+    ]

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from attunet.errors import InputError
-from attunet.io.dicom.file import DICOM_SUFFIXES, may_be_slice, with_dataset
+from attunet.io.dicom.file import DICOM_SUFFIXES, dataset_of, may_be_slice
 from attunet.io.readers import is_readable, is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions, files_in
 from attunet.sources.layouts.matching import match_masks
@@ -31,7 +31,8 @@ def series_in_parts(root: Path, folders: Sequence[Path]) -> str | None:
         if file is None or file.stat().st_size > MAX_LOOKED_INTO_BYTES:
             continue
         with suppress(InputError):  # reading the series gives the reason
-            uid = with_dataset(file, lambda dataset: str(dataset.get("SeriesInstanceUID") or ""), len(folders))
+            with dataset_of(file, len(folders)) as dataset:
+                uid = str(dataset.get("SeriesInstanceUID") or "")
             other = first_of.setdefault(uid, folder)
             if uid and other != folder:
                 both = f"{str(other.relative_to(root))!r} and {str(folder.relative_to(root))!r}"
