@@ -12,18 +12,12 @@ from attunet.errors import Finding, InputError
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of decision.
+    """One kind of decision."""
 
-    Args:
-        question: the subject of the decision.
-        default: the reading that is taken without an option.
-        option: the option that takes another reading.
-        choices: values of `--read RULE=VALUE`, the default first; empty where another option decides.
-    """
-
-    question: str
-    default: str
-    option: str = ""
+    question: str  # the subject of the decision
+    default: str  # the reading that is taken without an option
+    option: str = ""  # the option that takes another reading
+    # Values of `--read RULE=VALUE`, the default first; empty where another option decides
     choices: tuple[str, ...] = ()
 
 

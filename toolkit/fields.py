@@ -22,36 +22,21 @@ MAX_PATH = 4096
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that a field accepts.
+    """The values that a field accepts."""
 
-    Args:
-        kind: type of the value, or of each element of a list.
-        low, high: bounds of numbers, both allowed.
-        choices: the texts that are accepted.
-        noun: a noun phrase for the value, where the one made of the other arguments would be long.
-        multiple_of: an integer must be a multiple of this one.
-        odd: an integer must be odd.
-        length: the value is a list of this many elements.
-        single: with `length`, one element for all of the list is accepted as well.
-        rising: with `length` 2, the first element must be below the second.
-        ordered: with `length` 2, the first element must not be above the second.
-        auto: the text "auto" is accepted as well.
-        null: None is accepted as well.
-    """
-
-    kind: type[int] | type[float] | type[bool] | type[str]
-    low: float | None = None
+    kind: type[int] | type[float] | type[bool] | type[str]  # type of the value, or of each element of a list
+    low: float | None = None  # bounds of numbers, both allowed
     high: float | None = None
-    choices: tuple[str, ...] = ()
-    noun: str = ""
-    multiple_of: int = 1
-    odd: bool = False
-    length: int | None = None
-    single: bool = False
-    rising: bool = False
-    ordered: bool = False
-    auto: bool = False
-    null: bool = False
+    choices: tuple[str, ...] = ()  # the texts that are accepted
+    noun: str = ""  # a noun phrase for the value, where the one made of the other arguments would be long
+    multiple_of: int = 1  # an integer must be a multiple of this one
+    odd: bool = False  # an integer must be odd
+    length: int | None = None  # the value is a list of this many elements
+    single: bool = False  # with `length`, one element for all of the list is accepted as well
+    rising: bool = False  # with `length` 2, the first element must be below the second
+    ordered: bool = False  # with `length` 2, the first element must not be above the second
+    auto: bool = False  # the text "auto" is accepted as well
+    null: bool = False  # None is accepted as well
 
     @property
     def words(self) -> str:

@@ -20,40 +20,26 @@ IMAGE, LABEL = "image.npy", "label.npy"
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One volume of a store.
-
-    Args:
-        native_shape: `(X, Y, Z)` of the user's own file.
-        affine: `(4, 4)` float64, voxel index to mm in RAS+.
-        image_sha256, label_sha256: one hash over the files of the image, and of the mask.
-        image_files, label_files: paths relative to the source.
-        source_sha256: path -> SHA-256 of each of these files.
-        content_sha256: hash of the image's voxels, the same in any file format and order of the channels.
-        drawn: names of the classes that were drawn; None for all.
-        voxels_per_class: voxels of each class in the mask; empty without labels.
-        label_mapping: value in the mask -> class index; None without labels.
-        label_values: the label value of each mask file's foreground; empty where the masks' own values count.
-        arrays_sha256: name of each of its arrays -> SHA-256 of the file.
-        folder: of its arrays in the store.
-    """
+    """One volume of a store."""
 
     name: str
     patient: str
     num_slices: int
-    native_shape: tuple[int, int, int]
-    affine: np.ndarray
-    image_sha256: str
-    label_sha256: str | None
-    image_files: tuple[str, ...]
+    native_shape: tuple[int, int, int]  # `(X, Y, Z)` of the user's own file
+    affine: np.ndarray  # `(4, 4)` float64, voxel index to mm in RAS+
+    image_sha256: str  # one hash over the files of the image
+    label_sha256: str | None  # and over those of the mask
+    image_files: tuple[str, ...]  # paths relative to the source
     label_files: tuple[str, ...]
-    source_sha256: dict[str, str]
-    content_sha256: str
-    label_mapping: dict[int, int] | None
+    source_sha256: dict[str, str]  # path -> SHA-256 of each of these files
+    content_sha256: str  # hash of the image's voxels, the same in any file format and order of the channels
+    label_mapping: dict[int, int] | None  # value in the mask -> class index; None without labels
+    # The label value of each mask file's foreground; empty where the masks' own values count
     label_values: tuple[int, ...] = ()
-    drawn: tuple[str, ...] | None = None
-    voxels_per_class: tuple[int, ...] = ()
-    arrays_sha256: dict[str, str] = field(default_factory=dict)
-    folder: str = ""
+    drawn: tuple[str, ...] | None = None  # names of the classes that were drawn; None for all
+    voxels_per_class: tuple[int, ...] = ()  # voxels of each class in the mask; empty without labels
+    arrays_sha256: dict[str, str] = field(default_factory=dict)  # name of each of its arrays -> SHA-256 of the file
+    folder: str = ""  # of its arrays in the store
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -30,14 +30,7 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened store, see `open_store`.
-
-    Args:
-        grey_levels: the greys that are classes in masks with smoothed edges.
-        findings: of the preparation.
-        channels: names of the images' channels; empty where the source does not say them.
-        moved_source: folder of the source's files now, if they moved.
-    """
+    """An opened store, see `open_store`."""
 
     path: Path
     manifest: dict[str, object]
@@ -47,10 +40,10 @@ class Store:
     cases: tuple[Case, ...]
     splits: Splits
     choices: dict[str, str]
-    grey_levels: tuple[int, ...]
-    findings: tuple[Finding, ...]
-    channels: tuple[str, ...] = ()
-    moved_source: Path | None = None
+    grey_levels: tuple[int, ...]  # the greys that are classes in masks with smoothed edges
+    findings: tuple[Finding, ...]  # of the preparation
+    channels: tuple[str, ...] = ()  # names of the images' channels; empty where the source does not say them
+    moved_source: Path | None = None  # folder of the source's files now, if they moved
 
     @property
     def sha256(self) -> str:

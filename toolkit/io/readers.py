@@ -32,21 +32,14 @@ NOTHING: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Format:
-    """One file format.
+    """One file format."""
 
-    Args:
-        name: as messages name it.
-        suffixes: endings of file names, in lower case.
-        read: the reader.
-        companions: endings of files that belong to a file of this format and are not read for themselves.
-        single: one file holds a whole image or mask.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
+    name: str  # as messages name it
+    suffixes: tuple[str, ...]  # endings of file names, in lower case
     read: Callable[[Path, ReadOptions], Volume]
+    # Endings of files that belong to a file of this format and are not read for themselves
     companions: tuple[str, ...] = ()
-    single: bool = True
+    single: bool = True  # one file holds a whole image or mask
 
 
 FORMATS = (

@@ -23,27 +23,7 @@ class ChannelIntensity(TypedDict):
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """The facts of one case's files, as plain numbers.
-
-    Args:
-        oriented_shape, oriented_spacing: shape and voxel size along the axes of `ORIENTATION`, or along the file's own
-            axes if it has no physical spacing.
-        dtype: data type of the image.
-        intensity: statistics of each channel.
-        content_sha256: hash of the voxels, independent of the file format and of the order of the channels.
-        steepest_jump: largest difference between neighbouring slices along the coarsest axis, divided by the median
-            difference.
-        decisions: rule and text of every interpretation that may differ from the user's.
-        label_values: value -> number of voxels; None without a mask.
-        label_regions: value -> number of pixels inside its regions, for masks of pictures with many greys.
-        label_centres: value -> centre along the oriented axes, in `unit` from the image centre.
-        palette: code of a colour -> index, for masks with a palette.
-        half_extent: largest distance of a label from the image centre along the oriented axes, in `unit`; None without
-            foreground.
-        largest_parts: value -> fraction of its voxels in its largest connected part, without the value 0.
-        eroded_parts: value -> fraction of that part left after each of `EROSIONS_MM`, for values that are one part.
-        grid_distance: distance between the grids of image and mask, in voxels.
-    """
+    """The facts of one case's files, as plain numbers."""
 
     case: str
     image_sha256: tuple[str, ...]
@@ -52,22 +32,29 @@ class CaseFacts:
     native_shape: tuple[int, int, int]
     affine: tuple[tuple[float, ...], ...]
     spacing: tuple[float, float, float]
+    # Shape and voxel size along the axes of `ORIENTATION`, or along the file's own axes if it has no physical spacing
     oriented_shape: tuple[int, int, int]
     oriented_spacing: tuple[float, float, float]
-    dtype: str
-    intensity: tuple[ChannelIntensity, ...]
-    content_sha256: str
+    dtype: str  # of the image
+    intensity: tuple[ChannelIntensity, ...]  # statistics of each channel
+    content_sha256: str  # hash of the voxels, independent of the file format and of the order of the channels
+    # Largest difference between neighbouring slices along the coarsest axis, divided by the median difference
     steepest_jump: float
-    decisions: tuple[tuple[str, str], ...]
+    decisions: tuple[tuple[str, str], ...]  # rule and text of every interpretation that may differ from the user's
     patient_hash: str | None
-    label_values: dict[int, int] | None = None
+    label_values: dict[int, int] | None = None  # value -> number of voxels; None without a mask
+    # Value -> number of pixels inside its regions, for masks of pictures with many greys
     label_regions: dict[int, int] = field(default_factory=dict)
+    # Value -> centre along the oriented axes, in `unit` from the image centre
     label_centres: dict[int, tuple[float, float, float]] = field(default_factory=dict)
-    palette: dict[int, int] = field(default_factory=dict)
+    palette: dict[int, int] = field(default_factory=dict)  # code of a colour -> index, for masks with a palette
+    # Largest distance of a label from the image centre along the oriented axes, in `unit`; None without foreground
     half_extent: tuple[float, float, float] | None = None
+    # Value -> fraction of its voxels in its largest connected part, without the value 0
     largest_parts: dict[int, float] = field(default_factory=dict)
+    # Value -> fraction of that part left after each of `EROSIONS_MM`, for values that are one part
     eroded_parts: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    grid_distance: float = 0.0
+    grid_distance: float = 0.0  # distance between the grids of image and mask, in voxels
 
     @property
     def values(self) -> dict[int, int]:

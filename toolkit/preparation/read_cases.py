@@ -18,16 +18,11 @@ UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|
 
 @dataclass(frozen=True)
 class Cases:
-    """Cases to prepare.
-
-    Args:
-        splits: the user's own folds; None if folds are drawn.
-        labelled: for cases of which only some classes were drawn, the names of these classes.
-    """
+    """Cases to prepare."""
 
     source: Source
-    splits: Splits | None
-    labelled: Mapping[str, list[str]]
+    splits: Splits | None  # the user's own folds; None if folds are drawn
+    labelled: Mapping[str, list[str]]  # for cases of which only some classes were drawn, the names of these classes
 
 
 def read_cases(

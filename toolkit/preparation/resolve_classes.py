@@ -28,18 +28,12 @@ Mappings = Mapping[str, Mapping[int, int]]  # for each labelled case, label valu
 
 @dataclass(frozen=True)
 class ResolvedClasses:
-    """Classes and codings of a data set.
+    """Classes and codings of a data set."""
 
-    Args:
-        source: with its grey levels.
-        mappings: the class index of the label values of each labelled case.
-        decisions: interpretations of the masks that may differ from the user's.
-    """
-
-    source: Source
+    source: Source  # with its grey levels
     classes: Classes
-    mappings: Mappings
-    decisions: tuple[Decision, ...]
+    mappings: Mappings  # the class index of the label values of each labelled case
+    decisions: tuple[Decision, ...]  # interpretations of the masks that may differ from the user's
 
 
 @dataclass(frozen=True)

@@ -28,22 +28,16 @@ CASE = "case.json"
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """Arguments of `write_shard`, which writes one case in a process of its own.
-
-    Args:
-        mapping: label value -> class index; None if the case has no labels.
-        levels: the greys that are classes in masks with smoothed edges.
-        folder: folder of the case in the store.
-    """
+    """Arguments of `write_shard`, which writes one case in a process of its own."""
 
     files: CaseFiles
     facts: CaseFacts
     spec: PreprocessSpec
-    mapping: Mapping[int, int] | None
+    mapping: Mapping[int, int] | None  # label value -> class index; None if the case has no labels
     num_classes: int
-    levels: tuple[int, ...]
+    levels: tuple[int, ...]  # the greys that are classes in masks with smoothed edges
     choices: Choices
-    folder: Path
+    folder: Path  # folder of the case in the store
 
     def key(self) -> dict[str, object]:
         """Return all inputs of the arrays; a shard with another key is written again."""

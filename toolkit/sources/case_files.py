@@ -19,21 +19,15 @@ MAX_DEPTH = 100  # of folders within each other
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options of reading a source.
+    """Options of reading a source."""
 
-    Args:
-        layout: the name of a layout, or auto.
-        classes: the user's own names and values, and the value to ignore, as `parse_classes` gives them.
-        case_pattern: a regular expression whose first group, matched in a case's name, is its patient.
-        images: parts of the names of files that are channels, in their order; all usual ones by default.
-        masks: parts of the names of the masks to use.
-    """
-
-    layout: str = "auto"
+    layout: str = "auto"  # the name of a layout, or auto
+    # The user's own names and values, and the value to ignore, as `parse_classes` gives them
     classes: tuple[Classes, int | None] | None = None
-    case_pattern: str | None = None
+    case_pattern: str | None = None  # a regular expression whose first group, matched in a case's name, is its patient
+    # Parts of the names of files that are channels, in their order; all usual ones by default
     images: tuple[str, ...] = ()
-    masks: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()  # parts of the names of the masks to use
     choices: Choices = field(default_factory=dict)
 
 
@@ -42,66 +36,41 @@ DEFAULTS = SourceOptions()
 
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
-    """The files of one case.
-
-    Args:
-        case: name of the case.
-        patient: name of the patient; all cases of a patient are in one fold.
-        images: one file for each channel, one file with all channels, or the folder of a DICOM series.
-        labels: no file; one mask, or a folder with a mask for each DICOM slice; or several masks, one per object or
-            class.
-        drawn: names of the classes that were drawn; None for all classes.
-        label_values: label value of each mask's foreground; empty if the values in the masks are used.
-        hidden: True if no text in the files may be quoted, since it may have names.
-    """
+    """The files of one case."""
 
     case: str
-    patient: str
-    images: tuple[Path, ...]
+    patient: str  # all cases of a patient are in one fold
+    images: tuple[Path, ...]  # one file for each channel, one file with all channels, or the folder of a DICOM series
+    # No file; one mask, or a folder with a mask for each DICOM slice; or several masks, one per object or class
     labels: tuple[Path, ...] = ()
+    # Label value of each mask's foreground; empty if the values in the masks are used
     label_values: tuple[int, ...] = ()
-    drawn: tuple[str, ...] | None = None
-    hidden: bool = False
+    drawn: tuple[str, ...] | None = None  # names of the classes that were drawn; None for all classes
+    hidden: bool = False  # True if no text in the files may be quoted, since it may have names
 
 
 @dataclass(frozen=True)
 class Source:
-    """A user's folder as cases.
-
-    Args:
-        root: the folder.
-        layout: the name of its file layout.
-        reason: the reason for this layout, as a clause.
-        codings: possible codings of the label values, all with the same names; if empty, each value in the masks
-            becomes a class.
-        cases: the files of every case.
-        grey_ranges: for each class of a coding, the range of values that belong to it, for masks that image formats
-            have changed.
-        grey_levels: values to which the greys of smoothed edges are assigned; empty if no edges are smoothed.
-        ignored: a label value that losses and metrics ignore; None without one.
-        test_patients: patients of the data set's own test part.
-        patients_given: True if the user's pattern or splits define the patients.
-        decisions: interpretations of the folder that may differ from the user's.
-        notes: lines about files that were left out.
-        channels: names of the channels, such as T1w and FLAIR; empty if they are not known.
-        left_out: files that belong to no case and of which a note says so.
-    """
+    """A user's folder as cases."""
 
     root: Path
-    layout: str
-    reason: str
+    layout: str  # its file layout
+    reason: str  # the reason for this layout, as a clause
+    # Possible codings of the label values, all with the same names; if empty, each value in the masks becomes a class
     codings: tuple[Classes, ...]
     cases: tuple[CaseFiles, ...]
+    # For each class of a coding, the range of values that belong to it, for masks that image formats have changed
     grey_ranges: tuple[tuple[int, int], ...] | None = None
+    # Values to which the greys of smoothed edges are assigned; empty if no edges are smoothed
     grey_levels: tuple[int, ...] = ()
-    ignored: int | None = None
-    test_patients: frozenset[str] = frozenset()
-    patients_given: bool = False
+    ignored: int | None = None  # a label value that losses and metrics ignore; None without one
+    test_patients: frozenset[str] = frozenset()  # patients of the data set's own test part
+    patients_given: bool = False  # True if the user's pattern or splits define the patients
     choices: Choices = field(default_factory=dict)
-    decisions: tuple[Decision, ...] = ()
-    notes: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
-    left_out: frozenset[Path] = frozenset()
+    decisions: tuple[Decision, ...] = ()  # interpretations of the folder that may differ from the user's
+    notes: tuple[str, ...] = ()  # lines about files that were left out
+    channels: tuple[str, ...] = ()  # names of the channels, such as T1w and FLAIR; empty if they are not known
+    left_out: frozenset[Path] = frozenset()  # files that belong to no case and of which a note says so
 
     @property
     def labelled(self) -> list[CaseFiles]:

@@ -14,25 +14,17 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True)
 class Input:
-    """One volume.
+    """One volume."""
 
-    Args:
-        name: path below the input folder, without ending (`site/scan`).
-        files: one file, or one for each channel.
-        case: name of the case that a store has of these files, as far as they tell; empty if it is `name`.
-        namesake: another volume of the folder whose name differs in capitals or the coding of accents at most; both are
-            refused when they are read, because both would have one label map.
-        unfit: the rule that its channels break, with which it is refused when it is read.
-        hidden: True if no text in the files may be quoted, since it may have names.
-    """
-
-    name: str
-    files: tuple[Path, ...]
+    name: str  # path below the input folder, without ending (`site/scan`)
+    files: tuple[Path, ...]  # one file, or one for each channel
     choices: Choices = field(default_factory=dict)
-    case: str = ""
+    case: str = ""  # name of the case that a store has of these files, as far as they tell; empty if it is `name`
+    # Another volume of the folder whose name differs in capitals or the coding of accents at most; both are refused
+    # when they are read, because both would have one label map
     namesake: Path | None = None
-    unfit: str = ""
-    hidden: bool = False
+    unfit: str = ""  # the rule that its channels break, with which it is refused when it is read
+    hidden: bool = False  # True if no text in the files may be quoted, since it may have names
 
     @property
     def is_refused(self) -> bool:

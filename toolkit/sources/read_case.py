@@ -27,31 +27,21 @@ SAME_GRID = 0.05  # voxels by which the corners of two equal grids may differ
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A case's label map.
+    """A case's label map."""
 
-    Args:
-        values: label values `(X, Y, Z)` as in the files.
-        grid_distance: distance between the grids of mask and image, in voxels.
-        palette: `{code: index}` for a mask with a palette.
-        decisions: interpretations that may differ from the user's.
-    """
-
-    values: np.ndarray
-    grid_distance: float = 0.0
-    palette: dict[int, int] = field(default_factory=dict)
-    decisions: tuple[Decision, ...] = ()
+    values: np.ndarray  # label values `(X, Y, Z)` as in the files
+    grid_distance: float = 0.0  # distance between the grids of mask and image, in voxels
+    palette: dict[int, int] = field(default_factory=dict)  # `{code: index}` for a mask with a palette
+    decisions: tuple[Decision, ...] = ()  # interpretations that may differ from the user's
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """Options of reading the masks of a source.
+    """Options of reading the masks of a source."""
 
-    Args:
-        values: label value of each mask file's foreground; empty if the values in the files are used.
-        levels: the greys that are classes in masks with smoothed edges; empty if no edges are smoothed.
-    """
-
+    # Label value of each mask file's foreground; empty if the values in the files are used
     values: tuple[int, ...] = ()
+    # The greys that are classes in masks with smoothed edges; empty if no edges are smoothed
     levels: tuple[int, ...] = ()
     choices: Choices = field(default_factory=dict)
 

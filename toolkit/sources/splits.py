@@ -15,17 +15,11 @@ FORM = '{"schema": 1, "folds": [["patient 1", "patient 2"], ["patient 3"]], "tes
 
 @dataclass(frozen=True)
 class Splits:
-    """Folds and test set.
+    """Folds and test set."""
 
-    Args:
-        folds: for each fold, the patients that it leaves out of training.
-        test: patients that no fold trains on or validates with.
-        seed: of the order in which patients were dealt.
-    """
-
-    folds: tuple[tuple[str, ...], ...]
-    test: tuple[str, ...] = ()
-    seed: int = 0
+    folds: tuple[tuple[str, ...], ...]  # for each fold, the patients that it leaves out of training
+    test: tuple[str, ...] = ()  # patients that no fold trains on or validates with
+    seed: int = 0  # of the order in which patients were dealt
 
     def places(self) -> dict[str, int]:
         """Patient -> number of its fold; -1 for the test set."""

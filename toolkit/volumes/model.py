@@ -95,20 +95,12 @@ class Model(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NetworkModel:
-    """A `Model` around a function from slices to logits.
-
-    Args:
-        network: function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`.
-        maps: function from slices to the attention map `(N, h, w)` of every gate, the deepest first; None without
-            gates.
-        with_disagreement: for an ensemble, function from slices to `(N, K + 1, H, W)`: the logits, then the
-            disagreement of the members; None for a single network.
-    """
+    """A `Model` around a function from slices to logits."""
 
     name: str
     spec: PreprocessSpec
     classes: Classes
-    network: Network
+    network: Network  # function from slices float32 `(N, in_channels, H, W)` to logits float32 `(N, K, H, W)`
     postprocessing: Postprocessing = UNTOUCHED
     channels: tuple[str, ...] = ()
     ranges: TrainingRanges | None = None
@@ -116,7 +108,10 @@ class NetworkModel:
     training_voxels: Sequence[str] = ()
     num_parameters: int = 0
     num_gates: int = 0
+    # Function from slices to the attention map `(N, h, w)` of every gate, the deepest first; None without gates
     maps: AttentionMaps | None = None
+    # For an ensemble, function from slices to `(N, K + 1, H, W)`: the logits, then the disagreement of the members;
+    # None for a single network
     with_disagreement: Network | None = None
     sha256: str = ""
 

@@ -14,15 +14,10 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class OrientedVolume:
-    """A volume as oriented slices, in its own intensities and resolution, with the grid that leads back.
+    """A volume as oriented slices, in its own intensities and resolution, with the grid that leads back."""
 
-    Args:
-        data: float32 `(C, Z, Y, X)`: slices along Z, rows along Y, columns along X.
-        spacing: voxel size along Z, Y and X, float32 `(3,)`.
-    """
-
-    data: np.ndarray
-    spacing: np.ndarray
+    data: np.ndarray  # float32 `(C, Z, Y, X)`: slices along Z, rows along Y, columns along X
+    spacing: np.ndarray  # voxel size along Z, Y and X, float32 `(3,)`
     grid: Grid
 
 

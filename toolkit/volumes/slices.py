@@ -29,25 +29,16 @@ MAX_SIDE = 16384  # pixels along a resampled slice; more of them mean a wrong sp
 
 @dataclass(frozen=True)
 class Grid:
-    """Geometry of prepared slices, with which labels are brought back to the native grid.
+    """Geometry of prepared slices, with which labels are brought back to the native grid."""
 
-    Args:
-        native_shape: `(X, Y, Z)` of the volume.
-        native_spacing: voxel size along these axes.
-        transform, slice_axis: permutation, flips and axis by which the volume was cut into slices.
-        plane_shape: `(rows, columns)` of a native slice.
-        resampled_shape: the same after resampling.
-        window: `(H, W)` of the padded or cropped slice.
-        offset: row and column of the window at which the resampled slice starts; negative where it is cropped.
-    """
-
-    native_shape: tuple[int, int, int]
-    native_spacing: tuple[float, float, float]
-    transform: Transform
-    slice_axis: int
-    plane_shape: tuple[int, int]
-    resampled_shape: tuple[int, int]
-    window: tuple[int, int]
+    native_shape: tuple[int, int, int]  # `(X, Y, Z)` of the volume
+    native_spacing: tuple[float, float, float]  # voxel size along these axes
+    transform: Transform  # permutation and flips of these axes before the volume was cut into slices
+    slice_axis: int  # across which it was cut
+    plane_shape: tuple[int, int]  # `(rows, columns)` of a native slice
+    resampled_shape: tuple[int, int]  # the same after resampling
+    window: tuple[int, int]  # `(H, W)` of the padded or cropped slice
+    # Row and column of the window at which the resampled slice starts; negative where it is cropped
     offset: tuple[int, int]
 
     @property

@@ -16,15 +16,11 @@ Normalization = Literal["zscore", "ct", "none"]
 
 @dataclass(frozen=True, order=True)
 class Postprocessing:
-    """Settings of `attunet.volumes.postprocess.postprocess`. Ordered, so that max() picks the stronger.
+    """Settings of `attunet.volumes.postprocess.postprocess`. Ordered, so that max() picks the stronger."""
 
-    Args:
-        largest_component: True keeps only the largest connected part of every foreground class.
-        erosion_mm: half of the width below which a neck is cut; parts joined by such a neck are removed too. 0 cuts
-            none. The unit is pixels for images without physical spacing.
-    """
-
-    largest_component: bool = False
+    largest_component: bool = False  # True keeps only the largest connected part of every foreground class
+    # Half of the width below which a neck is cut; parts joined by such a neck are removed too. 0 cuts none. The unit is
+    # pixels for images without physical spacing.
     erosion_mm: float = 0.0
 
     @property

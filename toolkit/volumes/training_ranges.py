@@ -21,21 +21,13 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class TrainingRanges:
-    """Smallest and largest value over the cases of a data set.
+    """Smallest and largest value over the cases of a data set."""
 
-    Args:
-        unit: unit of spacing and extent, "mm" or "pixel".
-        spacing: voxel size along each of the three oriented axes.
-        extent: size of the volume along each of the three oriented axes.
-        std: standard deviation of the intensities of each channel.
-        mean: mean of the intensities of each channel.
-    """
-
-    unit: str
-    spacing: tuple[Range, ...]
-    extent: tuple[Range, ...]
-    std: tuple[Range, ...]
-    mean: tuple[Range, ...] = ()  # artefacts of schema 1 lack it
+    unit: str  # unit of spacing and extent, "mm" or "pixel"
+    spacing: tuple[Range, ...]  # voxel size along each of the three oriented axes
+    extent: tuple[Range, ...]  # size of the volume along each of the three oriented axes
+    std: tuple[Range, ...]  # standard deviation of the intensities of each channel
+    mean: tuple[Range, ...] = ()  # mean of them; artefacts of schema 1 lack it
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)

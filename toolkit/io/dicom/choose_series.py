@@ -24,19 +24,13 @@ IDENTIFYING = (
 
 @dataclass
 class Series:
-    """One series of a folder.
+    """One series of a folder."""
 
-    Args:
-        number: the header's SeriesNumber where that tells the folder's series apart, else its place in their order.
-        description: the header's words without a patient's, empty where there are none.
-        modality: MR, CT, ...
-        size: `rows × columns` of its first file, empty for an object without pixels.
-    """
-
+    # The header's SeriesNumber where that tells the folder's series apart, else its place in their order
     number: int | None
-    description: str
-    modality: str
-    size: str
+    description: str  # the header's words without a patient's, empty where there are none
+    modality: str  # MR, CT, ...
+    size: str  # `rows × columns` of its first file, empty for an object without pixels
     files: list[Path] = field(default_factory=list)
 
     def line(self) -> str:

@@ -23,31 +23,18 @@ CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image in a file.
+    """An image in a file."""
 
-    Args:
-        path: the header's file.
-        holder: the file with the voxels, which may be the same.
-        offset: first byte of the voxels; None if they are the end of the file.
-        is_packed: True for a stream of zlib or gzip.
-        dtype: of a voxel, with its byte order.
-        sizes: of all axes, the one whose voxels follow each other first.
-        channel_axis: number of the axis of channels among them; None for an image of one channel.
-        directions: for each other axis the step between its voxels, `(axes, 3)` in mm, in LPS.
-        origin: place of the first voxel, in mm, in LPS.
-        is_oriented: True if the header states the orientation.
-    """
-
-    path: Path
-    holder: Path
-    offset: int | None
-    is_packed: bool
-    dtype: np.dtype
-    sizes: tuple[int, ...]
-    channel_axis: int | None
-    directions: np.ndarray
-    origin: np.ndarray
-    is_oriented: bool
+    path: Path  # the header's file
+    holder: Path  # the file with the voxels, which may be the same
+    offset: int | None  # first byte of the voxels; None if they are the end of the file
+    is_packed: bool  # True for a stream of zlib or gzip
+    dtype: np.dtype  # of a voxel, with its byte order
+    sizes: tuple[int, ...]  # of all axes, the one whose voxels follow each other first
+    channel_axis: int | None  # number of the axis of channels among them; None for an image of one channel
+    directions: np.ndarray  # for each other axis the step between its voxels, `(axes, 3)` in mm, in LPS
+    origin: np.ndarray  # place of the first voxel, in mm, in LPS
+    is_oriented: bool  # True if the header states the orientation
 
     @property
     def num_voxels(self) -> int:

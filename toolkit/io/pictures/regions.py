@@ -32,17 +32,11 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PackedMask:
-    """A mask as its file packs it, since a file of some bytes may hold masks of gigabytes.
+    """A mask as its file packs it, since a file of some bytes may hold masks of gigabytes."""
 
-    Args:
-        size: rows and columns, which are compared with the picture before anything is unpacked.
-        unpack: gives the mask.
-        corner: row and column of its first pixel on the picture.
-    """
-
-    size: tuple[int, int]
-    unpack: Callable[[], Block]
-    corner: tuple[int, int] = (0, 0)
+    size: tuple[int, int]  # rows and columns, which are compared with the picture before anything is unpacked
+    unpack: Callable[[], Block]  # gives the mask
+    corner: tuple[int, int] = (0, 0)  # row and column of its first pixel on the picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,23 +50,16 @@ class Region:
 
 @dataclass(eq=False)
 class Annotations:
-    """The annotations of a file; its reader adds one picture after the other.
+    """The annotations of a file; its reader adds one picture after the other."""
 
-    Args:
-        values: `{class name: label value}`.
-        pictures: the regions of each picture by its name, later ones on top.
-        sizes: width and height in pixels on which a picture was annotated, by its name, where the file says them.
-        undrawn: the number of annotations without an outline (boxes, points), which are left out.
-        repeated: the number of pictures that were annotated more than once; the first annotation counts.
-        empty: the number of pictures that nobody has annotated; they are left out.
-    """
-
-    values: dict[str, int] = field(default_factory=dict)
+    values: dict[str, int] = field(default_factory=dict)  # `{class name: label value}`
+    # The regions of each picture by its name, later ones on top
     pictures: dict[str, list[Region]] = field(default_factory=dict)
+    # Width and height in pixels on which a picture was annotated, by its name, where the file says them
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    undrawn: int = 0
-    repeated: int = 0
-    empty: int = 0
+    undrawn: int = 0  # the number of annotations without an outline (boxes, points), which are left out
+    repeated: int = 0  # the number of pictures that were annotated more than once; the first annotation counts
+    empty: int = 0  # the number of pictures that nobody has annotated; they are left out
 
     def add_picture(self, name: str, regions: list[Region]) -> None:
         """Add a picture with its regions. Raises InputError for a second one of this name."""
