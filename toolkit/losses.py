@@ -96,11 +96,7 @@ def loss_of(sums: torch.Tensor, optim: OptimConfig) -> Loss:
     The Dice quotient is taken over all pixels of the batch (as in nnU-Net); its negative logarithm (Wong et al. 2018,
     "3D Segmentation with Exponential Logarithmic Loss", with exponent 1) divides the gradient of each class by the Dice
     that it has reached. Without the logarithm, a small organ next to its mirror image (the left kidney of CHAOS) is not
-    learnt in the first 25 epochs.
-
-    Args:
-        sums: of `segmentation_sums`, added over batches and processes.
-        optim: gives the weights of the two parts.
+    learnt in the first 25 epochs. `sums` are those of `segmentation_sums`, added over batches and processes.
     """
     cross_entropy = sums[0] / sums[1].clamp_min(1.0)
     intersection, prediction, truth = sums[2:].reshape(3, -1)[:, 1:]
@@ -119,12 +115,8 @@ def labels_of_level(labels: torch.Tensor, level: int) -> torch.Tensor:
 def loss_of_levels(sums: torch.Tensor, optim: OptimConfig) -> Loss:
     """Compute the loss of deep supervision: the mean over levels i with the weights 1 / 2**i, as nnU-Net does.
 
-    Args:
-        sums: `(L, 2 + 3 K)`, of `segmentation_sums` at each level, added over batches and processes.
-        optim: as for `loss_of`.
-
-    Returns:
-        The loss, with the two parts of level 0 alone; for one level it is that of `loss_of`.
+    `sums` `(L, 2 + 3 K)` are those of `segmentation_sums` at each level, added over batches and processes. The two
+    parts of the loss are those of level 0 alone; for one level it is that of `loss_of`.
     """
     losses = [loss_of(level, optim) for level in sums.unbind()]
     weighted = torch.stack([0.5**level * loss.total for level, loss in enumerate(losses)]).sum()

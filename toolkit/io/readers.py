@@ -3,7 +3,7 @@
 Only InputError comes out: one line with the file and the rule.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,16 +91,14 @@ def _read(path: Path, options: ReadOptions) -> Volume:
         raise TooLittleMemory(f"{path}: there is too little memory to read it") from None
 
 
-def _tilts(affine: np.ndarray) -> list[Decision]:
+def _tilts(affine: np.ndarray) -> Iterator[Decision]:
     """The decisions about axes that are not the body's, or not at right angles."""
-    decisions = []
     if (tilt := tilt_degrees(affine)) > MAX_TILT_DEGREES:
         text = f"axes are tilted by {tilt:.0f} degrees; each counts as the nearest axis of the body"
-        decisions.append(Decision("oblique", text))
+        yield Decision("oblique", text)
     if (shear := shear_degrees(affine)) > MAX_SHEAR_DEGREES:
         text = f"slices are shifted against each other by {shear:.0f} degrees, as a tilted gantry does; they stay so"
-        decisions.append(Decision("sheared", text))
-    return decisions
+        yield Decision("sheared", text)
 
 
 def read_mask(path: Path | str, *, choices: Choices = NOTHING) -> Volume:

@@ -42,7 +42,6 @@ def write_labels(
     Args:
         path: the file; its ending names the format.
         indices: class indices `(X, Y, Z)`.
-        classes: their label values.
         like: the volume that was segmented.
         codes: a user's codes by class name, for DICOM SEG.
 

@@ -83,13 +83,9 @@ class Model(Protocol):
         """Segment a prepared volume: class indices uint8 `(X, Y, Z)` on the volume's own grid.
 
         Args:
-            prepared: the result of `prepare`.
             batch_size: number of slices per batch.
             postprocessing: settings that replace the model's own.
             observers: functions that receive the network's output of every batch.
-
-        Example:
-            >>> model.predict_prepared(model.prepare(volume), postprocessing=UNTOUCHED)  # doctest: +SKIP
         """
 
 

@@ -93,11 +93,8 @@ def with_channels(volume: Volume, num_channels: int) -> Volume:
 class VolumeSlices:
     """Slices of a volume as network input: oriented, normalised, resampled and windowed when they are indexed.
 
-    Args:
-        volume: the scan on its native grid.
-        spec: the preprocessing.
-        window: size `(H, W)` to which slices are cropped or padded around their centre, for training; None uses the
-            window of the grid, which crops nothing.
+    For training, they are cropped or padded around their centre to a window `(H, W)`; None uses the window of the grid,
+    which crops nothing.
 
     Attributes:
         grid: the geometry, to go back to the native grid.

@@ -1,7 +1,7 @@
 """Ranges of spacing, size and intensity seen in training; used to warn about inputs outside them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ FAR_DEVIATION = 4.0
 OUTSIDE = "untrained-"  # begins the rules of these findings
 
 Range = tuple[float, float]
+Outside = tuple[str, float, str]  # rule, figure and line of a figure outside the training ranges
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,21 @@ def check_input(volume: Volume, ranges: TrainingRanges | None, orientation: str 
 
     `orientation` has the axis codes of the model's preprocessing; None if it does not orient.
     """
-    findings = []
+    figures = _outside(volume, ranges, orientation)
+    return [Finding(None, f"{OUTSIDE}{rule}", figure, "warning", text) for rule, figure, text in figures]
+
+
+def _outside(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> Iterator[Outside]:
     if orientation is not None and not volume.is_oriented:
-        text = "the scan states no orientation, so that left and right of the label map are a guess"
-        findings.append(_finding("orientation", 0.0, text))
+        yield "orientation", 0.0, "the scan states no orientation, so that left and right of the label map are a guess"
     if ranges is None:
-        return findings
+        return
     if volume.unit == ranges.unit:
-        findings += _geometry(volume, ranges, orientation)
+        yield from _geometry(volume, ranges, orientation)
     else:
         units = f"the input's spacing is in {volume.unit}, that of the training in {ranges.unit}"
-        findings.append(_finding("unit", 0.0, f"{units}: they cannot be compared"))
-    return [*findings, *_intensities(volume, ranges)]
+        yield "unit", 0.0, f"{units}: they cannot be compared"
+    yield from _intensities(volume, ranges)
 
 
 def spacing_and_extent(volume: Volume, orientation: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -74,9 +78,8 @@ def spacing_and_extent(volume: Volume, orientation: str | None) -> tuple[tuple[f
     return spacing, tuple(size * length for size, length in zip(spacing, shape, strict=True))
 
 
-def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> list[Finding]:
+def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -> Iterator[Outside]:
     spacing, extent = spacing_and_extent(volume, orientation)
-    findings = []
     for rule, what, values, spans, factor in (
         ("spacing", "spacing", spacing, ranges.spacing, FAR_SPACING),
         ("size", "extent", extent, ranges.extent, FAR_EXTENT),
@@ -84,25 +87,21 @@ def _geometry(volume: Volume, ranges: TrainingRanges, orientation: str | None) -
         for axis, (value, (low, high)) in enumerate(zip(values, spans, strict=True)):
             if not low / factor <= value <= high * factor:
                 seen = f"is {value:.4g}, training had {low:.4g} to {high:.4g}"
-                findings.append(_finding(rule, value, f"{what} along axis {axis} ({volume.unit}) {seen}"))
-    return findings
+                yield rule, value, f"{what} along axis {axis} ({volume.unit}) {seen}"
 
 
-def _intensities(volume: Volume, ranges: TrainingRanges) -> list[Finding]:
-    findings = []
+def _intensities(volume: Volume, ranges: TrainingRanges) -> Iterator[Outside]:
     for channel, (values, (low, high)) in enumerate(zip(volume.data, ranges.std, strict=False)):
         mean, std = _mean_and_deviation(values)
         if not low / FAR_DEVIATION <= std <= high * FAR_DEVIATION:
-            text = f"deviation of intensities in channel {channel} is {std:.4g}, training had {low:.4g} to {high:.4g}"
-            findings.append(_finding("intensity", std, text))
+            seen = f"is {std:.4g}, training had {low:.4g} to {high:.4g}"
+            yield "intensity", std, f"deviation of intensities in channel {channel} {seen}"
         elif channel < len(ranges.mean):
             # The mean differs by more than the spread of the intensities: a CT in other units, an inverted picture.
             lowest, highest = ranges.mean[channel]
             if not lowest - max(std, high) <= mean <= highest + max(std, high):
                 seen = f"is {mean:.4g}, training had {lowest:.4g} to {highest:.4g}"
-                text = f"mean of intensities in channel {channel} {seen}"
-                findings.append(_finding("intensity", mean, text))
-    return findings
+                yield "intensity", mean, f"mean of intensities in channel {channel} {seen}"
 
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
@@ -110,7 +109,3 @@ def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
     mean = sum(float(plane.sum(dtype=np.float64)) for plane in values) / values.size
     squares = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in values)
     return mean, math.sqrt(squares / values.size)
-
-
-def _finding(rule: str, figure: float, text: str) -> Finding:
-    return Finding(None, f"{OUTSIDE}{rule}", figure, "warning", text)

@@ -144,19 +144,18 @@ def channels_of(images: Mapping[str, Path], masks: Collection[str]) -> dict[str,
     """Image files by case: `X_0000`, `X_0001`, ... are channels of X if the masks' names show it."""
     numbered = {stem: match[1] for stem in images if (match := CHANNEL.fullmatch(stem))}
     known = {*masks, *map(without_mask_words, masks)}
-    channels = known.isdisjoint(images) and not known.isdisjoint(numbered.values())
-    groups: defaultdict[str, list[Path]] = defaultdict(list)
-    numbers: defaultdict[str, set[str]] = defaultdict(set)
+    if not known.isdisjoint(images) or known.isdisjoint(numbered.values()):
+        return {stem: [path] for stem, path in sorted(images.items())}
+    groups: defaultdict[str, dict[str, Path]] = defaultdict(dict)  # by the numbers of their channels
     for stem, path in sorted(images.items()):
-        case = numbered.get(stem, stem) if channels else stem
-        groups[case].append(path)
-        numbers[case].add(stem.removeprefix(case))
-    usual = Counter(map(frozenset, numbers.values())).most_common(1)
-    if odd := [case for case in groups if numbers[case] != usual[0][0]] if channels else []:
-        others, own = (", ".join(sorted(endings)) or "none" for endings in (usual[0][0], numbers[odd[0]]))
+        case = numbered.get(stem, stem)
+        groups[case][stem.removeprefix(case)] = path
+    ((usual, _),) = Counter(map(frozenset, groups.values())).most_common(1)
+    if odd := [case for case, paths in groups.items() if paths.keys() != usual]:
+        others, own = (", ".join(sorted(endings)) or "none" for endings in (usual, groups[odd[0]]))
         rule = f"its channels must be those of other cases ({others}), got {own}; is a file missing?"
-        raise InputError(f"{groups[odd[0]][0]}: {rule}")
-    return dict(groups)
+        raise InputError(f"{next(iter(groups[odd[0]].values()))}: {rule}")
+    return {case: list(paths.values()) for case, paths in groups.items()}
 
 
 def names_one_of(parts: Sequence[str], name: str) -> bool:
