@@ -5,6 +5,7 @@ not filter before it reduces.
 """
 
 from functools import lru_cache
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ import scipy.sparse
 
 from attunet.classes import IGNORE_LABEL
 
+Length = TypeVar("Length", int, float)
 Transform = tuple[tuple[int, int], ...]  # per array axis: the oriented axis it becomes, and +1 or -1
 SPATIAL = (-3, -2, -1)  # X, Y, Z, which are last
 SLICES = (0, -2, -1)  # the number, rows and columns of slices
@@ -59,8 +61,8 @@ def _flipped(array: np.ndarray, transform: Transform) -> np.ndarray:
     return array[..., x, y, z]
 
 
-def oriented_spacing(spacing: tuple[float, float, float], transform: Transform) -> tuple[float, float, float]:
-    """Return the voxel size along the oriented axes."""
+def oriented_spacing(spacing: tuple[Length, Length, Length], transform: Transform) -> tuple[Length, Length, Length]:
+    """Return the voxel size, or the shape, along the oriented axes."""
     x, y, z = (value for _, value in sorted(zip((axis for axis, _ in transform), spacing, strict=True)))
     return x, y, z
 

@@ -18,27 +18,22 @@ ROUNDING = 1e-6  # tolerance in voxels: 6 mm are three voxels of 2 mm in spite o
 
 
 def postprocess(indices: np.ndarray, num_classes: int, spacing: Spacing, how: Postprocessing) -> np.ndarray:
-    """Return class indices `(X, Y, Z)` after the post-processing of a data set; K counts the background."""
-    return keep_largest_components(indices, num_classes, spacing, how.erosion_mm) if how.largest_component else indices
-
-
-def keep_largest_components(
-    indices: np.ndarray, num_classes: int, spacing: Spacing = (1.0, 1.0, 1.0), erosion_mm: float = 0.0
-) -> np.ndarray:
-    """Keep the largest connected part of every foreground class; the rest becomes background.
+    """Keep the largest connected part of every foreground class, if `how` says so; the rest becomes background.
 
     Largest parts of equal size all stay, so that the result does not depend on the order of voxels in memory. With
-    `erosion_mm`, half of the width below which a neck is cut, the part is eroded along every axis by the number of
+    `how.erosion_mm`, half of the width below which a neck is cut, the part is eroded along every axis by the number of
     whole voxels that fit into this length; an axis of one voxel is not eroded, because a picture has no depth. If
     several pieces remain, each voxel of the part is assigned to the nearest piece (to the largest of equally near
     ones), and the voxels of the largest piece stay. If no piece remains, or all have the same size, the whole part
     stays.
 
     The class indices `(X, Y, Z)` are not changed; `num_classes` counts the background; the spacing is in the unit of
-    `erosion_mm`.
+    the erosion.
     """
+    if not how.largest_component:
+        return indices
     kept = indices.copy()
-    radii = _voxels(erosion_mm, spacing, indices.shape)
+    radii = _voxels(how.erosion_mm, spacing, indices.shape)
     for _, box, parts, sizes in _parts(indices, num_classes):
         stays = np.zeros(parts.shape, dtype=bool)
         for number in np.flatnonzero(sizes == sizes.max()):

@@ -136,8 +136,8 @@ def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int =
     check_pixels(grid.num_slices, grid.plane_shape, grid.window, described, max_megapixels)
 
 
-def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, overlap: int = OVERLAP) -> Network:
-    """Wrap a network so that slices of more than `max_pixels` are run in overlapping tiles; smaller slices run whole.
+def tiled(network: Network) -> Network:
+    """Wrap a network so that slices of more than `MAX_PIXELS` are run in overlapping tiles; smaller slices run whole.
 
     In the overlap, logits are averaged with weights that decrease towards the edge of a tile, so that no seam is
     visible.
@@ -145,14 +145,14 @@ def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, o
 
     def run(slices: np.ndarray) -> np.ndarray:
         height, width = slices.shape[2:]
-        if height * width <= max_pixels:
+        if height * width <= MAX_PIXELS:
             return np.asarray(network(slices))
         total: np.ndarray | None = None
         weights = np.zeros((height, width), dtype=np.float32)
-        for rows in _spans(height, tile, overlap):
-            for columns in _spans(width, tile, overlap):
+        for rows in _spans(height):
+            for columns in _spans(width):
                 logits = np.asarray(network(np.ascontiguousarray(slices[:, :, rows, columns])))
-                weight = _ramp(rows, height, overlap)[:, None] * _ramp(columns, width, overlap)
+                weight = _ramp(rows, height)[:, None] * _ramp(columns, width)
                 if total is None:
                     total = np.zeros((*logits.shape[:2], height, width), dtype=np.float32)
                 total[:, :, rows, columns] += logits * weight
@@ -164,20 +164,20 @@ def tiled(network: Network, *, max_pixels: int = MAX_PIXELS, tile: int = TILE, o
     return run
 
 
-def _spans(length: int, tile: int, overlap: int) -> Iterator[slice]:
+def _spans(length: int) -> Iterator[slice]:
     """Yield tiles of one size that cover the length; the last tile is shifted so that it ends with it."""
-    tile = min(tile, length)
+    tile = min(TILE, length)
     start = 0
     while start + tile < length:
         yield slice(start, start + tile)
-        start += tile - overlap
+        start += tile - OVERLAP
     yield slice(length - tile, length)
 
 
-def _ramp(span: slice, length: int, overlap: int) -> np.ndarray:
+def _ramp(span: slice, length: int) -> np.ndarray:
     """Return the weights along one axis: rising over the overlap at an inner edge, 1 at the edge of the slice."""
     size = span.stop - span.start
-    rise = np.minimum(1, (np.arange(size, dtype=np.float32) + 0.5) / max(1, overlap))
+    rise = np.minimum(1, (np.arange(size, dtype=np.float32) + 0.5) / OVERLAP)
     ramp = np.ones(size, dtype=np.float32)
     if span.start > 0:
         ramp = np.minimum(ramp, rise)

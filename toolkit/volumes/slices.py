@@ -52,9 +52,7 @@ def make_grid(volume: Volume, spec: PreprocessSpec) -> Grid:
     The window is at least `spec.size`. Raises TooLarge if a resampled slice is longer than `MAX_SIDE`.
     """
     transform = orientation_transform(volume.affine, spec.orientation)
-    shape, spacing = [0, 0, 0], oriented_spacing(volume.spacing, transform)
-    for length, (axis, _) in zip(volume.shape, transform, strict=True):
-        shape[axis] = length
+    shape, spacing = oriented_spacing(volume.shape, transform), oriented_spacing(volume.spacing, transform)
     columns, rows = (axis for axis in range(3) if axis != spec.slice_axis)
     plane = (shape[rows], shape[columns])
     resampled = tuple(resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (rows, columns))

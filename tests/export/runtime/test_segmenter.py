@@ -148,15 +148,15 @@ def test_memory_holds_one_batch_at_a_time(segmenter, monkeypatch):
 
 
 def test_largest_component_is_kept_where_the_metadata_say_so(segmenter, variant):
-    from attunet.volumes.postprocess import keep_largest_components
+    from attunet.volumes.postprocess import postprocess
 
     volume = _volume()
     every = segmenter.predict_volume(volume)
     kept = variant(preprocessing=Preprocessing(segmenter.spec, LARGEST)).predict_volume(volume)
-    np.testing.assert_array_equal(kept, keep_largest_components(every, 5))
+    np.testing.assert_array_equal(kept, postprocess(every, 5, volume.spacing, LARGEST))
     assert (kept != every).any()
     cut = variant(preprocessing=Preprocessing(segmenter.spec, Postprocessing(True, 2.0))).predict_volume(volume)
-    np.testing.assert_array_equal(cut, keep_largest_components(every, 5, volume.spacing, 2.0))
+    np.testing.assert_array_equal(cut, postprocess(every, 5, volume.spacing, Postprocessing(True, 2.0)))
     assert (cut != kept).any()
 
 

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from attunet.volumes.postprocess import eroded_shares, keep_largest_components, largest_shares, postprocess
+from attunet.volumes.postprocess import eroded_shares, largest_shares, postprocess
 from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
+
+
+def keep_largest_components(
+    labels: np.ndarray, num_classes: int, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), erosion_mm: float = 0.0
+) -> np.ndarray:
+    return postprocess(labels, num_classes, spacing, Postprocessing(True, erosion_mm))
 
 
 def test_only_the_largest_part_of_each_class_stays():

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 
 from attunet.errors import InputError, RunError
-from attunet.volumes.postprocess import keep_largest_components
+from attunet.volumes.postprocess import postprocess
 from attunet.volumes.predict import check_megapixels, predict_prepared, tiled
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import LARGEST, PreprocessSpec
@@ -55,7 +55,7 @@ def test_the_largest_part_of_every_class_alone_where_that_is_asked_for() -> None
     slices = VolumeSlices(volume_of(scan()), SPEC)
     every = predict_prepared(network, slices)
     kept = predict_prepared(network, slices, postprocessing=LARGEST)
-    np.testing.assert_array_equal(kept, keep_largest_components(every, 3))
+    np.testing.assert_array_equal(kept, postprocess(every, 3, slices.grid.native_spacing, LARGEST))
     assert (kept != every).any()
 
 
@@ -86,7 +86,7 @@ def test_logits_that_are_not_finite_are_an_error() -> None:
         predict_prepared(lambda slices: np.full((len(slices), 2, *slices.shape[2:]), np.nan), slices)
 
 
-def test_large_slices_run_in_tiles_without_seams() -> None:
+def test_large_slices_run_in_tiles_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = set()
 
     def pointwise(slices: np.ndarray) -> np.ndarray:
@@ -97,12 +97,14 @@ def test_large_slices_run_in_tiles_without_seams() -> None:
         return pointwise(scipy.ndimage.uniform_filter(slices, size=(1, 1, 5, 5), mode="nearest"))
 
     slices = np.random.default_rng(0).normal(size=(2, 1, 304, 464)).astype(np.float32)
-    in_tiles = {"max_pixels": 150 * 150, "tile": 96, "overlap": 32}
-    np.testing.assert_allclose(tiled(pointwise, **in_tiles)(slices), pointwise(slices), atol=1e-5)
-    assert sizes == {(96, 96), (304, 464)}
-    error = np.abs(tiled(local, **in_tiles)(slices) - local(slices))
-    assert error.max() < 0.1 * np.abs(local(slices)).max()  # what a tile lacks beyond its edge weighs little there
     np.testing.assert_array_equal(tiled(local)(slices), local(slices))
+    sizes.clear()
+    for name, pixels in (("MAX_PIXELS", 150 * 150), ("TILE", 96), ("OVERLAP", 32)):
+        monkeypatch.setattr(f"attunet.volumes.predict.{name}", pixels)
+    np.testing.assert_allclose(tiled(pointwise)(slices), pointwise(slices), atol=1e-5)
+    assert sizes == {(96, 96), (304, 464)}
+    error = np.abs(tiled(local)(slices) - local(slices))
+    assert error.max() < 0.1 * np.abs(local(slices)).max()  # what a tile lacks beyond its edge weighs little there
 
 
 def test_memory_does_not_grow_with_the_slices_but_for_scan_and_labels() -> None:
