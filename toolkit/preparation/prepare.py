@@ -151,7 +151,15 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
 def _request(
     cases: Cases, options: SourceOptions, config: DataConfig, folds_and_seed: list[int], archive: str | None
 ) -> dict[str, object]:
-    """Return the choices of the caller, for the manifest."""
+    """Return the choices of the caller, and a hash of what the source says outside of images and masks, for the
+    manifest.
+    """
+    source = cases.source
+    said = (
+        *(source.layout, source.channels, sorted(source.test_patients), source.grey_ranges, source.grey_levels),
+        *(source.ignored, [(coding.names, coding.values) for coding in source.codings]),
+        [(case.case, case.patient, case.drawn, case.label_values) for case in source.cases],
+    )
     return {
         **vars(options),
         "classes": options.classes and [options.classes[0].to_json(), options.classes[1]],
@@ -160,6 +168,7 @@ def _request(
         "splits": cases.splits.to_json() if cases.splits else folds_and_seed,
         "archive_sha256": archive,
         "labelled": cases.labelled,
+        "said_sha256": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
     }
 
 

@@ -40,7 +40,7 @@ class ShardTask:
     folder: Path  # folder of the case in the store
 
     def key(self) -> dict[str, object]:
-        """Return all inputs of the arrays; a shard with another key is written again."""
+        """Return all inputs of the arrays and the entry; a shard with another key is written again."""
         return {
             "written_by": WRITTEN_BY,
             "image_sha256": list(self.facts.image_sha256),
@@ -50,6 +50,7 @@ class ShardTask:
             "levels": list(self.levels),
             "choices": dict(self.choices),
             "label_mapping": self.mapping_json,
+            "num_classes": self.num_classes,
         }
 
     @property

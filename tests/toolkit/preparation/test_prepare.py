@@ -31,6 +31,23 @@ def rewrite(path: Path, data: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(data, nib.load(path).affine), path)
 
 
+def in_folders(
+    write_case,
+    source: Path,
+    names: str,
+    values: tuple[int, ...],
+    images: str = "images",
+    labels: str = "labels",
+    seed: int = 0,
+) -> None:
+    """Writes a case for each letter as `images/X.nii.gz` and `labels/X.nii.gz`."""
+    for number, name in enumerate(names, start=seed):
+        files = write_case(source.parent, name, seed=number, values=values)
+        for path, folder in zip(files, (images, labels), strict=True):
+            (source / folder).mkdir(parents=True, exist_ok=True)
+            path.rename(source / folder / f"{name}.nii.gz")
+
+
 def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: Path) -> None:
     store = prepare(source, tmp_path / "store", DataConfig())
     entry = store.manifest["cases"][1]
@@ -294,6 +311,23 @@ def test_a_second_run_does_nothing_and_another_store_is_not_overwritten(
     assert {p: p.stat().st_mtime_ns for p in store.path.rglob("*")} == before
 
 
+@pytest.mark.parametrize("part", ["classes", "channels"])
+def test_a_store_is_not_that_of_a_source_that_says_something_else(tmp_path: Path, write_case, part: str) -> None:
+    said = {"labels": {"0": "background", "1": "liver", "2": "spleen"}, "modality": {"0": "MRI"}, "test": []}
+    described = tmp_path / "source/dataset.json"
+    in_folders(write_case, tmp_path / "source", "abcd", (0, 1, 2, 2, 2), "imagesTr", "labelsTr")
+    described.write_text(json.dumps(said))
+    assert prepare(tmp_path / "source", tmp_path / "store", DataConfig()).classes.names[1] == "liver"
+    prepare(tmp_path / "source", tmp_path / "store", DataConfig())
+    if part == "classes":
+        said["labels"] = {"0": "background", "1": "spleen", "2": "liver"}
+    else:
+        said["modality"] = {"0": "CT"}
+    described.write_text(json.dumps(said))
+    with pytest.raises(InputError, match="exists and was made of other files or settings"):
+        prepare(tmp_path / "source", tmp_path / "store", DataConfig())
+
+
 def test_a_users_own_folds_are_taken(source: Path, tmp_path: Path) -> None:
     splits = tmp_path / "mine.json"
     splits.write_text(json.dumps({"schema": 1, "seed": 0, "folds": [["01", "02"], ["03"]], "test": ["04"]}))
@@ -491,6 +525,17 @@ def test_a_shard_that_lost_its_end_is_written_again(source: Path, tmp_path: Path
     path = tmp_path / "store.partial/cases/02-T2SPIR/label.npy"
     os.truncate(path, path.stat().st_size - 1)
     assert fingerprint(prepare(source, tmp_path / "store", DataConfig()).path) == expected
+
+
+def test_a_case_with_a_new_class_goes_on_with_the_classes_of_all(tmp_path: Path, write_case) -> None:
+    in_folders(write_case, tmp_path / "source", "abc", (0, 1, 2, 2, 2))
+    killed = [sys.executable, "-c", KILLED, str(tmp_path / "source"), str(tmp_path / "store"), "6"]
+    subprocess.run(killed, capture_output=True, check=False)
+    assert (tmp_path / "store.partial/cases/b/case.json").is_file()
+    in_folders(write_case, tmp_path / "source", "d", (0, 1, 2, 3, 3), seed=3)
+    store = prepare(tmp_path / "source", tmp_path / "store", DataConfig())
+    expected = prepare(tmp_path / "source", tmp_path / "fresh/store", DataConfig())
+    assert fingerprint(store.path) == fingerprint(expected.path)
 
 
 def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Path, tmp_path: Path) -> None:
