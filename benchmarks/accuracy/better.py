@@ -8,18 +8,13 @@ several trainings at once, and judges, on the native grid of the source files af
 ensemble of four snapshots along each training. The store is one that `attunet prepare --config chaos-cpu` made; its own
 folds do not count.
 
-The arms and their reasons, which stand in `arms`, were fixed before anything was measured. Arms of few scans train the
-U-Net alone for 1500 steps and are tested on all scans that they did not see.
+The arms and their reasons were fixed before anything was measured, as was the analysis: for each arm the paired
+difference of mean Dice against the arm it is compared with, averaged over networks and seeds for each case, its mean
+over the cases with its 95 % interval; an arm is kept where the interval leaves out zero. The same for the ensembles of
+an arm against its single networks. Differences of one network or organ are printed, and decide nothing.
 
-There is one planned analysis: for each arm the paired difference of mean Dice against the arm it is compared with,
-averaged over networks and seeds for each case, its mean over the cases with its 95 % interval; an arm is kept where the
-interval leaves out zero. The same for the ensembles of an arm against its single networks. Differences of one network
-or organ are printed, and decide nothing.
-
-OUT/results.json is written after every training, so that a run that is killed or out of time keeps its results; the
-same call does what is left. The order is that of worth: the plain arm, one seed of every other arm, the next seed, and
-at the end the arms that start from generated abdomens; `--arms` chooses some. `--set model.base_width=4 --set
-optim.epochs=1` tries everything in miniature.
+OUT/results.json is written after every training; the same call does what is left, in the order of worth: the plain arm,
+one seed of every other arm, the next seed, and at the end the arms that start from generated abdomens.
 """
 
 import json

@@ -29,6 +29,7 @@ from attunet.models.torch_network import TorchNetwork
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 
 OUTPUTS = ("labels", "logits")
+IN_CHANNELS, NUM_CLASSES = 1, 5  # of a fresh network
 CALIBRATION_SLICES = 4  # the scales do not change the time
 RATIOS = {  # name: the form expected to be slower, the one expected to be faster
     "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
@@ -57,10 +58,10 @@ class Subject:
     """The network that is timed, in eval mode, and the artefacts made of it in a folder."""
 
     network: SegmentationNetwork
-    in_channels: int
-    num_classes: int
     size: tuple[int, int]
     folder: Path
+    in_channels: int = IN_CHANNELS
+    num_classes: int = NUM_CLASSES
 
     def slices(self, batch_size: int) -> np.ndarray:
         """Noise float32 (N, C, H, W)."""
@@ -100,12 +101,12 @@ class Subject:
         )
 
 
-def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: int = 5) -> SegmentationNetwork:
+def fresh_network(name: str, *, width: int) -> SegmentationNetwork:
     """Random weights and biases (the exporter drops biases of 0), with the batch-norm statistics of noise: activations
     have the sizes that they have after a training.
     """
     torch.manual_seed(0)
-    network = build_model(ModelConfig(name=name, base_width=width), in_channels, num_classes)
+    network = build_model(ModelConfig(name=name, base_width=width), IN_CHANNELS, NUM_CLASSES)
     for parameter in network.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.05)
@@ -113,7 +114,7 @@ def fresh_network(name: str, *, width: int, in_channels: int = 1, num_classes: i
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        network(torch.randn(4, in_channels, 64, 64))
+        network(torch.randn(4, IN_CHANNELS, 64, 64))
     return network.eval()
 
 

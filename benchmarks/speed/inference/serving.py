@@ -37,13 +37,7 @@ def measure(
     options: list[str],
     provider: str,
 ) -> Json:
-    """Rates, latencies and memory as JSON values; RunError where an answer is wrong.
-
-    Args:
-        scans: sent by all `clients` together, of which a share is `broken`.
-        side: of a scan's slices in pixels. slices: of a scan.
-        options: of `attunet serve`.
-        provider: of the server and of `attunet predict`.
+    """Rates, latencies and memory as JSON values; arguments are the program's options. RunError for a wrong answer.
 
     Example:
         >>> load = {"scans": 40, "clients": 8, "broken": 0.1, "side": 128, "slices": 30}
@@ -119,11 +113,11 @@ def main() -> None:
     parser = program_parser(__doc__)
     parser.add_argument("model", type=Path, help="an artefact")
     parser.add_argument("--provider", default="cpu", help="of the server and of predict, cpu by default")
-    parser.add_argument("--scans", type=int, default=200)
+    parser.add_argument("--scans", type=int, default=200, help="sent by all clients together, 200 by default")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--broken", type=float, default=0.1, help="share of broken scans")
-    parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--slices", type=int, default=30)
+    parser.add_argument("--side", type=int, default=256, help="of a scan's slices in pixels")
+    parser.add_argument("--slices", type=int, default=30, help="of a scan")
     parser.add_argument(
         "--serve",
         dest="options",

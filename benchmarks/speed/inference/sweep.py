@@ -56,14 +56,8 @@ def measure(
     seconds: float = math.inf,
     file: Path | None = None,
 ) -> Json:
-    """Rows and ratios.
-
-    Args:
-        num_threads: of the CPU's forms.
-        only: names of forms, all by default; one that does not load is in `skipped`, with the reason.
-        runs: timed runs of each row, fewer where they take longer than `seconds`.
-        seconds: for each row.
-        file: is written again after every batch size.
+    """Rows and ratios; arguments are the program's options. A form that does not load is in `skipped`, with the reason;
+    `file` is written again after every batch size.
 
     Example:
         >>> measure(subject, device="cpu", num_threads=2, batch_sizes=[1, 8], runs=20)  # doctest: +SKIP
@@ -188,11 +182,11 @@ def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
         width, size = arguments.width, arguments.size
         if width < 1 or size < 16 or size % 16:
             raise InputError(f"--width, --size: must be at least 1 and a multiple of 16, got {width} and {size}")
-        return Subject(fresh_network(arguments.model, width=width), 1, 5, (size, size), folder)
+        return Subject(fresh_network(arguments.model, width=width), (size, size), folder)
     from attunet.runs.ensemble import load_runs
 
     run = load_runs(arguments.run)
-    return Subject(run.network.eval(), run.spec.in_channels, len(run.classes), run.spec.size, folder)
+    return Subject(run.network.eval(), run.spec.size, folder, run.spec.in_channels, len(run.classes))
 
 
 if __name__ == "__main__":

@@ -62,17 +62,8 @@ def measure(
     num_threads: int | None = None,
     nodes: bool = False,
 ) -> Json:
-    """Times and agreement of every precision and size, as JSON values.
-
-    Args:
-        provider: `cpu` or `cuda`; a precision that it does not run is in `skipped`, with the reason.
-        model: name of the network. width: its channels at the finest level, 16 by default, on a GPU 64.
-        sizes: sides of the slices at the network's spacing, multiples of 16.
-        precisions: all by default, on a GPU fp32 and fp16.
-        slices: of the scan. runs: of each form, timed in turns.
-        enlarged: pixels along a side of the scan's slices for one of the network's, at least 1.
-        num_threads: CPU threads of the network.
-        nodes: also counts nodes by provider and operator, in a profiled run of its own.
+    """Times and agreement of every precision and size, as JSON values; arguments are the program's options. A precision
+    that the provider does not run is in `skipped`, with the reason.
 
     Example:
         >>> results = measure(provider="cpu", width=4, sizes=[32], precisions=["fp32"], slices=3, runs=2)

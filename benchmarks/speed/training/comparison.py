@@ -133,7 +133,7 @@ def _compare_installed(options: argparse.Namespace) -> Json:
     if not programs:
         raise InputError("none of the programs of --only is installed: there is nothing to compare")
     shared = ("fold", "model", "width", "batch_size", "steps", "warm_up_steps", "workers", "settings", "limit_s")
-    task = Task(program="", store="", slices="", **{name: getattr(options, name) for name in shared})
+    task = Task(**{name: getattr(options, name) for name in shared})
     with PrivateFolder() as folder:
         store = open_store(options.store) if options.store else generated_store(folder.path, options.size)
         return compare(store, task, programs=programs, rounds=options.rounds, file=options.json)

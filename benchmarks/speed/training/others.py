@@ -24,9 +24,6 @@ class Task:
     """The measurement of one process. slices: a folder with
     `CASE-0007-image.nii.gz` and `-label.nii.gz` for each slice of the training cases."""
 
-    program: str
-    store: str
-    slices: str
     fold: int
     model: str
     width: int
@@ -36,6 +33,9 @@ class Task:
     workers: int
     settings: Sequence[str]
     limit_s: float | None = None  # seconds of the process after which no timed step begins
+    program: str = ""
+    store: str = ""
+    slices: str = ""
 
 
 class Timed:

@@ -16,7 +16,7 @@ from attunet.benchmarks.speed.inference.sweep import measure, table
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    return Subject(fresh_network("unet", width=4), 1, 5, (32, 48), tmp_path_factory.mktemp("subject"))
+    return Subject(fresh_network("unet", width=4), (32, 48), tmp_path_factory.mktemp("subject"))
 
 
 def test_all_forms_on_the_cpu_agree_and_give_the_ratios(log_lines: list[str], subject: Subject) -> None:

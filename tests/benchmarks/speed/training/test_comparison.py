@@ -18,7 +18,6 @@ from attunet.store import Store
 from attunet.system.private_folder import PREFIX
 
 TASK = Task(
-    *("", "", ""),
     fold=0,
     model="attention_unet",
     width=4,
