@@ -1,12 +1,18 @@
-"""The frame of the programs that `python -m` starts: their parser, their log as lines, their errors in one line."""
+"""The frame of the programs that `python -m` starts: their parser, their log as lines, their errors in one line,
+the folders that a rerun continues.
+"""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from attunet.errors import InputError, RunError
+from attunet.fields import JsonObject, read_json
+from attunet.system.atomic_files import write_text
 from attunet.system.log_lines import forward_log
 from attunet.system.stop_signals import UnwindOnSignals
 
@@ -30,3 +36,22 @@ def running(out: TextIO) -> Iterator[None]:
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def require_same_call(note: Path, call: JsonObject) -> None:
+    """Notes what a folder is made with, for the calls that continue it. Raises InputError where an earlier call made it
+    with something else: what is there would be taken for this call's.
+
+    Args:
+        note: the file in the folder.
+        call: JSON values that no later call may change.
+    """
+    if note.exists():
+        there = read_json(note).data
+        if others := [name for name, value in call.items() if there.get(name) != value]:
+            raise InputError(
+                f"{note.parent}: was made with other {', '.join(others)}; name another folder or remove it"
+            )
+        return
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_text(note, json.dumps(call, indent=1))

@@ -31,7 +31,7 @@ from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.program import add_settings, program_parser, running
+from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.runs.run_folder import SNAPSHOTS, read_metrics
@@ -65,11 +65,14 @@ def better(
         seeds: trainings of each network on each fold.
         settings: `section.field=value` of all trainings, over those of the arms.
 
+    Raises:
+        InputError: an earlier call had another store or other settings.
+
     Example:
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP
     """
     deadline, file = time.monotonic() + 60 * minutes, out / "results.json"
-    out.mkdir(parents=True, exist_ok=True)
+    require_same_call(out / "call.json", {"store": store.name, "settings": list(settings)})
     rows: list[Json] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
     chosen = (*settings, f"run.device={device}")

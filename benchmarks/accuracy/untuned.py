@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
 from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.program import add_settings, program_parser, running
+from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
 from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.export.load_model import load_model
 from attunet.metrics.aggregate import mean
@@ -52,8 +52,12 @@ def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Js
         out: folder of the sources, stores, runs and results.
         names: data sets.
         settings: `section.field=value` of all trainings.
+
+    Raises:
+        InputError: an earlier call had other settings.
     """
     file = out / "results.json"
+    require_same_call(out / "call.json", {"settings": list(settings)})
     rows: list[Json] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     for name in names:
         for change in CHANGES:
@@ -68,7 +72,6 @@ def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Js
             rows.append({"data": name, "change": change, "dice": dice, "minutes": round(minutes, 2)})
             logger.info(f"{name}, {change}: Dice {dice:.4f}, {minutes:.1f} minutes")
             about = {"environment": environment(), "settings": list(settings), "rows": rows}
-            out.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(about, indent=1, allow_nan=False) + "\n")
     return rows
 

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
-from attunet.benchmarks.program import program_parser, running
+from attunet.benchmarks.program import program_parser, require_same_call, running
 from attunet.classes import CHAOS_MR
 from attunet.confidence.estimate import OrganEstimate
 from attunet.confidence.estimator import Estimator
@@ -107,6 +107,7 @@ def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
         new: scans of the comparison afterwards.
         seeds: trainings per fold; an ensemble needs two.
     """
+    require_same_call(folder / "call.json", {"patients": patients, "new": new})
     write_scans(folder / "source", patients, seed=0)
     write_scans(folder / "new", new, seed=1)
     store, table = folder / "store", folder / "crossvalidation"
@@ -189,7 +190,6 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=16, help="scans to compare with")
     parser.add_argument("--seeds", type=int, default=2, help="trainings per fold")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     with running(sys.stdout):
         arms = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
     results = {

@@ -10,14 +10,14 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.program import add_settings, program_parser, running
+from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
 from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
 from attunet.metrics.significance import compare_paired
@@ -122,6 +122,8 @@ def compare(folder: Path, settings: Sequence[str], setup: Setup, arms: Sequence[
     """Train and score arms, one seed after the other; writes and returns the content of results.json.
     settings: `section.field=value` of all trainings.
     """
+    made_with = {name: value for name, value in asdict(setup).items() if name != "seeds"}
+    require_same_call(folder / "call.json", {**made_with, "settings": list(settings)})
     partial = write_sources(folder / "sources", setup.num_training, setup.num_test, setup.scans_seed)
     write_text(folder / "labelled.json", json.dumps(partial))
     test, config = _cases(folder / "sources" / "all")[setup.num_training :], load_config(None, settings)

@@ -7,13 +7,13 @@ import json
 import logging
 from pathlib import Path
 
+from attunet.benchmarks.program import require_same_call
 from attunet.config import MODELS, Config
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import draw_store
 from attunet.metrics.results import EvaluationResults
 from attunet.presets import with_model
 from attunet.store import open_store
-from attunet.system.atomic_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,11 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     from attunet.training.loop import train
 
     results_file = out / "evaluation" / "results.json"
-    _check_request(out, data, num_cases, config)
+    note = out / "demo.json"
+    if not note.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: must be a new or an empty folder, or that of an earlier demo")
+    cases = str(data.resolve()) if data else f"{num_cases} generated cases"
+    require_same_call(note, {"data": cases, "config": config.to_json()})
     if results_file.exists():
         results: EvaluationResults = json.loads(results_file.read_text(encoding="utf-8"))
         logger.info(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
@@ -84,17 +88,3 @@ def _write_report(evaluation: Path) -> None:
     report = evaluation / "report.html"
     if report.exists() or write_report_if_installed(evaluation):
         logger.info(f"open it in a browser: {report.resolve().as_uri()}")
-
-
-def _check_request(out: Path, data: Path | None, num_cases: int, config: Config) -> None:
-    """Notes what the folder is made of, and refuses one that was made of something else."""
-    request = {"data": str(data.resolve()) if data else f"{num_cases} generated cases", "config": config.to_json()}
-    note = out / "demo.json"
-    if note.exists():
-        if json.loads(note.read_text(encoding="utf-8")) != request:
-            raise InputError(f"{out}: holds a demo of other data or settings; name another folder or remove it")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: must be a new or an empty folder, or that of an earlier demo")
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(note, json.dumps(request, indent=1))

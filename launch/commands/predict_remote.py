@@ -7,7 +7,6 @@ from pathlib import Path
 
 from attunet.errors import InputError, RunError
 from attunet.export.runtime.origin import clear_tables, is_finished
-from attunet.export.serve.answer import Answer
 from attunet.export.serve.client import Client
 from attunet.export.serve.formats import ModelDescription
 from attunet.launch.commands.label_maps import check_output, label_maps, warn_left_out, writing_label_maps
@@ -65,7 +64,7 @@ def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> 
     return False
 
 
-def _segment(client: Client, model: str, scan: Input, output: Path) -> Answer:
+def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
     answer = client.segment(scan.files if len(scan.files) > 1 else scan.files[0], output, model=model)
     for finding in answer.findings:
         logger.warning(f"{scan.files[0]}: {finding['text']} [{finding['rule']}]")
@@ -73,4 +72,3 @@ def _segment(client: Client, model: str, scan: Input, output: Path) -> Answer:
         logger.warning(f"{output}: to be looked at: its estimated Dice is low, or the scan is unlike the training's")
     volumes = ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items())
     logger.info(f"{output}: {volumes}")
-    return answer

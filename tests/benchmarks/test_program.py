@@ -1,4 +1,4 @@
-"""An error of a program that `python -m` starts is one line, with the exit code of a command."""
+"""The frame of the programs that `python -m` starts: an error is one line, a folder is continued by the same call."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 from attunet.benchmarks.accuracy import better, nnunet, untuned
 from attunet.benchmarks.crossvalidation import confidence, partial_labels
+from attunet.benchmarks.program import require_same_call
 from attunet.errors import InputError, RunError
 
 
@@ -43,3 +44,11 @@ def test_an_error_is_one_line(
         program.main()
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_a_folder_is_continued_by_the_same_call_alone(tmp_path: Path) -> None:
+    note = tmp_path / "new" / "call.json"
+    for _ in range(2):
+        require_same_call(note, {"patients": 8, "settings": ["optim.epochs=1"]})
+    with pytest.raises(InputError, match="new: was made with other patients; name another folder or remove it"):
+        require_same_call(note, {"patients": 9, "settings": ["optim.epochs=1"]})

@@ -7,32 +7,28 @@ accelerate, onnx, onnxruntime-gpu and their companions (the extra `train`), and 
 `--rehearse` runs every step in miniature on any machine.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import torch
 
+from attunet.benchmarks.program import program_parser
 from attunet.benchmarks.speed.gpu.run import printed_summary, run_steps
 from attunet.benchmarks.speed.gpu.steps import steps_of
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = program_parser(__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
     parser.add_argument(
         "--source", type=Path, metavar="FOLDER", help="labelled cases, to train and judge both networks on"
     )
     parser.add_argument("--minutes", type=float, default=8.0, help="for all steps, 8 by default")
     parser.add_argument("--rehearse", action="store_true", help="every step in miniature, on the CPU")
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = _arguments()
+    arguments = parser.parse_args()
     if not (arguments.rehearse or torch.cuda.is_available()):
         print("error: torch finds no CUDA device; --rehearse runs every step in miniature without one", file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,7 @@ from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Training, epo
 from attunet.benchmarks.accuracy.better import better, unfinished
 from attunet.benchmarks.accuracy.results import merged, summary, table
 from attunet.benchmarks.accuracy.stores import fold_stores
+from attunet.errors import InputError
 from attunet.store import Store, open_store
 
 
@@ -91,6 +92,13 @@ def test_a_fold_trains_on_as_many_scans_as_asked(small_store: Store, tmp_path: P
         held_out = [open_store(fold.path).split(0)[1] for fold in folds]
         assert len(folds) == len(patients)
         assert {len(cases) for cases in held_out} == {len(patients) - 1 if scans == 1 else 1}
+
+
+def test_results_of_other_settings_are_not_taken(small_store: Store, tmp_path: Path) -> None:
+    better(small_store, tmp_path, minutes=0, device="cpu", settings=["optim.epochs=1"])
+    better(small_store, tmp_path, minutes=0, device="cpu", settings=["optim.epochs=1"], seeds=3)
+    with pytest.raises(InputError, match="was made with other settings; name another folder or remove it"):
+        better(small_store, tmp_path, minutes=0, device="cpu")
 
 
 @pytest.mark.slow

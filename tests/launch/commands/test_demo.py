@@ -40,7 +40,7 @@ def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path, monke
 
     other = attunet("demo", "--out", out, *QUICK, "--set", "optim.epochs=1")
     assert (other.code, other.err.count("\n")) == (2, 1)
-    assert "other data or settings" in other.err
+    assert "was made with other config; name another folder" in other.err
 
 
 @pytest.mark.slow
