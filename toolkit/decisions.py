@@ -33,7 +33,9 @@ RULES: dict[str, Rule] = {
         choices=("LAS", "RAS", "LPS", "RPS", "LAI", "RAI", "LPI", "RPI"),
     ),
     "analyze-orientation": Rule(
-        "Analyze files, which state no orientation", "the first axis runs to the left", option="write NIfTI"
+        "Analyze files, which state no orientation",
+        "the first axis runs to the left; SPM's scale is applied",
+        option="write NIfTI",
     ),
     "mgh-orientation": Rule(
         "MGH and MGZ files whose direction is not valid (goodRASFlag 0)",

@@ -1,6 +1,7 @@
 """Analyze pairs are two files: SPM's third, `X.mat`, is never opened, and the reading says so."""
 
 import os
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -39,6 +40,22 @@ def test_the_matrix_beside_a_pair_is_not_opened(pair: Path, make) -> None:  # ty
     np.testing.assert_array_equal(volume.data, VOXELS[None])
     np.testing.assert_array_equal(volume.affine, alone.affine)
     assert ".mat" in volume.decisions[0].text
+
+
+def test_a_range_of_values_in_the_header_is_no_scale_and_that_of_spm_is_told(pair: Path) -> None:
+    header = bytearray(pair.read_bytes())
+    struct.pack_into("<2f", header, 124, 200, 0)  # cal_max, cal_min
+    struct.pack_into("<2i", header, 140, 2, 0)  # glmax, glmin
+    struct.pack_into("<f", header, 112, 0)
+    pair.write_bytes(header)
+    volume = read_volume(pair)
+    np.testing.assert_array_equal(volume.data[0], VOXELS)
+    assert "scale" not in volume.decisions[0].text
+    struct.pack_into("<f", header, 112, 0.5)
+    pair.write_bytes(header)
+    volume = read_volume(pair)
+    np.testing.assert_array_equal(volume.data[0], VOXELS / 2)
+    assert volume.decisions[0].text.endswith("; its voxels are multiplied by SPM's scale in the header, 0.5")
 
 
 @pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage, nib.Nifti1Pair])
