@@ -1,13 +1,11 @@
 """`attunet train`, and the module that `accelerate launch -m attunet.launch.train` starts in every process."""
 
-import dataclasses
 import os
 from pathlib import Path
 
 import click
 from click import option
 
-from attunet.config import DataConfig
 from attunet.launch.exit_codes import debug_option, leave, run_command
 from attunet.launch.options import FOLD, MINUTES, MODEL, PATH, Value, config_options, pseudonymise_option
 from attunet.presets import training_config
@@ -59,27 +57,11 @@ def train_command(
     if freeze:
         settings = (*settings, f"optim.freeze={freeze}")
     config = training_config(config_name, settings, model)
-    if os.environ.get("RANK", "0") == "0" and config_name is not None:
-        from attunet.store import open_store
-
-        for line in unused_data_settings(config.data, open_store(store).data_config):
-            click.echo(line)
     from attunet.runs.initial_weights import parse_renamed
     from attunet.training.loop import train
 
     renamed = parse_renamed(init_classes) if init_classes else None
     train(store, run, config, init_classes=renamed, began=process_start(), **options)
-
-
-def unused_data_settings(config: DataConfig, prepared: DataConfig) -> list[str]:
-    """One line for each field of `[data]` that the configuration sets to another value than the store has."""
-    default: dict[str, object] = dataclasses.asdict(DataConfig())
-    given, stored = dataclasses.asdict(config), dataclasses.asdict(prepared)
-    return [
-        f"note: data.{field} is {stored[field]} in the store; the config's {value} is not used"
-        for field, value in given.items()
-        if value not in (default[field], stored[field])
-    ]
 
 
 if __name__ == "__main__":

@@ -52,11 +52,17 @@ class Case:
         return self.label_mapping is not None
 
 
+def require_store(path: str | Path) -> Path:
+    """The path of a folder with a manifest. Raises InputError for any other."""
+    path = Path(path)
+    if not path.is_dir() or not (path / MANIFEST).is_file():
+        raise InputError(f"{path}: is no store (a folder with {MANIFEST}; `attunet prepare` makes one)")
+    return path
+
+
 def read_manifest(path: Path) -> Fields:
     """The manifest of a store, of this version. Raises InputError as `open_store`."""
-    file = path / MANIFEST
-    if not path.is_dir() or not file.is_file():
-        raise InputError(f"{path}: is no store (a folder with {MANIFEST}; `attunet prepare` makes one)")
+    file = require_store(path) / MANIFEST
     at = read_json(file)
     if (schema := at.data.get("schema")) != SCHEMA:
         raise InputError(f"{file}: the store's version must be {SCHEMA}, got {shown(schema)}; prepare it again")

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -14,7 +14,18 @@ from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import Finding, InputError, one_line
 from attunet.fields import MAX_PATH, Rule
-from attunet.manifest import CASES, IMAGE, LABEL, MANIFEST, SPLITS, Case, cases_of, finding_of, read_manifest
+from attunet.manifest import (
+    CASES,
+    IMAGE,
+    LABEL,
+    MANIFEST,
+    SPLITS,
+    Case,
+    cases_of,
+    finding_of,
+    read_manifest,
+    require_store,
+)
 from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.sources.case_files import content_hash, without_names
 from attunet.sources.find_by_hash import find_by_hash
@@ -44,6 +55,7 @@ class Store:
     findings: tuple[Finding, ...]  # of the preparation
     channels: tuple[str, ...] = ()  # names of the images' channels; empty where the source does not say them
     moved_source: Path | None = None  # folder of the source's files now, if they moved
+    numbers: Mapping[str, str] = field(default_factory=dict)  # of names in the manifest, if this call gave any
 
     @property
     def sha256(self) -> str:
@@ -65,8 +77,13 @@ class Store:
 
     @property
     def is_pseudonymised(self) -> bool:
-        """True if cases and files have numbers instead of names."""
+        """True if the preparation gave cases and files numbers instead of names."""
         return bool(self.manifest.get("pseudonymised"))
+
+    @property
+    def hides_names(self) -> bool:
+        """True if nothing that is printed or written may have a name: the preparation or this call gave numbers."""
+        return self.is_pseudonymised or bool(self.numbers)
 
     @property
     def source_root(self) -> Path:
@@ -101,7 +118,8 @@ class Store:
                 names.remember_file(self.source_root / file, self.source_root, numbers[case.name])
         cases = [replace(case, name=numbers[case.name], patient=numbers[case.patient]) for case in self.cases]
         ordered = tuple(sorted(cases, key=lambda case: case.name))  # the order of names would tell something about them
-        return replace(self, cases=ordered, splits=self.splits.renamed(numbers), channels=self.channels_not_of_files)
+        splits, channels = self.splits.renamed(numbers), self.channels_not_of_files
+        return replace(self, cases=ordered, splits=splits, channels=channels, findings=(), numbers=numbers)
 
     @property
     def num_folds(self) -> int:
@@ -207,7 +225,7 @@ class Store:
         images, masks = self.files_of(name)
         case = self.case(name)
         options = MaskOptions(case.label_values, self.grey_levels, self.choices)
-        with without_names(f"{self.path}: {name}", self.is_pseudonymised):
+        with without_names(f"{self.path}: {name}", self.hides_names):
             return read_case(images, masks, case.label_mapping, options)
 
 
@@ -223,9 +241,17 @@ def open_store(path: str | Path, names: Pseudonyms | None = None, *, source: str
         The cases, classes, folds and pre-processing; arrays are read when they are used.
 
     Raises:
-        InputError: the folder is no store, was written by another version, or is damaged.
+        InputError: the folder is no store, was written by another version, or is damaged; with `names`, the message
+            quotes nothing of it.
     """
-    path = Path(path)
+    path = require_store(path)
+    words = "cannot be opened; `attunet inspect` on it says why, with its names"
+    with without_names(path, names is not None, words):  # the names are not known before all of it is read
+        store = _read_store(path, source)
+    return store.pseudonymised(names) if names else store
+
+
+def _read_store(path: Path, source: str | Path | None) -> Store:
     at = read_manifest(path)
     for key in ("name", "source"):
         at.text(key, MAX_PATH)
@@ -233,7 +259,7 @@ def open_store(path: str | Path, names: Pseudonyms | None = None, *, source: str
     preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
     classes = Classes.from_json(at.rows("classes"))
     cases = cases_of(at, classes, preprocessing.spec.sha256)
-    store = Store(
+    return Store(
         path=path,
         manifest=at.data,
         preprocessing=preprocessing,
@@ -247,4 +273,3 @@ def open_store(path: str | Path, names: Pseudonyms | None = None, *, source: str
         findings=tuple(map(finding_of, at.rows("findings"))),
         moved_source=Path(source) if source is not None else None,
     )
-    return store.pseudonymised(names) if names else store

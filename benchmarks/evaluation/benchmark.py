@@ -141,7 +141,6 @@ def benchmark(
             fold=fold,
             seconds=latency_seconds,
             batch_sizes=sorted({*BATCH_SIZES, *batch_sizes}),
-            is_hidden=names is not None,
         )
     results = BenchmarkResults(evaluated, not_loaded)
     header, *rows = results.rows()

@@ -20,20 +20,24 @@ def repeated(option: str, values: Iterable[str]) -> list[str]:
 
 
 def preparing_command(store: Store) -> str:
-    """`attunet prepare` with everything that is not the default; SOURCE and FILE.json stand for names that a report
-    must not tell.
+    """`attunet prepare` with everything that is not the default; words in capitals stand for what a report must not
+    tell.
     """
+
+    def shown(value: str, word: str) -> str:
+        return word if store.hides_names else value  # as the user typed it, it may have names
+
     request = cast(Json, store.manifest["request"])
     words = [] if request["layout"] == "auto" else ["--layout", request["layout"]]
     if request["classes"]:
         rows, ignored = request["classes"]
         values = [f"{row['name']}={row['value']}" for row in rows[1:]]
         words += ["--classes", ",".join([*values, *([] if ignored is None else [f"ignore={ignored}"])])]
-    words += ["--case-pattern", request["case_pattern"]] if request["case_pattern"] else []
-    words += ["--images", ",".join(request["images"])] if request["images"] else []
-    words += ["--masks", ",".join(request["masks"])] if request["masks"] else []
+    words += ["--case-pattern", shown(request["case_pattern"], "PATTERN")] if request["case_pattern"] else []
+    for option in ("images", "masks"):
+        words += [f"--{option}", shown(",".join(request[option]), "WORDS")] if request[option] else []
     for rule, value in request["choices"].items():
-        words += ["--series", value] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
+        words += ["--series", shown(value, "TEXT")] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
     default = {field: _written(value) for field, value in vars(DataConfig()).items()}
     data = {field: _written(value) for field, value in request["data"].items()}
     words += repeated("--set", (f"data.{field}={text}" for field, text in data.items() if text != default[field]))
@@ -43,6 +47,7 @@ def preparing_command(store: Store) -> str:
     else:
         words += ["--splits", "FILE.json"]
     words += ["--labelled", "FILE.json"] if request["labelled"] else []
+    words += ["--pseudonymise", "KEY.csv"] if store.is_pseudonymised else []
     return command("prepare", "SOURCE", store.name, *words)
 
 

@@ -57,21 +57,15 @@ class EvaluationDetails(TypedDict):
 
 
 def evaluation_details(
-    store: Store,
-    cases: Sequence[Case],
-    models: Sequence[EvaluatedModel],
-    arguments: Sequence[str],
-    *,
-    is_hidden: bool,
+    store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str]
 ) -> EvaluationDetails:
-    """The origin of all models.
+    """The origin of all models. Where the store hides names, the cases that models were trained on are not listed.
 
     Args:
         arguments: of `attunet evaluate`, after the models.
-        is_hidden: leaves out the names of the cases that runs were trained on.
 
     Example:
-        >>> details = evaluation_details(store, store.cases, models, ["--fold", "0"], is_hidden=False)  # doctest: +SKIP
+        >>> details = evaluation_details(store, store.cases, models, ["--fold", "0"])  # doctest: +SKIP
         >>> details["commands"]["evaluate"]  # doctest: +SKIP
         'attunet evaluate store run --fold 0'
     """
@@ -91,7 +85,7 @@ def evaluation_details(
             }
             for case in cases
         },
-        "models": {model.label: _model_details(model, is_hidden) for model in models},
+        "models": {model.label: _model_details(model, store.hides_names) for model in models},
     }
 
 

@@ -99,7 +99,6 @@ def evaluate(
             fold=fold,
             seconds=latency_seconds,
             options=repeated("--provider", providers),
-            is_hidden=names is not None,
         )
 
 
@@ -112,7 +111,6 @@ def evaluate_loaded(
     seconds: float,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
-    is_hidden: bool = False,
 ) -> EvaluationResults:
     """The work of `evaluate`, for models that are loaded already.
 
@@ -120,7 +118,6 @@ def evaluate_loaded(
         seconds: time for timing each model at each batch size.
         batch_sizes: 1 and 8, which tables show, and any others.
         options: of the command besides the folder and the fold, for the report.
-        is_hidden: the cases have numbers, and nothing names those that runs were trained on.
 
     Example:
         >>> models, store = load_models([run]), open_store("store")  # doctest: +SKIP
@@ -158,7 +155,7 @@ def evaluate_loaded(
         write_text(new / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         write_text(new / "results.md", markdown(results))
         arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
-        details = evaluation_details(opened, cases, loaded, arguments, is_hidden=is_hidden)
+        details = evaluation_details(opened, cases, loaded, arguments)
         write_text(new / DETAILS, json.dumps(nan_to_null(details), indent=1) + "\n")
         (new / "plots").mkdir()
         draw_evaluation(new / "plots", results, loaded, predictions, opened)

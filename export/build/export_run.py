@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,9 +23,9 @@ from attunet.export.build.triton_repository import check_triton_call, write_trit
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
 from attunet.fields import Rule, is_whole
-from attunet.privacy.pseudonyms import Pseudonyms, pseudonyms
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.ensemble import load_runs
-from attunet.runs.load_run import TrainedRun
+from attunet.runs.load_run import TrainedRun, in_numbers
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import name_in_errors, write_file
 from attunet.system.environment import versions
@@ -93,10 +93,10 @@ def export_run(
         _check_whole(outputs, size, confidence)
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
         run = load_runs(Path(run_path))
-        opened, numbers = _store_of(run, run_path, open_store(store or run.store, source=source), names)
-        _check_cases(run, run_path, opened)
+        opened = open_store(store or run.store, names, source=source)
+        run = _of_store(run, opened)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)
-        channels = about.channels if names is None else opened.channels_not_of_files
+        channels = about.channels if names is None else opened.channels
         about = replace(about, precision=precision, license=license, whole=whole, channels=channels)
         if confidence is not None:
             about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, about.postprocessing))
@@ -106,14 +106,12 @@ def export_run(
         def compare(draft: Path) -> Parity:
             return judge(run, opened, open_artefact(draft, provider), parity_cases)
 
-        about, data = _checked(graph_of_run(run, opened, about).SerializeToString(), about, compare, numbers)
+        about, data = _checked(graph_of_run(run, opened, about).SerializeToString(), about, compare)
         _write(data, about, out, triton)
         return about
 
 
-def _checked(
-    graph: bytes, about: Artefact, compare: Callable[[Path], Parity], numbers: Mapping[str, str]
-) -> tuple[Artefact, bytes]:
+def _checked(graph: bytes, about: Artefact, compare: Callable[[Path], Parity]) -> tuple[Artefact, bytes]:
     """Metadata with the result of the comparison and a self test, and the content of the artefact's file."""
     with PrivateFolder() as folder:
         draft = folder.path / "model.onnx"
@@ -122,7 +120,6 @@ def _checked(
         parity = compare(draft)
         parity.refuse_if_different(about.precision)
         about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))
-    about = _in_numbers(about, numbers)
     return about, write_artefact(graph, about)
 
 
@@ -141,49 +138,27 @@ def _write(data: bytes, about: Artefact, out: Path, triton: str | None) -> None:
     logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {dice['artefact']} on {dice['cases']} cases")
 
 
-def _store_of(
-    run: TrainedRun, run_path: str | Path, opened: Store, names: Pseudonyms | None
-) -> tuple[Store, dict[str, str]]:
-    """The store with cases as the run calls them, and the numbers that stand for these names in the artefact.
+def _of_store(run: TrainedRun, opened: Store) -> TrainedRun:
+    """The run with cases as the store calls them.
 
-    With `names` a run may have numbers already, or still the names of the store.
+    Raises InputError for another store than the one that it was trained on, as far as can be seen: other classes,
+    pre-processing or channels, a case that it was trained on by its name and not by its scan, or the reverse.
     """
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(
-            f"{opened.path}: must be the store that {run_path} was trained on; classes or pre-processing differ"
+            f"{opened.path}: must be the store that {run.path} was trained on; classes or pre-processing differ"
         )
-    check_channels(run_path, run.channels, opened.path, opened.channels)
-    if names is None:
-        return opened, {}
-    numbered = opened.pseudonymised(names)
-    if not run.training_cases.items() <= {case.name: case.image_sha256 for case in opened.cases}.items():
-        return numbered, {}
-    return opened, names.numbers_of(case.name for case in opened.cases)
-
-
-def _check_cases(run: TrainedRun, run_path: str | Path, opened: Store) -> None:
-    """Raises InputError for a case that the run was trained on by its name and not by its scan, or the reverse."""
+    check_channels(run.path, run.channels, opened.path, opened.channels)
+    run = in_numbers(run, opened)
     seen = opened.seen_cases(run.seen_hashes)
     was_seen = {**dict.fromkeys(run.held_out, False), **dict.fromkeys(run.training_cases, True)}
     for case in opened.cases:
         if was_seen.get(case.name, case.name in seen) != (case.name in seen):
             raise InputError(
                 f"{opened.path}: its case {case.name} is another scan, or another patient's, than {case.name} of "
-                f"{run_path}; name the store that it was trained on"
+                f"{run.path}; name the store that it was trained on"
             )
-
-
-def _in_numbers(about: Artefact, numbers: Mapping[str, str]) -> Artefact:
-    """The metadata of a checked artefact with `numbers` in place of the names of cases; unchanged without any."""
-    if not numbers:
-        return about
-    assert about.dice_at_export is not None
-    scores = {numbers[case]: scores for case, scores in about.dice_at_export["per_case"].items()}
-    return replace(
-        about,
-        training_cases=dict(sorted((numbers[case], digest) for case, digest in about.training_cases.items())),
-        dice_at_export={**about.dice_at_export, "per_case": dict(sorted(scores.items()))},
-    )
+    return run
 
 
 def _check_call(

@@ -9,7 +9,7 @@ from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
 from attunet.runs.ensemble import ensemble_of
 from attunet.runs.learned_cases import FILE, ObservedModel, learned_runs, read_learned_cases
-from attunet.runs.load_run import TrainedRun, load_run
+from attunet.runs.load_run import TrainedRun, in_numbers, load_run
 from attunet.runs.run_folder import CHECKPOINTS, is_snapshots
 from attunet.runs.run_model import run_model
 from attunet.store import Store
@@ -89,6 +89,7 @@ def _cases_of_ensembles(runs: Sequence[Path], store: Store) -> list[LearnedCase]
     cases = []
     for name, members in sorted(folds.items()):
         ensemble = ensemble_of(members[0].parent.parent / name, [load_run(path) for path in members])
+        ensemble = in_numbers(ensemble, store)
         model = run_model(ensemble, "cpu")
         for case in ensemble.held_out:
             evaluation = observe_case(model, read_labelled_case(store, case))

@@ -23,6 +23,7 @@ from attunet.launch.launcher import local_gpu, local_threads, shard_of
 from attunet.launch.options import check_computes
 from attunet.privacy.audit_log import AuditLog
 from attunet.privacy.pseudonyms import claim, pseudonyms
+from attunet.sources.case_files import without_names
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
 from attunet.volumes.model import Model
@@ -80,7 +81,8 @@ def predict(
     work = Work(predictor, also, max_megapixels, log, confidence)
     with pseudonyms(pseudonymise, [output]) as names:
         note = partial(warn_left_out, source, is_hidden=names is not None)
-        inputs = find_inputs(source, predictor.spec.num_channels, choices, channels=predictor.channels, note=note)
+        with without_names(source, names is not None, "its volumes cannot be found; `attunet inspect` on it says why"):
+            inputs = find_inputs(source, predictor.spec.num_channels, choices, channels=predictor.channels, note=note)
         is_one = check_output(source, inputs, output)
         if names:
             inputs = numbered_inputs(inputs, source.parent if is_one else source, names)

@@ -12,6 +12,7 @@ from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
 from attunet.io.readers import files_of
 from attunet.manifest import Case
+from attunet.privacy.pseudonyms import pseudonyms
 from attunet.sources.splits import deal_folds
 from attunet.store import Store, content_hash, open_store
 from attunet.system.atomic_files import sha256
@@ -52,6 +53,37 @@ def test_every_labelled_case_is_left_out_by_one_fold(small_store: Store) -> None
     for fold in (-1, 3, "0", True):
         with pytest.raises(InputError, match="fold: must be 0 to 2 or all"):
             small_store.split(fold)  # type: ignore[arg-type]
+
+
+DAMAGE = {
+    "splits.json": lambda data: data.update(folds=[["01", "02"], ["04"]]),
+    "manifest.json": lambda data: data["cases"][2].update(spec_sha256="0" * 64),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGE)
+def test_nothing_is_quoted_of_a_store_whose_names_are_not_known_yet(copied: Path, tmp_path: Path, file: str) -> None:
+    data = json.loads((copied / file).read_text())
+    DAMAGE[file](data)
+    (copied / file).write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"T2SPIR|'03'"):
+        open_store(copied)
+    with pseudonyms(tmp_path / "key.csv", []) as names, pytest.raises(InputError) as error:
+        open_store(copied, names)
+    assert str(error.value) == f"{copied}: cannot be opened; `attunet inspect` on it says why, with its names"
+
+
+def test_numbers_hide_what_files_of_a_store_of_names_hold(copied: Path, source: Path, tmp_path: Path) -> None:
+    path = source / "01-T2SPIR-src.nii.gz"
+    header = nib.load(path).header
+    path.write_bytes(header.binaryblock[:200])  # of which an error quotes sizes; others quote names in headers
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["cases"][0]["image_files"][0]["sha256"] = sha256(path)
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pseudonyms(tmp_path / "key.csv", []) as names:
+        store = open_store(copied, names, source=source)
+        with pytest.raises(InputError, match=r"its files cannot be read; `attunet inspect` on them says why$"):
+            store.read_source(store.numbers["01-T2SPIR"])
 
 
 def test_folds_do_not_move_when_patients_join() -> None:

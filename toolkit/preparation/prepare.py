@@ -90,7 +90,9 @@ def prepare(
         _log_source(source, cases.source)
         request = _request(cases, options, config, [folds, seed], archive)
         if names:
-            request |= {key: hashlib.sha256(repr(request[key]).encode()).hexdigest() for key in MAY_HAVE_NAMES}
+            _check_series(options.choices.get("dicom-series", ""), names)
+            given = {key: request[key] for key in MAY_HAVE_NAMES if request[key]}
+            request |= {key: hashlib.sha256(repr(value).encode()).hexdigest() for key, value in given.items()}
         if store.exists():
             return _unchanged(store, cases.source, request)
         seen = _survey(cases, config, building, names, strict=strict)
@@ -113,6 +115,11 @@ def _check(source: Path, folds: int, seed: int, pseudonymise: Path | None) -> No
         raise InputError(
             f"{source}: the files of an archive keep their names in the store; unpack it, to pseudonymise its cases"
         )
+
+
+def _check_series(text: str, names: Pseudonyms) -> None:
+    if names.hide(text) != text:
+        raise InputError("--series: is kept in the store, and has a name of a case or a file; give the series' number")
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.privacy.pseudonyms import Pseudonyms
-from attunet.sources.case_files import CaseFiles, Source, SourceOptions
+from attunet.sources.case_files import CaseFiles, Source, SourceOptions, without_names
 from attunet.sources.find_cases import find_cases
 from attunet.sources.labels.labelled import read_labelled, with_labelled
 from attunet.sources.pseudonymise import find_named_cases, pseudonymised
 from attunet.sources.splits import Splits, read_splits
 
 UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|validationdata|testdata")
+OF_USER = "does not fit the cases; the same call without --pseudonymise says why, with their names"
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,16 @@ def read_cases(
         if without := [case for case in source.cases if not case.labels]:
             count = f"{len(without)} of {len(source.cases)} images have none"
             raise InputError(f"{without[0].images[0]}: has no mask ({count}; allow with --allow-unlabelled)")
-    labelled = read_labelled(labelled_file) if labelled_file else {}
-    if labelled_file:
-        source = with_labelled(source, labelled, labelled_file)
+    labelled: Mapping[str, list[str]] = {}
     splits = None
+    if labelled_file:
+        with without_names(labelled_file, names is not None, OF_USER):
+            labelled = read_labelled(labelled_file)
+            source = with_labelled(source, labelled, labelled_file)
     if splits_file:
-        source = _with_patients_of(splits_file, source)
-        splits = read_splits(splits_file, {case.patient for case in source.labelled})
+        with without_names(splits_file, names is not None, OF_USER):
+            source = _with_patients_of(splits_file, source)
+            splits = read_splits(splits_file, {case.patient for case in source.labelled})
     if names:
         numbers = names.numbers_of([*labelled, *(splits.places() if splits else ())])
         labelled = {numbers[case]: drawn for case, drawn in labelled.items()}

@@ -113,8 +113,8 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         for case, digest in member.training_cases.items():
             if seen.setdefault(case, digest) != digest:
                 raise InputError(
-                    f"{path}: members must be of one data set; {member.path} was trained on another image of case "
-                    f"{case}"
+                    f"{path}: members must be of one data set; {member.path} was trained on another image of a case "
+                    "than the members before it"
                 )
     sections = tuple(dict.fromkeys(member.config.model for member in members))
     names = dict.fromkeys(section.name for section in sections)

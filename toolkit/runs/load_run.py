@@ -8,6 +8,7 @@ from attunet.errors import InputError
 from attunet.models import SegmentationNetwork, build_model
 from attunet.runs.read_checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from attunet.runs.run_state import RunState
+from attunet.store import Store
 from attunet.system.atomic_files import MANIFEST, sha256
 from attunet.volumes.spec import Postprocessing, PreprocessSpec
 
@@ -75,6 +76,27 @@ def load_run(path: str | Path) -> TrainedRun:
 def load_checkpoint(run_path: Path, folder: Path) -> TrainedRun:
     """Load a certain checkpoint, or a snapshot, of a run. Raises InputError where it is damaged."""
     return _trained(run_path, read_checkpoint(folder, parts=("average",)))
+
+
+def in_numbers(run: TrainedRun, store: Store) -> TrainedRun:
+    """The run with the store's numbers in place of the names of cases, if `store` got them for this call; a run may
+    have been trained under them.
+
+    Raises:
+        InputError: the store lacks cases that the run was trained on, so that their numbers are not known.
+    """
+    if not store.numbers:
+        return run
+    images = {case.name: case.image_sha256 for case in store.cases}
+    if run.training_cases.items() <= images.items():
+        return run
+    numbers = {name: number for name, number in store.numbers.items() if number in images}
+    if not run.training_cases.items() <= {name: images[number] for name, number in numbers.items()}.items():
+        raise InputError(
+            f"{store.path}: has not all cases that {run.path} was trained on, by their names or by numbers of this "
+            "table; name the store that it was trained on, and its table"
+        )
+    return run.renamed(numbers)
 
 
 def _trained(path: Path, checkpoint: Checkpoint) -> TrainedRun:

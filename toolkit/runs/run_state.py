@@ -1,10 +1,10 @@
 """The contents of a checkpoint's `state.json`: what a run is trained on, with which settings, and how far it is."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from attunet.classes import Classes
 from attunet.config import ResolvedConfig
@@ -132,6 +132,21 @@ class RunState:
     def seen_hashes(self) -> list[str]:
         """Hashes of the files and voxels of all images that the weights have seen."""
         return sorted({*self.training_cases.values(), *self.training_voxels})
+
+    def renamed(self, numbers: Mapping[str, str]) -> Self:
+        """The state with other names of its cases, in the order of these; cases without one are left out."""
+
+        def of_cases(values: Mapping[str, str]) -> dict[str, str]:
+            return dict(sorted((numbers[case], value) for case, value in values.items() if case in numbers))
+
+        return dataclasses.replace(
+            self,
+            training_cases=of_cases(self.training_cases),
+            training_labels=of_cases(self.training_labels),
+            held_out=sorted(numbers[case] for case in self.held_out if case in numbers),
+            drawn=of_cases(self.drawn),
+            readings=of_cases(self.readings),
+        )
 
     def to_json(self) -> dict[str, object]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

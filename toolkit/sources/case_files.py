@@ -96,14 +96,18 @@ class Source:
 
 
 @contextmanager
-def without_names(case: str, hidden: bool) -> Iterator[None]:
-    """Context in which errors of reading a case's files do not quote what these hold, where names are hidden."""
+def without_names(
+    where: str | Path, hidden: bool, words: str = "its files cannot be read; `attunet inspect` on them says why"
+) -> Iterator[None]:
+    """Context in which errors of reading `where` do not quote what it holds, where names are hidden: they may be names
+    that nobody knows yet. words: the error, which says how to see the reason.
+    """
     try:
         yield
     except InputError:
         if not hidden:
             raise
-        raise InputError(f"{case}: its files cannot be read; `attunet inspect` on them says why") from None
+        raise InputError(f"{where}: {words}") from None
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

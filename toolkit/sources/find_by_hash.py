@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
-from attunet.sources.case_files import content_hash, regular_files, walk
+from attunet.sources.case_files import content_hash, regular_files, walk, without_names
 
 
 @functools.lru_cache(maxsize=2)  # an evaluation reads case after case
@@ -25,7 +25,8 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     """Find the files with these contents anywhere below a folder. wanted: name in a store -> `content_hash`. Raises
     InputError if no file has a content, or several have it and the content does not show which belongs to the case.
     """
-    known = files_by_hash(root.resolve())
+    with without_names(root, True, "its folders cannot be listed; `attunet inspect` on it says why"):
+        known = files_by_hash(root.resolve())
     paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}
     for name, paths in paths_of.items():
         if not paths:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from attunet.decisions import RULES, Decision
 from attunet.errors import InputError
 from attunet.privacy.pseudonyms import Pseudonyms
-from attunet.sources.case_files import Source, SourceOptions, regular_files
+from attunet.sources.case_files import Source, SourceOptions, regular_files, without_names
 from attunet.sources.find_cases import find_cases
 from attunet.sources.input import Input
 
@@ -21,14 +21,11 @@ def find_named_cases(root: Path, options: SourceOptions, names: Pseudonyms) -> S
     """
     if not root.is_dir():
         raise InputError(f"{root}: must be a folder of cases")
-    for path in regular_files(root):
-        names.remember_file(path, root)
-    try:
+    words = "its files cannot be taken as cases; `attunet inspect` on it says why, with their names"
+    with without_names(root, True, words):
+        for path in regular_files(root):
+            names.remember_file(path, root)
         source = find_cases(root, options)
-    except InputError:
-        raise InputError(
-            f"{root}: its files cannot be taken as cases; `attunet inspect` on it says why, with their names"
-        ) from None
     numbers = _numbers(source, names)
     for case in source.cases:
         for path in (*case.images, *case.labels):

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from attunet.config import Config, ResolvedConfig
+from attunet.config import Config, DataConfig, ResolvedConfig
 from attunet.errors import InputError
 from attunet.loading.choose import make_loader
 from attunet.models import build_model
@@ -162,9 +162,19 @@ def _make_trainer(
 def _requested(request: Request, accelerator: Accelerator, start: Checkpoint | None) -> Config:
     """The configuration that the training asks for, with `[data]` of the store; a time takes the place of epochs."""
     config = dataclasses.replace(request.config, data=request.store.data_config)
+    if accelerator.is_main_process:
+        _log_unused(request.config.data, config.data)
     if start is not None:
         return with_kept_plan(config, start.state.config.run.minutes, accelerator)
     return without_epochs(config) if config.run.minutes else config
+
+
+def _log_unused(given: DataConfig, stored: DataConfig) -> None:
+    """Name the fields of `[data]` that the configuration sets to another value than the store has."""
+    for name, default in vars(DataConfig()).items():
+        value, there = getattr(given, name), getattr(stored, name)
+        if value not in (default, there):
+            logger.info(f"note: data.{name} is {there} in the store; the config's {value} is not used")
 
 
 def _resolve(

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import shutil
 import stat
 import unicodedata
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from small_trainings import set_options
+
+from attunet.export.artefact.artefact_file import read_artefact
 
 pytest.importorskip("torch")
 
@@ -180,6 +183,30 @@ def test_commands_on_a_named_store_write_numbers(attunet, succeed, scans: Path, 
     done = attunet("crossvalidate", store, runs, "--model", "unet", *SMALL)
     assert done.code == 2  # its runs are of numbers
     assert "other cases" in done.err
+
+
+@pytest.mark.slow
+def test_no_name_is_printed_where_it_is_short_or_that_of_a_folder(succeed, scans, tmp_path: Path) -> None:
+    """Such names are not looked for in lines: commands must know the cases by their numbers."""
+    names = ("Qz", "4711", "SMITHERS-Janeq", "0001")
+    for path, name in zip(sorted(scans.glob("*-src.nii.gz")), names, strict=True):
+        (tmp_path / "kits" / name).mkdir(parents=True)
+        path.rename(tmp_path / "kits" / name / "imaging.nii.gz")
+        mask = path.with_name(path.name.replace("-src", "-mask"))
+        mask.rename(tmp_path / "kits" / name / "segmentation.nii.gz")
+    key, out, store, run = tmp_path / "key.csv", tmp_path / "out", tmp_path / "store", tmp_path / "run"
+    pattern = "^(Qz|4711|SMITHERS-Janeq|0001)"
+    succeed("prepare", tmp_path / "kits", store, "--folds", "2", "--case-pattern", pattern)
+    succeed("train", store, run, "--fold", "all", *SMALL)
+    key.write_text("name,number\n4711,0012\nQz,0011\n0001,0002\n")  # a name is a number, and of another case
+    done = succeed("export", run, out / "m.onnx", "--pseudonymise", key)
+    assert set(re.findall(r"/4 (\S+): checkpoint", done.out)) == {"0002", "0011", "0012", "0013"}
+    assert not [name for name in ("Qz", "SMITHERS") if name in done.out + done.err], done.out
+    assert set(read_artefact(out / "m.onnx").training_cases) == {"0002", "0011", "0012", "0013"}
+    succeed("evaluate", store, out / "m.onnx", "--out", out / "ev", "--latency-seconds=0.05", "--pseudonymise", key)
+    succeed("report", out / "ev")
+    for file in ("details.json", "results.json", "report.html"):
+        assert not [name for name in ("Qz|", "SMITHERS") if name in (out / "ev" / file).read_text()], file
 
 
 def test_a_table_inside_of_what_is_written_is_refused(attunet, tmp_path: Path) -> None:

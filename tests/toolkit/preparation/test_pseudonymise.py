@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.benchmarks.evaluation.commands import preparing_command
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
@@ -159,6 +160,36 @@ def test_own_splits_and_drawn_classes_name_the_cases_as_the_files_do(scans: Path
     assert store.splits.folds == ((numbers[NAMES[0]], numbers[NAMES[1]]), (numbers[NAMES[2]], numbers[NAMES[3]]))
     assert store.case(numbers[NAMES[0]]).drawn is not None
     assert names_in(tmp_path / "out") == []
+
+
+def test_options_are_kept_as_hashes_where_they_were_given(scans: Path, tmp_path: Path) -> None:
+    options = SourceOptions(case_pattern="^(SMITHERS|MILLERTON|BAXTER|QUINCY)")
+    store = prepare(
+        scans, tmp_path / "store", DataConfig(), options=options, folds=2, pseudonymise=tmp_path / "key.csv"
+    )
+    request = store.manifest["request"]
+    assert isinstance(request, dict)
+    assert (len(request["case_pattern"]), request["images"], request["masks"]) == (64, [], [])
+    assert "--case-pattern PATTERN --" in (line := preparing_command(store))
+    assert "--images" not in line
+    assert line.endswith("--pseudonymise KEY.csv")
+
+
+def test_nothing_is_quoted_of_lists_and_folders_whose_names_are_not_known_yet(scans: Path, tmp_path: Path) -> None:
+    """A patient of a list who is not in the source; two letters, which no line marks as a name."""
+    for path in scans.glob(f"{NAMES[3]}-*"):
+        path.rename(path.with_name(path.name.replace(NAMES[3], "Xq")))
+    drawn, splits = tmp_path / "drawn.json", tmp_path / "splits.json"
+    drawn.write_text(json.dumps({"GONE": ["liver"]}))
+    splits.write_text(json.dumps({"schema": 1, "folds": [[NAMES[0], "GONE"], [NAMES[1], "GONE"]]}))
+    for lists in ({"labelled_file": drawn}, {"splits_file": splits}):
+        with pytest.raises(InputError, match="the same call without --pseudonymise says why") as error:
+            prepare(scans, tmp_path / "store", DataConfig(), **lists, pseudonymise=tmp_path / "key.csv")
+        assert not [part for part in (*PARTS, "Xq", "GONE") if part in str(error.value)]
+    options = SourceOptions(choices={"dicom-series": "SMITHERS-Jane"})
+    with pytest.raises(InputError, match="--series: is kept in the store"):
+        prepare(scans, tmp_path / "store", DataConfig(), options=options, pseudonymise=tmp_path / "key.csv")
+    assert not (tmp_path / "store").exists()
 
 
 def test_an_archive_is_refused(scans: Path, tmp_path: Path) -> None:
