@@ -134,7 +134,7 @@ def _record(line: bytes, where: str) -> tuple[str, str]:
         digest = values.pop("hash")
         is_own = digest == _hash(values) and isinstance(values["previous"], str)
         is_own = is_own and line == _line({**values, "hash": digest})
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # writing goes deeper than reading
         raise InputError(f"{where}: is no record of an audit log") from None
     if not is_own:
         raise InputError(f"{where}: was changed: its hash is not the one of its content")

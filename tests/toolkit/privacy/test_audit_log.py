@@ -5,6 +5,7 @@ writers that crash or run at once do not break it.
 import json
 import multiprocessing
 import os
+import sys
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_every_change_is_noticed_with_its_line(tmp_path):
     for content, message in changes.values():
         path.write_text("".join(content))
         with pytest.raises(InputError, match=message):
+            verify_audit(path)
+
+
+def test_lines_nested_to_any_depth_are_no_records(tmp_path):
+    """Between what Python reads and what it writes lie some depths."""
+    path = tmp_path / "audit.jsonl"
+    ends = f',"hash":"{"0" * 64}","previous":"{"0" * 64}"}}\n'
+    for depth in range(sys.getrecursionlimit() - 120, sys.getrecursionlimit() + 5):
+        path.write_text('{"a":' + "[" * depth + "]" * depth + ends)
+        with pytest.raises(InputError, match=r"line 1: (is no record|was changed)"):
             verify_audit(path)
 
 
