@@ -34,25 +34,15 @@ WIDE_AUGMENTATION = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One recipe on all folds.
+    """One recipe on all folds."""
 
-    Args:
-        name: in tables.
-        reason: the expectation, written down before anything was measured.
-        settings: `section.field=value`, over those of `chaos-cpu`.
-        against: the arm that it is compared with; empty for none.
-        networks: that are trained.
-        scans: training scans of each fold; None for all but the one left out.
-        init: True to start from the network that was trained on generated abdomens.
-    """
-
-    name: str
-    reason: str
-    settings: tuple[str, ...] = ()
-    against: str = ""
-    networks: tuple[str, ...] = NETWORKS
-    scans: int | None = None
-    init: bool = False
+    name: str  # in tables
+    reason: str  # the expectation, written down before anything was measured
+    settings: tuple[str, ...] = ()  # `section.field=value`, over those of `chaos-cpu`
+    against: str = ""  # the arm that it is compared with; empty for none
+    networks: tuple[str, ...] = NETWORKS  # that are trained
+    scans: int | None = None  # training scans of each fold; None for all but the one left out
+    init: bool = False  # starts from the network that was trained on generated abdomens
 
     @property
     def folder(self) -> str:
@@ -109,24 +99,17 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Training:
-    """A training of an arm.
-
-    Args:
-        fold: its number; the store is the fold's own, see `stores`.
-        settings: `section.field=value`, over those of `chaos-cpu`.
-        init: run to start from.
-        left_out: fold of the store that is left out, or "all" for none.
-    """
+    """A training of an arm."""
 
     arm: Arm
     network: str
     seed: int
     fold: int
-    store: Path
+    store: Path  # the fold's own, see `stores`
     run: Path
-    settings: tuple[str, ...]
-    init: Path | None = None
-    left_out: str = "0"
+    settings: tuple[str, ...]  # `section.field=value`, over those of `chaos-cpu`
+    init: Path | None = None  # run to start from
+    left_out: str = "0"  # fold of the store that is left out, or "all" for none
 
     @property
     def name(self) -> str:
@@ -142,10 +125,10 @@ class Training:
 
 @dataclass(frozen=True)
 class FoldStore:
-    """A view of the store for one fold. slices: of its training scans."""
+    """A view of the store for one fold."""
 
     path: Path
-    slices: int
+    slices: int  # of its training scans
 
 
 def plan(

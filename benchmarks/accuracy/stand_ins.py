@@ -14,19 +14,12 @@ Case = tuple[np.ndarray, np.ndarray]  # images (channels, X, Y, Z) and labels (X
 
 @dataclass(frozen=True)
 class StandIn:
-    """A data set.
+    """A data set."""
 
-    Args:
-        like: the public data sets that it stands for.
-        cases: number of cases, a patient each.
-        make: makes a case.
-        spacing: of the voxels in mm; empty for pictures.
-    """
-
-    like: str
-    cases: int
+    like: str  # the public data sets that it stands for
+    cases: int  # their number, a patient each
     make: Callable[[np.random.Generator], Case]
-    spacing: tuple[float, ...] = ()
+    spacing: tuple[float, ...] = ()  # of the voxels in mm; empty for pictures
 
 
 def _grid(shape: tuple[int, ...]) -> np.ndarray:

@@ -76,11 +76,11 @@ def with_noise(image: np.ndarray, deviations: float, rng: np.random.Generator) -
 
 @dataclass(frozen=True)
 class NewOrgan:
-    """An organ of a new scan: its true Dice, and what was estimated. review: of the case."""
+    """An organ of a new scan: its true Dice, and what was estimated."""
 
     change: str
     case: str
-    review: bool
+    review: bool  # of the case
     organ: str
     true: float
     estimate: OrganEstimate

@@ -16,11 +16,11 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """One training. arguments: of `python -m attunet.launch.train`; log: file for its output."""
+    """One training."""
 
     name: str
-    arguments: tuple[str, ...]
-    log: Path
+    arguments: tuple[str, ...]  # of `python -m attunet.launch.train`
+    log: Path  # file for its output
 
 
 @dataclass(frozen=True)

@@ -35,19 +35,12 @@ ORGANS = CHAOS_MR.names[1:]
 
 @dataclass(frozen=True)
 class Arm:
-    """A training to compare.
+    """A training to compare."""
 
-    Args:
-        name: in the table.
-        source: folder of the scans: "all" labels, labels that are in part "hidden", the "complete" ones of these, or
-            "half" of the scans with all labels.
-        is_marginal: True if the training gets the list of drawn organs.
-        steps_factor: factor on the number of steps.
-    """
-
-    name: str
+    name: str  # in the table
+    # Folder of scans: with "all" labels, labels "hidden" in part, the "complete" ones of these, "half" of all
     source: str
-    is_marginal: bool = False
+    is_marginal: bool = False  # the training gets the list of drawn organs
     steps_factor: int = 1
 
 

@@ -24,20 +24,13 @@ Key = tuple[str, str, int, int]  # recipe, model, seed, fold
 
 @dataclass(frozen=True)
 class Parent:
-    """Weights to start from; empty for fresh ones.
+    """Weights to start from; empty for fresh ones."""
 
-    Args:
-        name: of the run or file.
-        arguments: of `attunet train`.
-        words: the same as they stand in results, without folders.
-        seen: hashes of the images that the weights have seen, as far as they are known.
-    """
-
-    name: str = ""
+    name: str = ""  # of the run or file
     sha256: str = ""
-    arguments: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    seen: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()  # of `attunet train`
+    words: tuple[str, ...] = ()  # the same as they stand in results, without folders
+    seen: tuple[str, ...] = ()  # hashes of the images that the weights have seen, as far as they are known
 
     def check_left_out(self, store: Store, fold: int) -> None:
         """Raises InputError if the weights have seen a case, or a patient, that a fold leaves out."""
@@ -79,7 +72,7 @@ def start_from(init: str | Path | None, init_classes: str) -> Parent:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training. arguments: of `attunet train`, besides store, folder and fold."""
+    """One training."""
 
     recipe: str
     model: str
@@ -87,7 +80,7 @@ class PlannedRun:
     fold: int
     path: Path
     config: Config
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...]  # of `attunet train`, besides store, folder and fold
 
     @property
     def key(self) -> Key:

@@ -24,20 +24,14 @@ PRIMARY = "dice"  # the metric that is tested
 
 @dataclass(frozen=True)
 class Method:
-    """One network trained with one recipe, scored with one post-processing.
+    """One network trained with one recipe, scored with one post-processing."""
 
-    Args:
-        name: in tables.
-        configured: whether it is the store's post-processing.
-        runs: (seed, fold) -> scores of the finished run on its held-out cases.
-    """
-
-    name: str
+    name: str  # in tables
     recipe: str
     model: str
     postprocessing: Postprocessing
-    configured: bool
-    runs: Mapping[tuple[int, int], HeldOut]
+    configured: bool  # it is the store's post-processing
+    runs: Mapping[tuple[int, int], HeldOut]  # by seed and fold, the finished ones
 
     def by_seed(self, metric: str) -> dict[int, CaseScores]:
         by_seed: dict[int, CaseScores] = {}

@@ -32,14 +32,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """Results of an evaluation of everything that loaded.
+    """Results of an evaluation of everything that loaded."""
 
-    Args:
-        results: content of results.json. not_loaded: name of a row -> the reason.
-    """
-
-    results: EvaluationResults
-    not_loaded: dict[str, str]
+    results: EvaluationResults  # content of results.json
+    not_loaded: dict[str, str]  # name of a row -> the reason
 
     def rows(self) -> list[list[str]]:
         """Cells of the table, the header first."""

@@ -25,26 +25,18 @@ BATCH_SIZES = (1, 8)
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """A model with what is recorded and measured of it.
-
-    Args:
-        name: of the model, distinct within an evaluation.
-        backend: `pytorch`, `onnxruntime` or `openvino`; `provider`: of the backend, for PyTorch the device.
-        precision: of the weights; of a whole artefact with the word `whole`.
-        file_mb: size of the artefact, or of the run's weights.
-        timed_call: prepared slices -> a function that runs them once, with input and output on the backend's device.
-        options: settings of the backend that influence speed.
-    """
+    """A model with what is recorded and measured of it."""
 
     model: Model
-    name: str
+    name: str  # distinct within an evaluation
     path: Path
-    backend: str
-    provider: str
-    precision: str
-    file_mb: float
+    backend: str  # `pytorch`, `onnxruntime` or `openvino`
+    provider: str  # of the backend; for PyTorch the device
+    precision: str  # of the weights; of a whole artefact with the word `whole`
+    file_mb: float  # size of the artefact, or of the run's weights
+    # Prepared slices -> a function that runs them once, with input and output on the backend's device
     timed_call: Callable[[np.ndarray], Callable[[], object]]
-    options: JsonObject
+    options: JsonObject  # settings of the backend that influence speed
 
     @property
     def label(self) -> str:

@@ -43,27 +43,17 @@ MAX_IMAGES_MB = 500  # of a whole evaluation; the worst cases keep theirs
 
 @dataclass(frozen=True, eq=False)
 class SavedCase:
-    """A case as a report shows it.
+    """A case as a report shows it."""
 
-    Args:
-        image: uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1; v stands for
-            `low + (high - low) * v / 255`.
-        truth: class indices uint8 `(X, Y, Z)`.
-        undrawn: indices of the classes that were not drawn in it, of whose predictions nothing is known.
-        spacing: of the voxels along X, Y, Z in `unit`.
-        slice_axis: that slices are stacked along.
-        oriented: whether R, L, A, P, S and I are known.
-    """
-
-    image: np.ndarray
-    truth: np.ndarray
-    undrawn: tuple[int, ...]
-    low: float
+    image: np.ndarray  # uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1
+    truth: np.ndarray  # class indices uint8 `(X, Y, Z)`
+    undrawn: tuple[int, ...]  # indices of the classes that were not drawn in it, of whose predictions nothing is known
+    low: float  # intensities that the image's 0 and 255 stand for
     high: float
-    spacing: tuple[float, float, float]
+    spacing: tuple[float, float, float]  # of the voxels along X, Y, Z in `unit`
     unit: str
-    slice_axis: int
-    oriented: bool
+    slice_axis: int  # that slices are stacked along
+    oriented: bool  # R, L, A, P, S and I are known
 
     def comparable(self, labels: np.ndarray) -> np.ndarray:
         """A prediction, with background for classes that were not drawn."""

@@ -23,20 +23,14 @@ SCORES: tuple[Metric, ...] = get_args(Metric)
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """Scores of one model on one case.
-
-    Args:
-        seen: whether the model was trained on this case or on another one of its patient.
-        agreement: voxel counts `(K, K)` of the first model's prediction (rows) and this one (columns).
-        milliseconds: time of each step from file to file.
-    """
+    """Scores of one model on one case."""
 
     case: str
     patient: str
-    seen: bool
+    seen: bool  # the model was trained on this case or on another one of its patient
     metrics: CaseMetrics
-    agreement: np.ndarray
-    milliseconds: Mapping[str, float]
+    agreement: np.ndarray  # voxel counts `(K, K)` of the first model's prediction (rows) and this one (columns)
+    milliseconds: Mapping[str, float]  # of each step from file to file
 
     def words(self, model: str) -> str:
         """A line of progress."""

@@ -18,12 +18,12 @@ NEEDED = ["jinja2", "plotly", "ipyniivue"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A script from a package. packed: the source, gzip and base64. license: its text."""
+    """A script from a package."""
 
     name: str
     version: str
-    packed: str
-    license: str
+    packed: str  # the source, gzip and base64
+    license: str  # its text
 
 
 def missing_packages() -> list[str]:

@@ -16,15 +16,10 @@ from attunet.fields import parse_whole
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """A case for the page.
+    """A case for the page."""
 
-    Args:
-        about: JSON values.
-        volumes: identity of a script element -> bytes, gzip and base64, X fastest.
-    """
-
-    about: Mapping[str, object]
-    volumes: Mapping[str, str]
+    about: Mapping[str, object]  # JSON values
+    volumes: Mapping[str, str]  # identity of a script element -> bytes, gzip and base64, X fastest
 
 
 def choose_cases(contents: Contents, wanted: str) -> list[str]:

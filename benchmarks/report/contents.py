@@ -18,20 +18,15 @@ NEGLIGIBLE = 0.005  # what rounding in another format changes is far less
 
 @dataclass(frozen=True, eq=False)
 class ModelRow:
-    """One model (of a cross-validation: one network trained by one recipe).
-
-    Args:
-        speed: measured by an evaluation, None for a cross-validation.
-        predictions: case -> file with its label map; attention: case -> file with the maps of the gates.
-    """
+    """One model (of a cross-validation: one network trained by one recipe)."""
 
     label: str
     scores: Mapping[Metric, Score]
-    speed: Speed | None = None
+    speed: Speed | None = None  # measured by an evaluation, None for a cross-validation
     confusion: np.ndarray | None = None
     seen: frozenset[str] = frozenset()
-    predictions: Mapping[str, Path] = field(default_factory=dict)
-    attention: Mapping[str, Path] = field(default_factory=dict)
+    predictions: Mapping[str, Path] = field(default_factory=dict)  # case -> file with its label map
+    attention: Mapping[str, Path] = field(default_factory=dict)  # case -> file with the maps of the gates
     curves: Mapping[str, list[CurvePoint]] = field(default_factory=dict)
     time_to_accuracy: TimeToAccuracy | None = None
     details: ModelDetails | None = None
@@ -49,24 +44,18 @@ class ModelRow:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """The contents of a report.
+    """The contents of a report."""
 
-    Args:
-        kind: "evaluation" or "cross-validation".
-        cases: names, the worst mean Dice over all models first.
-        commands: that made it.
-    """
-
-    kind: str
+    kind: str  # "evaluation" or "cross-validation"
     folder: Path
     store: str
     classes: Classes
-    cases: tuple[str, ...]
+    cases: tuple[str, ...]  # the worst mean Dice over all models first
     models: tuple[ModelRow, ...]
     comparisons: tuple[ModelComparison | MethodComparison, ...]
     environment: Environment
     case_details: Mapping[str, CaseDetails]
-    commands: tuple[str, ...]
+    commands: tuple[str, ...]  # that made it
     about: str = ""
 
     def case_folder(self, case: str) -> Path:

@@ -23,12 +23,12 @@ METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. value: to sort by, None last; how: the figure was got; case: that the cell leads to."""
+    """One cell."""
 
     text: str
-    value: float | str | None = None
-    how: str = ""
-    case: str | None = None
+    value: float | str | None = None  # to sort by, None last
+    how: str = ""  # the figure was got
+    case: str | None = None  # that the cell leads to
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page. identity: of its element."""
+    """A table of the page."""
 
-    identity: str
+    identity: str  # of its element
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]

@@ -23,12 +23,12 @@ LINES_PER_STEP, MAX_PRINTED_LINES = 12, 98
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a step. state: done, failed, out of time or not begun; text: table or last printed lines."""
+    """Result of a step."""
 
     step: Step
-    state: str
+    state: str  # done, failed, out of time or not begun
     seconds: float
-    text: str
+    text: str  # table or last printed lines
 
 
 def run_steps(steps: Sequence[Step], out: Path, minutes: float) -> list[Outcome]:

@@ -27,19 +27,12 @@ SMALL = "--width 4 --size 32"  # of the rehearsal, on the CPU
 
 @dataclass(frozen=True)
 class Step:
-    """One part of the command.
+    """One part of the command."""
 
-    Args:
-        name: of its JSON and its heading.
-        limit_s: seconds after which it is ended.
-        command: arguments of Python.
-        table: formats its JSON; None for a step whose last printed lines are its result.
-    """
-
-    name: str
-    limit_s: float
-    command: Sequence[str]
-    table: Callable[[Json], str] | None = None
+    name: str  # of its JSON and its heading
+    limit_s: float  # seconds after which it is ended
+    command: Sequence[str]  # arguments of Python
+    table: Callable[[Json], str] | None = None  # of its JSON; None: the last printed lines are its result
 
 
 def steps_of(out: Path, *, rehearse: bool, source: Path | None) -> list[Step]:

@@ -25,16 +25,14 @@ ATTUNET = (sys.executable, "-P", "-m", "attunet.launch.cli")
 
 @dataclass(eq=False)
 class Load:
-    """Requests that were sent: seconds of the good ones, wrong answers, and the server's resident memory after each.
+    """Requests that were sent."""
 
-    differ: share of voxels whose labels are not those of `attunet predict`, of every good answer.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # of the good ones
+    wrong: list[str] = field(default_factory=list)  # a text for each wrong answer
     refused: int = 0
+    # Share of voxels whose labels are not those of `attunet predict`, of every good answer
     differ: list[float] = field(default_factory=lambda: [0.0])
-    memory_mb: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)  # the server's resident memory after each
     total_s: float = 0.0
 
     @property

@@ -21,8 +21,7 @@ from attunet.store import Store
 
 @dataclass(frozen=True)
 class Task:
-    """The measurement of one process. slices: a folder with
-    `CASE-0007-image.nii.gz` and `-label.nii.gz` for each slice of the training cases."""
+    """The measurement of one process."""
 
     fold: int
     model: str
@@ -35,6 +34,7 @@ class Task:
     limit_s: float | None = None  # seconds of the process after which no timed step begins
     program: str = ""
     store: str = ""
+    # Folder with `CASE-0007-image.nii.gz` and `-label.nii.gz` for each slice of the training cases
     slices: str = ""
 
 
@@ -53,19 +53,13 @@ class Timed:
 
 @dataclass
 class Training:
-    """A training that goes on step by step.
-
-    Args:
-        take: gets the next batch.
-        wait: is finished when the device is.
-        note: what else a reader of its figures should know.
-    """
+    """A training that goes on step by step."""
 
     step: Callable[[], None]
-    take: Timed
+    take: Timed  # gets the next batch
     network: nn.Module
-    wait: Callable[[], object] = lambda: None
-    note: str = ""
+    wait: Callable[[], object] = lambda: None  # is finished when the device is
+    note: str = ""  # what else a reader of its figures should know
 
 
 class SliceFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):

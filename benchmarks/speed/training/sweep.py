@@ -58,12 +58,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """device: cpu or cuda. seconds: of timed steps in each row. minutes: no row begins after so long."""
+    """Settings of all rows."""
 
     device: str
     size: int
-    seconds: float
-    minutes: float
+    seconds: float  # of timed steps in each row
+    minutes: float  # no row begins after so long
     profiled: bool
 
 
