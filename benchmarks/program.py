@@ -39,12 +39,8 @@ def running(out: TextIO) -> Iterator[None]:
 
 
 def require_same_call(note: Path, call: JsonObject) -> None:
-    """Notes what a folder is made with, for the calls that continue it. Raises InputError where an earlier call made it
-    with something else: what is there would be taken for this call's.
-
-    Args:
-        note: the file in the folder.
-        call: JSON values that no later call may change.
+    """Notes in a folder what it is made with, for the calls that continue it. Raises InputError where an earlier call
+    made it with something else: what is there would be taken for this call's. `call` has JSON values.
     """
     if note.exists():
         there = read_json(note).data

@@ -17,10 +17,8 @@ MAX_NAMED = 5  # packages in a line
 
 
 def audit(locks: Sequence[Path], program: Sequence[str] = (sys.executable, "-m", "pip_audit")) -> tuple[int, list[str]]:
-    """Compare the packages of lock files with the database, by the command that starts pip-audit.
-
-    Returns:
-        The exit code (0 no known vulnerability, 1 at least one, 2 not all packages could be compared) and lines.
+    """Compare the packages of lock files with the database, by the command that starts pip-audit. Returns lines, and
+    the exit code: 0 no known vulnerability, 1 at least one, 2 not all packages could be compared.
     """
     named = [word for lock in locks for word in ("--requirement", str(lock))]
     done = subprocess.run([*program, *OPTIONS, *named], capture_output=True, text=True, check=False)

@@ -55,7 +55,8 @@ def better(
     seeds: int = 2,
     settings: Sequence[str] = (),
 ) -> Json:
-    """Trains and judges the arms, as far as the time goes, and returns the content of results.json.
+    """Trains and judges the arms, as far as the time goes, and returns the content of results.json. Raises InputError
+    where an earlier call had another store or other settings.
 
     Args:
         out: folder of the runs and results; results that are there are kept.
@@ -64,9 +65,6 @@ def better(
         processes: trainings at once.
         seeds: trainings of each network on each fold.
         settings: `section.field=value` of all trainings, over those of the arms.
-
-    Raises:
-        InputError: an earlier call had another store or other settings.
 
     Example:
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP

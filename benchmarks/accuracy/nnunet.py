@@ -57,10 +57,8 @@ class Call:
 
 
 def compare(call: Call, out: Path) -> Json:
-    """Trains and judges both; gives the rows of the cases and facts of nnU-Net's training.
-
-    Raises:
-        InputError: if `nnunetv2` is not installed, or a case has classes that were not drawn.
+    """Trains and judges both; gives the rows of the cases and facts of nnU-Net's training. Raises InputError if
+    `nnunetv2` is not installed, or a case has classes that were not drawn.
     """
     if find_spec(PACKAGE) is None:
         raise InputError(f"{PACKAGE} is not installed (pip install {PACKAGE})")

@@ -47,11 +47,8 @@ def merged(rows: Sequence[Json], new: Sequence[Json]) -> list[Json]:
 
 
 def summary(rows: Sequence[Json], arms: Sequence[Arm]) -> Json:
-    """The means of every arm and the comparisons, of which those of one network decide nothing.
-
-    Args:
-        rows: of judged cases.
-        arms: in the order of the table.
+    """The means of every arm, in the order of `arms`, and the comparisons, of which those of one network decide
+    nothing.
     """
     means = []
     pairs: list[tuple[Group, Group]] = []

@@ -17,16 +17,11 @@ GENERATED_CASES = 128
 
 
 def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
-    """Make a store for each fold, whose fold 0 has the held-out patients and fold 1 those to train on;
-    its arrays are links.
+    """Make a store in `out` for each fold, whose fold 0 has the held-out patients and fold 1 those to train on; its
+    arrays are links. Raises InputError where there are no more patients than `scans`.
 
     Args:
-        store: with the labelled cases.
-        out: folder of the new stores.
         scans: patients to train on: fold k trains on the k-th and those after it; None for all but the k-th.
-
-    Raises:
-        InputError: there are no more patients than `scans`.
     """
     patients = sorted({case.patient for case in store.cases if case.labelled})
     if len(patients) <= (scans or 1):

@@ -46,15 +46,13 @@ CHANGES: dict[str, tuple[str, ...]] = {
 
 
 def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Json]:
-    """Train and judge what is left; gives all rows of results.json, with the mean Dice of the cases left out.
+    """Train and judge what is left; gives all rows of results.json, with the mean Dice of the cases left out. Raises
+    InputError where an earlier call had other settings.
 
     Args:
         out: folder of the sources, stores, runs and results.
         names: data sets.
         settings: `section.field=value` of all trainings.
-
-    Raises:
-        InputError: an earlier call had other settings.
     """
     file = out / "results.json"
     require_same_call(out / "call.json", {"settings": list(settings)})

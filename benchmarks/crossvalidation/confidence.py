@@ -102,7 +102,6 @@ def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
     """Trains, learns and compares.
 
     Args:
-        folder: of everything that is written.
         patients: generated cases of the cross-validation.
         new: scans of the comparison afterwards.
         seeds: trainings per fold; an ensemble needs two.

@@ -121,10 +121,8 @@ def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> Non
 
 
 def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:
-    """Trains the unfinished runs and returns a clause about the failed ones. Raises Stopped after a signal.
-
-    Args:
-        store: the arguments of `attunet train` that name the store and its table of names.
+    """Trains the unfinished runs and returns a clause about the failed ones. Raises Stopped after a signal. `store` are
+    the arguments of `attunet train` that name the store and its table of names.
     """
     # One that was killed after its last checkpoint has left its lock: called again, it draws its curves.
     waiting = [run for run in plan if not progress_of(run.path)[1] or (run.path / LOCK).exists()]

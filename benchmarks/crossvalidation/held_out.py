@@ -59,17 +59,12 @@ def score_run(
     *,
     before: Callable[[], object] = lambda: None,
 ) -> HeldOut | None:
-    """Scores a run, or reads its scores from an earlier call, which are saved in the run's folder.
+    """Scores a run, or reads its scores from an earlier call, which are saved in the run's folder; None if its training
+    has not finished. Raises InputError if the run belongs to another store, fold or configuration.
 
     Args:
         postprocessings: that the predictions are scored with.
         before: called before a label map of an earlier call is replaced.
-
-    Returns:
-        None if its training has not finished.
-
-    Raises:
-        InputError: if the run belongs to another store, fold or configuration.
     """
     path = planned.path
     if not progress_of(path)[1]:
@@ -145,14 +140,12 @@ def _check_time(run: TrainedRun, minutes: float) -> None:
 
 
 def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int) -> float:
-    """Estimates how long the scores and pictures of trainings take, from one case that is read and judged.
+    """Estimates the seconds that scores and pictures of trainings take, from one case that is read and judged; 0 where
+    no source file is there.
 
     Args:
         folds: of each training.
         num_postprocessings: how often each label map is judged.
-
-    Returns:
-        Seconds; 0 where no source file is there.
     """
     held_out = [name for fold in folds for name in store.split(fold)[1]]
     try:
@@ -199,11 +192,8 @@ def _score(
 
 
 def _saved_scores(file: Path, facts: JsonObject, classes: Sequence[str]) -> dict[str, Scores]:
-    """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none.
-
-    Raises:
-        InputError: the file is of this checkpoint, and does not have a possible figure or null for each case, metric
-            and class.
+    """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none. Raises InputError
+    where they do not have a possible figure or null for each case, metric and class.
     """
     if not file.exists():
         return {}

@@ -63,10 +63,8 @@ def drawn_organs(number: int) -> list[str]:
 
 
 def write_sources(folder: Path, num_training: int, num_test: int, seed: int) -> dict[str, list[str]]:
-    """Write the folders that arms name as their source.
-
-    Returns:
-        Case -> drawn organs, for the partially drawn training scans.
+    """Write the folders that arms name as their source; returns case -> drawn organs of the partially drawn training
+    scans.
     """
     full = folder / "all"
     if not full.exists():

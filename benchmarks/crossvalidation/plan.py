@@ -51,10 +51,8 @@ class Parent:
 
 
 def start_from(init: str | Path | None, init_classes: str) -> Parent:
-    """Reads the weights to start from.
-
-    Raises:
-        InputError: the weights cannot be read, or the classes are not `NEW=OLD,...`.
+    """Reads the weights to start from. Raises InputError where they cannot be read, or the classes are not
+    `NEW=OLD,...`.
     """
     if init is None:
         if init_classes:
@@ -103,12 +101,9 @@ class Grid:
     parent: Parent
 
     def plan(self, store: Store, out: Path) -> list[PlannedRun]:
-        """All runs: seed by seed, fold by fold, with recipes and networks innermost,
-        so that early results can be compared.
-
-        Raises:
-            InputError: for a fold without training cases or with cases that the parent has seen, recipes of one name,
-                and settings of the seed.
+        """All runs: seed by seed, fold by fold, with recipes and networks innermost, so that early results can be
+        compared. Raises InputError for a fold without training cases or with cases that the parent has seen, recipes of
+        one name, and settings of the seed.
         """
         folds = list(range(store.num_folds)) if self.folds is None else list(dict.fromkeys(self.folds))
         for fold in folds:
@@ -148,16 +143,13 @@ class Grid:
 
 
 def minutes_per_run(minutes: float, num_runs: int, jobs: int, *, scoring: float = 0.0, spent: float = 0.0) -> float:
-    """The share of one training in the time of a whole table.
+    """The share of one training in the time of a whole table. Raises InputError where it is below `MIN_MINUTES`.
 
     Args:
         minutes: for everything.
         num_runs: the trainings; `jobs` of them run at a time.
         scoring: minutes for scores and pictures; `SCORING_SHARE` of the time is kept for them at least.
         spent: minutes that are over.
-
-    Raises:
-        InputError: under `MIN_MINUTES` are left for each training.
 
     Example:
         >>> minutes_per_run(100, 10, 2)

@@ -42,11 +42,8 @@ class Method:
 
 
 def methods_of(runs: Mapping[Key, HeldOut | None], postprocessings: Sequence[Postprocessing]) -> list[Method]:
-    """The methods in the order of the plan.
-
-    Args:
-        runs: scores, None where no run has finished.
-        postprocessings: that label maps were finished in, the configured one first.
+    """The methods in the order of the plan. runs: None where one has not finished; postprocessings: the configured one
+    first.
     """
     finished: dict[tuple[str, str], dict[tuple[int, int], HeldOut]] = {}
     for (recipe, model, seed, fold), held in runs.items():

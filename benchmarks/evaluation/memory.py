@@ -22,10 +22,7 @@ BATCH_SIZE = 8
 
 
 def peak_memory_mb(model: Path, *, provider: str) -> float | None:
-    """Measures a model in a new process.
-
-    Args:
-        provider: that computes an artefact; for a run the device, `cpu` or `cuda`.
+    """Measures a model in a new process. provider: of an artefact; for a run the device, `cpu` or `cuda`.
 
     Returns:
         Megabytes; None if the system does not report them, and, with a line in the log, if the process fails or takes

@@ -87,11 +87,7 @@ def check_seconds(seconds: float) -> None:
 
 
 def time_networks(models: Sequence[EvaluatedModel], seconds: float, batch_sizes: Sequence[int]) -> list[list[Timings]]:
-    """Times the networks alone at each batch size, the models in turn; one list of timings per model.
-
-    Args:
-        seconds: for each model and batch size.
-    """
+    """Times the networks alone for `seconds` at each batch size, the models in turn; one list of timings per model."""
     timings: list[list[Timings]] = [[] for _ in models]
     for batch_size in batch_sizes:
         logger.info(f"timing {len(models)} models at batch {batch_size}, {seconds:g} s each")

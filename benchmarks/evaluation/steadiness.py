@@ -29,7 +29,6 @@ def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[d
     """Mean Dice and its spread for each setting and noise level.
 
     Args:
-        cases: number of generated cases.
         draws: disturbed predictions of each organ and neck.
         seed: of the cases and the noise.
         reduce: divides the pixels in plane.

@@ -46,15 +46,12 @@ class Timings:
 def time_interleaved(
     calls: Sequence[Callable[[], object]], *, seconds: float = math.inf, max_runs: float = math.inf
 ) -> list[np.ndarray]:
-    """Times calls in `TURNS` turns. Each turn begins with an untimed run,
+    """Times calls in `TURNS` turns; gives for each the seconds of its timed runs. Each turn begins with an untimed run,
     which fills the caches and lets other threads come to rest.
 
     Args:
         seconds: a call ends after about so many, untimed runs included, and at least `MIN_RUNS` timed runs.
         max_runs: a call ends after so many timed runs at the latest.
-
-    Returns:
-        For each call the seconds of its timed runs.
     """
     assert math.isfinite(min(seconds, max_runs)), "seconds or max_runs must limit the runs"
     timed: list[list[float]] = [[] for _ in calls]

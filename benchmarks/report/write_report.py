@@ -24,19 +24,14 @@ SCRIPTS = ("page.js", "volumes.js", "outlines.js", "viewer.js", "charts.js", "br
 
 
 def write_report(folder: str | Path, out: str | Path | None = None, *, cases: str = DEFAULT_CASES) -> Path:
-    """Writes the report of an evaluation or a cross-validation.
+    """Writes the report of an evaluation or a cross-validation, and returns its path. Raises InputError for another
+    folder, an unknown case, and where the extra `report` is not installed.
 
     Args:
         folder: what `attunet evaluate` or `attunet crossvalidate` wrote.
         out: the file to write; `report.html` in the folder by default.
         cases: that can be looked at slice by slice: `worst:N`, `all`, or names joined by commas. They make up most
             of the file.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        InputError: for another folder, an unknown case, and where the extra `report` is not installed.
     """
     folder = Path(folder)
     contents = read_contents(folder)

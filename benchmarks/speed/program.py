@@ -136,17 +136,14 @@ def run_program(
     measure: Callable[[argparse.Namespace], Json],
     table: Callable[[Json], str],
 ) -> tuple[argparse.Namespace, Json]:
-    """Prints the measurements as a table and as one JSON line with the command that made them.
-    Returns the options and the results; exits with 1 or 2 after an error.
+    """Prints the measurements as a table and as one JSON line with the command that made them. Returns the options and
+    the results; exits with 1 or 2 after an error.
 
     Args:
         name: the module below `attunet.benchmarks.speed`.
         parser: a `program_parser`.
         measure: the options -> the results.
         table: formats the results for a terminal.
-
-    Example:
-        >>> run_program("operations.gate", parser, lambda options: benchmark(settings), table)  # doctest: +SKIP
     """
     options = parser.parse_args()
     with program.running(sys.stderr):

@@ -37,14 +37,11 @@ def check_picture(picture: Path, path: Path) -> None:
 
 
 def describe(path: Path, options: SourceOptions, picture: Path | None = None) -> Iterator[str]:
-    """Lines about a source, a store, a run, an artefact or one volume.
+    """Lines about a source, a store, a run, an artefact or one volume; InputError for a path that is none of these.
 
     Args:
         options: how a source is read.
         picture: a PNG file for a page with all cases of a source or a store.
-
-    Raises:
-        InputError: for a path that is none of these.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")

@@ -64,11 +64,9 @@ def warn_left_out(source: Path, text: str, *, is_hidden: bool = False) -> None:
 
 @contextmanager
 def writing_label_maps(folder: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Holds the lock of one process's label maps in a folder. Raises InputError while processes write there that do not
-    share the work with this one: alone, or as shares of another count.
-
-    Args:
-        shard: number of the process, and how many share the folder.
+    """Holds the lock of one process's label maps in a folder; `shard` is its number, and how many share the folder.
+    Raises InputError while processes write there that do not share the work with this one: alone, or as shares of
+    another count.
     """
     number, count = shard
     with writing(folder, "prediction", part=f".{number}-of-{count}" if count > 1 else "") as own:
