@@ -75,7 +75,7 @@ def rows_of(models: Sequence[str], widths: Sequence[int], batch_sizes: Sequence[
 
 
 def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | None = None) -> Json:
-    """Measures the rows in their order; one that fails has the reason in `error`. `file` is written again after each."""
+    """Measures the rows in their order; one that fails has the reason in `error`. `file` is written after each."""
     results: Json = {"environment": environment(), "settings": asdict(settings), "rows": []}
     began = time.monotonic()
     for number, row in enumerate(rows):
