@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
-from attunet.fields import parse_json
+from attunet.fields import Fields, Rule, parse_json
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import MetricsRow
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_error, write_text
@@ -16,6 +17,7 @@ from attunet.system.outputs import require_own_folder
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
+DICE = Rule(float, 0, 1, null=True)
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
@@ -93,10 +95,27 @@ def folders_with(entry: str, path: Path, max_depth: int) -> Iterator[Path]:
 
 
 def read_metrics(run: Path) -> list[MetricsRow]:
-    """Read the lines of a run's `metrics.jsonl`, if there is one; a last line cut short by a crash is left out."""
+    """Read the lines of a run's `metrics.jsonl`, if there is one. A line that no training has written, as a crash
+    leaves it, is left out.
+    """
     path = run / "metrics.jsonl"
     rows: list[MetricsRow] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(ValueError):
-            rows.append(parse_json(line))
+            rows.append(_row(Fields(parse_json(line), str(path))))
     return rows
+
+
+def _row(at: Fields) -> MetricsRow:
+    """A line whose fields that others read have their types; raises InputError for others."""
+    event, _ = at.text("event"), at.whole("step")
+    for field in ("epoch", "seconds"):
+        at.get(field, Rule(float, low=0))
+    if event in ("train", "validation"):
+        at.get("loss", Rule(float, null=True))
+    if event in ("validation", "native"):
+        dice = at.inner("dice")
+        dice.get("mean", DICE)
+        for name in (classes := dice.inner("per_class")).data:
+            classes.get(name, DICE)
+    return cast(MetricsRow, at.data)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from attunet.errors import InputError, RunError
-from attunet.runs.run_folder import RunFolder
+from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.system import lock
 from attunet.system.atomic_files import write_folder
 
@@ -153,3 +153,34 @@ def test_a_number_that_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
         "loss": 0.5,
         "dice": [None, 1.0],
     }
+
+
+def test_a_line_that_no_training_has_written_is_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"event": "train", "step": 1, "epoch": 0.5, "seconds": 1.5, "loss": None},
+        {
+            "event": "validation",
+            "step": 1,
+            "epoch": 1,
+            "seconds": 2,
+            "loss": 0.5,
+            "dice": {"mean": None, "per_class": {}},
+        },
+        {"event": "native", "step": 2, "epoch": 1.0, "seconds": 2, "dice": {"mean": 0.5, "per_class": {"liver": 0.5}}},
+        {"event": "speed", "step": 2, "epoch": 1.0, "seconds": 2.5, "slices_per_s": 3.0},
+    ]
+    train, validation, native, _ = rows
+    others = [[], {}, 1, None, {"event": "train"}, {**train, "step": "1"}, {**train, "epoch": None}, native["dice"]]
+    others += [
+        {**train, "loss": "low"},
+        {**train, "seconds": [2]},
+        {**validation, "dice": None},
+        {**native, "dice": 0.5},
+    ]
+    others += [{**native, "dice": {"mean": 0.5, "per_class": {"liver": "0.5"}}}, {**train, "event": ["train"]}]
+    lines = [json.dumps(row).encode() for row in (*rows, *others)]
+    lines[2:2] = [b"\xff\xfe", bytes(300), lines[0][:-3], b"[" * 100_000, b"\xc2\x85"]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    assert read_metrics(tmp_path) == rows
+    RunFolder(tmp_path).forget_after(1)
+    assert read_metrics(tmp_path) == rows[:2]
