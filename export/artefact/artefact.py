@@ -165,7 +165,7 @@ class Artefact:
             step=training.whole("step"),
             num_members=training.whole("num_members"),
             license=training.get("license", Rule(str, null=True)),
-            parent=training.texts("parent") if has("parent") else None,
+            parent=training.optional("parent", lambda one: {key: one.text(key) for key in ("name", "sha256")}),
             store_sha256=training.text("store_sha256") if has("store_sha256") else None,
             # Older artefacts lack it
             checkpoint_sha256=tuple(training.text_list("checkpoint_sha256") if has("checkpoint_sha256") else ()),

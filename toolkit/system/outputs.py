@@ -57,8 +57,8 @@ def _held(folder: Path) -> str:
     if (folder / "checkpoints").exists():
         return "a run"
     if not results.exists():
-        own = () if (folder / UNFINISHED).exists() else ("results.md", "details.json", "benchmark.json", "benchmark.md")
-        return next((f"a {name} of something else" for name in own if (folder / name).exists()), "")
+        foreign = () if (folder / UNFINISHED).exists() else chain(*map(folder.glob, BESIDE_RESULTS))
+        return next((f"a {file.relative_to(folder)} of something else" for file in foreign), "")
     data = read_json(results).data
     if "schema" in data and "methods" in data:
         return "a cross-validation"

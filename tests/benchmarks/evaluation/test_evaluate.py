@@ -297,6 +297,8 @@ def test_an_evaluation_replaces_nothing_but_an_evaluation(run_evaluate: Evaluate
         ("checkpoints/step-1/state.json", "holds a run"),
         ("results.json", "holds a results.json of something else"),
         ("results.md", "holds a results.md of something else"),
+        ("report.html", r"holds a report\.html of something else"),
+        ("plots/training.png", r"holds a plots/training\.png of something else"),
         ("cases/01/scan.nii.gz", r"01/scan\.nii\.gz: is of no evaluation"),
     ):
         (out / file).parent.mkdir(parents=True)

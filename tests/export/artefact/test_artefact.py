@@ -289,6 +289,12 @@ def test_metadata_with_an_impossible_field_are_refused_naming_it(tmp_path, graph
     assert field in _refused(tmp_path, _with_values(graph, metadata, **changes))
 
 
+@pytest.mark.parametrize("parent", [{"name": "a"}, {"sha256": "a"}, {"name": "", "sha256": "a"}, []])
+def test_the_training_that_came_before_has_a_name_and_a_hash(tmp_path, graph, metadata, parent):
+    training = {**metadata.to_json()["training"], "parent": parent}
+    assert "training.parent" in _refused(tmp_path, _with_values(graph, metadata, training=training))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
