@@ -6,6 +6,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import shape_zoom_affine
 
 from attunet.decisions import Choices, Decision, choice
 from attunet.errors import InputError
@@ -87,7 +88,8 @@ _WORDS = {"L": "left", "R": "right", "A": "anterior", "P": "posterior", "S": "su
 
 def _without_codes(header: nib.Nifti1Header, codes: str) -> np.ndarray:
     """Axes of the header's voxel sizes to the directions of `codes`, the origin in the centre, as nibabel places it."""
-    affine = np.asarray(header.get_base_affine(), dtype=np.float64)
+    shape = (*header.get_data_shape(), 1)[:3]  # a picture has voxels of a thickness too
+    affine = np.asarray(shape_zoom_affine(shape, header["pixdim"][1:4], True), dtype=np.float64)
     flips = np.diag([*(1.0 if own == wanted else -1.0 for own, wanted in zip("LAS", codes, strict=True)), 1.0])
     return np.asarray(flips @ affine)
 
@@ -99,9 +101,10 @@ def _pixdim_reading(header: nib.Nifti1Header, sform: np.ndarray, q_code: int) ->
         return None
     if q_code:
         try:
-            return np.asarray(header.get_qform(), dtype=np.float64)
+            qform = np.asarray(header.get_qform(), dtype=np.float64)
         except (HeaderDataError, ValueError):
             return None
+        return qform if np.isfinite(qform).all() else None
     lengths = np.linalg.norm(sform[:3, :3], axis=0)
     if (zooms == 1).all() or not lengths.all():  # never filled in
         return None

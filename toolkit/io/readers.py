@@ -27,6 +27,7 @@ PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 MAX_TILT_DEGREES = 30.0  # beyond it the nearest axes depend on small differences between scans
 MAX_SHEAR_DEGREES = 1.0  # between the axes of an array, less than 90
 MAX_ROUNDING = 1e-3  # how far a label value may lie from a whole number
+MAX_FLOAT_LABEL = 2**24  # from it on float32 has not every whole number
 NOTHING: Mapping[str, str] = {}
 
 
@@ -131,7 +132,12 @@ def _whole_numbers(path: Path, labels: np.ndarray) -> tuple[np.ndarray, list[Dec
     if not whole.all():
         got = f"{labels[~whole][0]:g}"
         raise InputError(f"{path}: label values must be whole numbers, got {got}; is it a probability map?")
-    _check_range(path, labels)
+    if np.abs(labels).max() >= MAX_FLOAT_LABEL:
+        got = f"{labels.flat[np.abs(labels).argmax()]:.9g}"
+        raise InputError(
+            f"{path}: label values of floating point must be below {MAX_FLOAT_LABEL:,}, so that none is rounded, got "
+            f"{got}: save the mask as integers"
+        )
     if (np.rint(labels) != labels).any():
         decisions.append(Decision("rounded-labels", "label values within 0.001 of whole numbers are rounded"))
     return np.rint(labels).astype(np.int32), decisions

@@ -10,6 +10,7 @@ import pytest
 
 from attunet.classes import Classes
 from attunet.errors import InputError
+from attunet.io.nifti_header import image_like
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.sources.read_case import MaskOptions, read_labels
@@ -112,6 +113,26 @@ def test_a_header_without_codes_says_so_and_can_be_read_along_other_axes(tmp_pat
     (finding,) = check_input(volume, None, "LPS")
     assert (finding.level, finding.rule) == ("warning", "untrained-orientation")
     assert not check_input(volume, None, None), "pictures have no sides"
+
+
+def test_a_picture_without_codes_has_the_thickness_of_its_header(tmp_path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((9, 8))
+    header["pixdim"][1:4] = (1.6, 1.5, 5)
+    nib.save(nib.Nifti1Image(np.ones((9, 8), np.int16), None, header), tmp_path / "a.nii")
+    volume = read_volume(tmp_path / "a.nii")
+    np.testing.assert_allclose(volume.spacing, (1.6, 1.5, 5))
+    nib.save(image_like(np.ones((9, 8, 1), np.uint8), volume), tmp_path / "labels.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "labels.nii").affine, volume.affine)
+
+
+def test_a_qform_that_is_no_number_is_no_other_reading(tmp_path: Path) -> None:
+    path = scan(tmp_path / "a.nii", sform=AFFINE, qform=AFFINE, zooms=(0.8, 0.8, 5))
+    data = bytearray(path.read_bytes())
+    data[256:260] = np.float32(np.nan).tobytes()  # quatern_b
+    path.write_bytes(data)
+    np.testing.assert_allclose(read_volume(path).affine, AFFINE, atol=1e-5)
 
 
 def test_lengths_in_other_units_become_mm(tmp_path: Path, refused) -> None:

@@ -140,6 +140,10 @@ def test_label_maps_are_whole_numbers(tmp_path: Path, refused) -> None:
         np.testing.assert_array_equal(mask.data[0], labels)
         assert [d.rule for d in mask.decisions] == [{"nan": "nan-labels", "nearly": "rounded-labels"}[name]]
     refused(save(tmp_path / "void.nii.gz", np.full(DATA.shape, np.nan)), "every one is NaN", read_mask)
+    atlas = save(tmp_path / "atlas.nii.gz", np.where(labels, 312_782_546.0, 0))
+    refused(atlas, r"must be below 16,777,216, .* got 312782560: save the mask as integers", read_mask)
+    whole = read_mask(save(tmp_path / "whole.nii.gz", np.where(labels, 312_782_546, 0).astype(np.int32)))
+    assert np.unique(whole.data).tolist() == [0, 312_782_546]
 
 
 CLASSES = Classes(("background", "cyst", "stone"), (0, 7, 300))
