@@ -77,7 +77,7 @@ class AuditLog:
     def records(self) -> Iterator[dict[str, object]]:
         """The log's records, one after another. Raises InputError as `verify_audit` does for a single line."""
         for number, line in enumerate(_lines(self.path) if self.path.exists() else (), start=1):
-            if line.endswith(b"\n"):
+            if line.endswith(b"\n"):  # else a crash cut it short; the next record takes it away
                 _record(line, f"{self.path}: line {number}")
                 yield parse_json(line)
 
@@ -102,6 +102,8 @@ def verify_audit(path: str | Path) -> AuditState:
     """
     count, last = 0, FIRST
     for number, line in enumerate(_lines(Path(path)), start=1):
+        if not line.endswith(b"\n"):
+            raise InputError(f"{path}: the last line is cut short")
         previous, digest = _record(line, f"{path}: line {number}")
         if previous != last:
             raise InputError(
@@ -118,8 +120,6 @@ def _lines(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
-                if not line.endswith(b"\n"):
-                    raise InputError(f"{path}: the last line is cut short")
                 yield line
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None

@@ -68,6 +68,9 @@ def test_a_line_that_a_crash_cut_short_is_taken_away_and_said(tmp_path):
     write(path, 2)
     with path.open("ab") as file:
         file.write(b'{"number":2,"te')
+    assert [record["number"] for record in AuditLog(path).records()] == [0, 1]
+    with pytest.raises(InputError, match="the last line is cut short"):
+        verify_audit(path)
     write(path, 1, start=3)
     assert verify_audit(path).records == 3
     assert json.loads(path.read_text().splitlines()[-1])["repaired"] is True
