@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ JsonObject = dict[str, object]  # its values are numbers, texts, booleans, null,
 
 MAX_WHOLE = 2**53  # integers above it are not exact in JSON
 MAX_NUMBER = 1e300
+MAX_SHOWN_BITS = 256
 MAX_TEXT = 200
 MAX_PATH = 4096
 
@@ -219,8 +221,12 @@ def is_text_list(value: object) -> bool:
 
 
 def is_file_name(value: object) -> bool:
-    """True for a name that leads to no other folder."""
-    return isinstance(value, str) and value not in ("", ".", "..") and "\0" not in value and Path(value).name == value
+    """True for a name that leads to no other folder, and that a file can have."""
+    try:
+        is_possible = isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a letter, which JSON can have
+        return False
+    return is_possible and value not in ("", ".", "..") and Path(str(value)).name == value
 
 
 def parse_whole(text: str) -> int | None:
@@ -244,6 +250,8 @@ def shown(value: object) -> str:
         return f"an object of {len(value)}"
     if isinstance(value, list | tuple) and (len(value) > 4 or not all(map(is_number, value))):
         return f"a list of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > MAX_SHOWN_BITS:  # Python writes no more than 4,300 digits
+        return f"an integer of {value.bit_length():,} bits"
     return repr(list(value) if isinstance(value, tuple) else value)[:80]
 
 

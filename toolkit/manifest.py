@@ -9,7 +9,7 @@ import numpy as np
 
 from attunet.classes import IGNORE_LABEL, Classes
 from attunet.errors import Finding, InputError
-from attunet.fields import MAX_PATH, Fields, Rule, is_file_name, read_json, shown
+from attunet.fields import MAX_PATH, MAX_WHOLE, Fields, Rule, is_file_name, is_text_list, read_json, shown
 from attunet.io.reading import MAX_VOXELS, checked_affine
 from attunet.system.atomic_files import joined_hash
 
@@ -67,6 +67,26 @@ def read_manifest(path: Path) -> Fields:
     if (schema := at.data.get("schema")) != SCHEMA:
         raise InputError(f"{file}: the store's version must be {SCHEMA}, got {shown(schema)}; prepare it again")
     return at
+
+
+def check_request(at: Fields) -> None:
+    """Raise InputError where the choices of who prepared a store have other types than `prepare` writes."""
+    request = at.inner("request")
+    request.text("layout")
+    request.get("case_pattern", Rule(str, null=True))
+    for key in ("images", "masks"):  # a hash in a store that hides names
+        request.require(key, lambda value: is_text_list(value) or isinstance(value, str), "a list of texts")
+    request.texts("choices")
+    request.inner("data")
+    request.inner("labelled")
+    if isinstance(request.data.get("splits"), list):
+        request.get("splits", Rule(int, 0, MAX_WHOLE, length=2))
+    else:
+        request.inner("splits")
+    if request.data.get("classes") is not None:
+        rows, ignored = request.values("classes", 2)
+        Classes.from_json(Fields({"classes": rows}, at.where, "request.").rows("classes"))
+        Rule(int, null=True).check(request.name("classes"), ignored)
 
 
 def cases_of(at: Fields, classes: Classes, spec_sha256: str) -> tuple[Case, ...]:

@@ -22,6 +22,7 @@ from attunet.manifest import (
     SPLITS,
     Case,
     cases_of,
+    check_request,
     finding_of,
     read_manifest,
     require_store,
@@ -255,6 +256,7 @@ def _read_store(path: Path, source: str | Path | None) -> Store:
     at = read_manifest(path)
     for key in ("name", "source"):
         at.text(key, MAX_PATH)
+    check_request(at)
     level = Rule(int)
     preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
     classes = Classes.from_json(at.rows("classes"))

@@ -40,7 +40,7 @@ def preparing_command(store: Store) -> str:
         words += ["--series", shown(value, "TEXT")] if rule == "dicom-series" else ["--read", f"{rule}={value}"]
     default = {field: _written(value) for field, value in vars(DataConfig()).items()}
     data = {field: _written(value) for field, value in request["data"].items()}
-    words += repeated("--set", (f"data.{field}={text}" for field, text in data.items() if text != default[field]))
+    words += repeated("--set", (f"data.{field}={text}" for field, text in data.items() if text != default.get(field)))
     if isinstance(request["splits"], list):
         folds, seed = request["splits"]
         words += ["--folds", str(folds), "--seed", str(seed)]

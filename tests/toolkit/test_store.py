@@ -271,6 +271,7 @@ def test_arrays_that_were_prepared_in_another_way_are_noticed(small_store: Store
 
 
 STRANGE_CASES: list[tuple[dict[str, object], str]] = [
+    ({"case": "\ud800"}, r"cases\[0\]\.case: must be a plain file name"),
     ({"image_files": []}, r"cases\[0\]\.image_files: must have at least one file"),
     ({"image_files": [{"file": "/etc/passwd", "sha256": "0"}]}, "must be a path inside the source, got '/etc/passwd'"),
     ({"label_files": [{"file": "a/../../b", "sha256": "0"}]}, "must be a path inside the source, got 'a/../../b'"),
@@ -301,6 +302,28 @@ def test_a_case_of_a_strangers_manifest_is_refused_by_its_field(
     with pytest.raises(InputError, match=rule) as refusal:
         open_store(copied)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"choices": []}, "choices: must be an object of texts"),
+        ({"data": None}, "data: must be an object"),
+        ({"splits": [1]}, "splits: must be a list of 2 numbers"),
+        ({"classes": [1]}, "classes: must be a list of 2"),
+        ({"classes": [[{"name": 1}], None]}, r"classes\[0\]\.name: must be a text"),
+        ({"images": 1}, "images: must be a list of texts"),
+        (None, "request: must be an object"),
+    ],
+)
+def test_what_a_report_needs_of_the_preparation_is_checked_before_the_work(
+    copied: Path, change: dict[str, object] | None, rule: str
+) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["request"] = None if change is None else manifest["request"] | change
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=f"manifest\\.json: (request\\.)?{rule}"):
+        open_store(copied)
 
 
 def test_a_case_is_there_once(copied: Path) -> None:
