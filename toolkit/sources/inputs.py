@@ -63,6 +63,8 @@ def find_inputs(
             note(f"DICOM below its own files is left out, first in {str(below[0].relative_to(path))!r}")
     else:
         inputs = _in_folder(path, num_channels, channels, note)
+    if not inputs:
+        raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     alike = defaultdict(list)
     for one in inputs:
         alike[_as_others_see(one.name)].append(one.files[0])
@@ -105,8 +107,6 @@ def _in_folder(path: Path, num_channels: int, channels: Sequence[str], note: Cal
     series = [one.files[0] for one in inputs if one.files[0].is_dir()]
     for clause in filter(None, (links_left_out(path), series_in_parts(path, series))):
         note(clause)
-    if not inputs:
-        raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     case_of = {case.files[0]: case.case for case in cases}
     return [replace(one, case=case_of.get(one.files[0], "")) for one in inputs]
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,20 @@ def test_nothing_is_quoted_of_lists_and_folders_whose_names_are_not_known_yet(sc
     with pytest.raises(InputError, match="--series: is kept in the store"):
         prepare(scans, tmp_path / "store", DataConfig(), options=options, pseudonymise=tmp_path / "key.csv")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_named(scans: Path, tmp_path: Path, monkeypatch) -> None:
+    store = prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+
+    def walk(root: Path, onerror: Callable[[OSError], None]) -> Iterator[object]:
+        onerror(PermissionError(13, "Permission denied", f"{root}/BAXTER-Mary"))
+        yield
+
+    monkeypatch.setattr("attunet.sources.case_files.os.walk", walk)
+    with pytest.raises(InputError, match="its files cannot be taken as cases; `attunet inspect` on it says why"):
+        prepare(scans, tmp_path / "other", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    with pytest.raises(InputError, match="its folders cannot be listed; `attunet inspect` on it says why"):
+        open_store(store.path, source=scans).read_source("0001")
 
 
 def test_an_archive_is_refused(scans: Path, tmp_path: Path) -> None:

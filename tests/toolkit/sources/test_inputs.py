@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -231,6 +232,16 @@ def test_what_is_left_out_is_said(tmp_path: Path, write_series) -> None:
     with pytest.raises(InputError, match="has no volume"):
         find_inputs(tmp_path / "links", note=said.append)
     assert "1 links to folders or out of the folder are left out" in said[0]
+
+
+def test_a_data_set_whose_list_names_none_of_its_cases_has_no_volume(tmp_path: Path) -> None:
+    for path in ("imagesTr/A_0000.nii.gz", "labelsTr/A.nii.gz"):
+        save(tmp_path / path)
+    listed = [{"image": "./imagesTr/B.nii.gz", "label": "./labelsTr/B.nii.gz"}]
+    about = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "x": 1}, "numTraining": 1, "training": listed}
+    (tmp_path / "dataset.json").write_text(json.dumps({**about, "file_ending": ".nii.gz"}))
+    with pytest.raises(InputError, match="the folder has no volume"):
+        find_inputs(tmp_path)
 
 
 def test_more_files_than_channels_are_refused_unread(tmp_path: Path) -> None:
