@@ -52,6 +52,8 @@ def require_page(out: Path) -> None:
     if others := [name for name in held if name not in own]:
         rule = "must be a new folder, or one that holds nothing but an earlier page"
         raise InputError(f"{out}: {rule}, and there is {others[0]}: name another folder, or move it")
+    if out.samefile("."):
+        raise InputError(f"{out}: must not be the current folder, which a new one replaces: name it from elsewhere")
 
 
 def write_page(model: Path | str, out: Path | str) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -53,7 +54,10 @@ def make_accelerator(run: RunConfig) -> Accelerator:
             mixed_precision=precision, cpu=on_cpu, kwargs_handlers=[ddp], step_scheduler_with_optimizer=False
         )
     except (ValueError, ImportError) as error:  # MASTER_PORT, ACCELERATE_...
-        raise InputError(f"environment: accelerate does not start with its variables: {one_line(error)}") from error
+        values = re.split(r"[\s'\"]+", str(error).lower())  # the error has a variable's value, and not its name
+        named = ", ".join(sorted(name for name, value in os.environ.items() if value and value.lower() in values))
+        rule = "accelerate does not start with its variables"
+        raise InputError(f"environment: {rule}{named and f' ({named})'}: {one_line(error)}") from error
     except RuntimeError as error:  # ACCELERATE_TORCH_DEVICE, or the other processes are not there
         raise RunError(f"accelerate does not start: {one_line(error)}") from error
 

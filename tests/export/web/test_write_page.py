@@ -62,6 +62,13 @@ def test_a_users_own_file_in_a_page_stays(built_page: Path, artefact: Path, tmp_
     assert (web / name).read_text() == "mine"
 
 
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (Path(), Path("..", tmp_path.name)):
+        with pytest.raises(InputError, match=r"must not be the current folder"):
+            require_page(out)
+
+
 def test_a_checkpoint_is_no_page(artefact: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "step", {"weights": lambda path: path.write_text("weights")})
     for _ in range(2):

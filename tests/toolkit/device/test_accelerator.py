@@ -16,7 +16,15 @@ from attunet.errors import InputError
         ({"LOCAL_WORLD_SIZE": "0"}, "^LOCAL_WORLD_SIZE: must be an integer from 1"),
         ({"WORLD_SIZE": "2"}, "^environment: .*RANK expected"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, "^environment: .*MASTER_ADDR expected"),
-        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "abc"}, "^environment: .*'abc'"),
+        (
+            {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "abc"},
+            r"^environment: .* \(ACCELERATE_GRADIENT_ACCUMULATION_STEPS\): .*'abc'",
+        ),
+        ({"ACCELERATE_USE_CPU": "Zz"}, r"^environment: .* \(ACCELERATE_USE_CPU\): .*zz"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "abc"},
+            r"^environment: .* \(MASTER_PORT\): .*'abc'",
+        ),
         ({"ACCELERATE_DYNAMO_BACKEND": "abc"}, "^environment: .*DynamoBackend"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "^environment: .*Megatron"),
     ],
