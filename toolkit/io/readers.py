@@ -21,6 +21,7 @@ from attunet.io.pictures.images import IMAGE_SUFFIXES, read_image_file
 from attunet.io.reading import FILE_ERRORS, ReadOptions
 from attunet.io.refusal import refuse_unending
 from attunet.volumes.geometry import shear_degrees, tilt_degrees
+from attunet.volumes.intensity import check_finite
 from attunet.volumes.volume import Volume
 
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
@@ -77,9 +78,7 @@ def read_volume(path: Path | str, *, channels: int | None = 1, choices: Choices 
         volume = replace(volume, decisions=(*volume.decisions, *_tilts(volume.affine)))
     if channels is not None and volume.unit == "mm" and len(volume.data) not in (1, channels):
         raise InputError(f"{path}: must have {channels} channel{'s' if channels > 1 else ''}, got {len(volume.data)}")
-    if volume.data.dtype.kind == "f" and (bad := int(volume.data.size - np.isfinite(volume.data).sum())):
-        reason = f"voxels must be finite numbers, {bad} of {volume.data.size} are NaN or infinite"
-        raise InputError(f"{path}: {reason}; replace them, e.g. by the background's value")
+    check_finite(volume.data, path)
     return volume
 
 

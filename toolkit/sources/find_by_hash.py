@@ -28,16 +28,12 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     with without_names(root, True, "its folders cannot be listed; `attunet inspect` on it says why"):
         known = files_by_hash(root.resolve())
     paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}
-    for name, paths in paths_of.items():
-        if not paths:
-            raise InputError(
-                f"{name}: no file below {root} has its SHA-256 {wanted[name][:12]}...; was it changed or moved?"
-            )
+    if missing := [name for name, paths in paths_of.items() if not paths]:
+        digest = wanted[missing[0]][:12]
+        raise InputError(f"{missing[0]}: no file below {root} has its SHA-256 {digest}...; was it changed or moved?")
     # Annotations name pictures beside them: the same content may stand for several cases.
-    if any(name.endswith(ANNOTATION_SUFFIXES) for name in paths_of) and (
-        twice := [name for name, paths in paths_of.items() if len(paths) > 1]
-    ):
-        raise InputError(
-            f"{twice[0]}: {len(paths_of[twice[0]])} files below {root} have its content, so the case's own is unknown"
-        )
+    by_name = any(path.name.lower().endswith(ANNOTATION_SUFFIXES) for paths in paths_of.values() for path in paths)
+    if by_name and (twice := [name for name, paths in paths_of.items() if len(paths) > 1]):
+        count = f"{len(paths_of[twice[0]])} files below {root} have its content"
+        raise InputError(f"{twice[0]}: {count}, so the case's own is unknown")
     return {name: paths[0] for name, paths in paths_of.items()}

@@ -65,10 +65,11 @@ class ChannelStatistics:
         return (self.low - self.shift) / self.scale
 
 
-def check_finite(voxels: np.ndarray) -> None:
+def check_finite(voxels: np.ndarray, where: object = "volume") -> None:
     """Raise InputError for voxels that are not finite."""
     if voxels.dtype.kind == "f" and (bad := int(voxels.size - np.isfinite(voxels).sum())):
-        raise InputError(f"volume: voxels must be finite numbers, {bad} of {voxels.size} are NaN or infinite")
+        reason = f"voxels must be finite numbers, {bad} of {voxels.size} are NaN or infinite"
+        raise InputError(f"{where}: {reason}; replace them, e.g. by the background's value")
 
 
 def channel_statistics(channel: np.ndarray, spec: PreprocessSpec) -> ChannelStatistics:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attunet.benchmarks.evaluation.commands import preparing_command
 from attunet.config import DataConfig
@@ -66,6 +67,30 @@ def test_the_source_is_found_by_content(scans: Path, tmp_path: Path) -> None:
         for ours, theirs in zip(there.read_source(number), plain.read_source(name), strict=True):
             np.testing.assert_array_equal(getattr(ours, "data", ours), getattr(theirs, "data", theirs))
         np.testing.assert_array_equal(store.image(number), plain.image(name))
+
+
+def test_an_annotated_picture_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Its file's name, which the store does not have, tells which annotations are its own."""
+    pictures = np.random.default_rng(0).integers(0, 255, (4, 32, 32), dtype=np.uint8)
+    pictures[3] = pictures[2]
+    (tmp_path / "source").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "source" / f"{NAMES[number]}.png")
+    corners = [[4 + 3 * n, 5, 12 + 3 * n, 5, 12 + 3 * n, 15, 4 + 3 * n, 15] for n in range(4)]
+    coco = {
+        "images": [{"id": n, "file_name": f"{NAMES[n]}.png"} for n in range(4)],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "segmentation": [corners[n]]} for n in range(4)],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (tmp_path / "source" / "annotations.json").write_text(json.dumps(coco))
+    prepare(tmp_path / "source", tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    store, numbers = open_store(tmp_path / "store", source=tmp_path / "source"), table(tmp_path / "key.csv")
+    for number, name in enumerate(NAMES[:2]):
+        _, labels = store.read_source(numbers[name])
+        assert np.argwhere(labels[:, :, 0])[0].tolist() == [4 + 3 * number, 5]
+    for name in NAMES[2:]:
+        with pytest.raises(InputError, match=r"image-1\.png: 2 files below .* so the case's own is unknown"):
+            store.read_source(numbers[name])
 
 
 def test_channels_that_are_called_as_files_have_no_names(tmp_path: Path, write_case, log_lines: list[str]) -> None:

@@ -31,11 +31,8 @@ class TooManyElements(InputError):
 
 class BoundedReads(BytesIO):
     """A file's bytes with a bound of reads that grows with their number: pydicom works in Python for every element,
-    item and fragment, and a file can have a million of them that hold nothing.
-
-    Args:
-        num_files: of a series, which share some reads.
-        whole: the reads of the whole file, which bound those of its part.
+    item and fragment, and a file can have a million of them that hold nothing. The `num_files` of a series share some
+    reads, and those of the `whole` file bound those of its part.
     """
 
     def __init__(self, content: bytes, path: Path, num_files: int = 1, whole: "BoundedReads | None" = None) -> None:

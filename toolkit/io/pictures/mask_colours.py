@@ -55,12 +55,10 @@ def colour_codes(image: "Image") -> np.ndarray:
 
 
 def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) -> Samples:
-    """Label values of an upright page; `file` is the opened file, with its format and tags.
+    """Label values `(rows, columns)`, palette as `{code: index}` (empty without one) and decisions of an upright page.
 
-    Returns:
-        Label values `(rows, columns)`; the palette as `{code: index}`, empty without one; the decisions.
-
-    Raises InputError for a mode that holds no mask, or more colours than a mask has.
+    `file` is the opened file, with its format and tags. Raises InputError for a mode that holds no mask, or more
+    colours than a mask has.
     """
     mode = image.mode
     if mode in WITHOUT_ALPHA:

@@ -104,10 +104,8 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
 
 
 def block_of_runs(counts: Sequence[int], lines: int, length: int) -> tuple[np.ndarray, int]:
-    """The lines with pixels of a mask of alternating runs, of 0 first, that follow its lines.
-
-    Returns:
-        Pixels `(lines, length)` of 0 and 1 from the first line with a 1 to the last, and the number of that line.
+    """Pixels `(lines, length)` of 0 and 1 of a mask of alternating runs, of 0 first, that follow its lines: from the
+    first line with a 1 to the last, and the number of that first line.
     """
     size = lines * length
     if size > MAX_VOXELS or min(counts, default=0) < 0 or sum(counts) > size:

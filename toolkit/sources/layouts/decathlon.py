@@ -70,21 +70,19 @@ def _listed(
         return cases
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
     names = {_stem(path) for path in paths if isinstance(path, str)}
-    names_of = {case: {case.case, *map(stem_of, (*case.labels, *case.images))} for case in cases}
-    kept = tuple(case for case in cases if names_of[case] & names)
-    if absent := sorted(names.difference(*(names_of[case] for case in kept))):
+    kept = tuple(case for case in cases if _names(case) & names)
+    if absent := sorted(names.difference(*map(_names, kept))):
         shown = ", ".join(absent[:5])
         notes.append(f"{len(absent)} cases of the {part} list of dataset.json have no files here: {shown}")
     if left := sorted({case.case for case in cases} - {case.case for case in kept}):
-        shown = ", ".join(left[:5])
-        of = f"{len(left)} of {len(cases)} cases"
-        notes.append(f"{of} are not in the {part} list of dataset.json and are left out: {shown}")
+        count, shown = f"{len(left)} of {len(cases)} cases", ", ".join(left[:5])
+        notes.append(f"{count} are not in the {part} list of dataset.json and are left out: {shown}")
     return kept
 
 
 def _check_pairs(path: Path, cases: tuple[CaseFiles, ...], rows: object) -> None:
     """Refuse a list in dataset.json that pairs an image with another mask than the names do."""
-    case_of = {name: case.case for case in cases for name in (case.case, *map(stem_of, (*case.labels, *case.images)))}
+    case_of = {name: case.case for case in cases for name in _names(case)}
     for row in rows if isinstance(rows, list) else ():
         pair = [row.get("image"), row.get("label")] if isinstance(row, dict) else []
         named = {case_of.get(_stem(name)) for name in pair if isinstance(name, str)} - {None}
@@ -93,6 +91,11 @@ def _check_pairs(path: Path, cases: tuple[CaseFiles, ...], rows: object) -> None
                 f"{path}: pairs the image {pair[0]!r} with the mask {pair[1]!r}, and the files' names pair others: "
                 "name each mask like its image"
             )
+
+
+def _names(case: CaseFiles) -> set[str]:
+    """The case's name, and those of its files."""
+    return {case.case, *map(stem_of, (*case.labels, *case.images))}
 
 
 def _stem(path: str) -> str:

@@ -73,16 +73,12 @@ RULES = (*_RULES, *((_last(image), _last(mask)) for image, mask in _RULES))
 
 
 def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, list[str]] | None:
-    """Masks by image, by the first rule under which every mask has one image.
+    """The masks of each image that has some, in the order of their names, by the first rule under which every mask has
+    one image; None if there is no such rule.
 
     The rules: equal names, names without the words of masks and images, masks in a folder with the image's name, a
     mask's name that begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for
-    these (`match_by_numbers`).
-
-    Returns:
-        For each image that has a mask, its masks in the order of their names; None if no rule pairs every mask.
-
-    Raises InputError if the numbers in the names allow two different pairings.
+    these (`match_by_numbers`). Raises InputError if the numbers in the names allow two different pairings.
     """
     for image_name, mask_name in (*RULES, (last_part, _folder), (last_part, _beginning(images))):
         keys = {image: image_name(image) for image in images}, {mask: mask_name(mask) for mask in masks}

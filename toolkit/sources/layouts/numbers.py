@@ -12,16 +12,12 @@ MAX_VARYING = 6  # numbers in a name; more are dates and identifiers, with too m
 
 
 def match_by_numbers(images: Collection[str], masks: Collection[str]) -> dict[str, list[str]] | None:
-    """Masks by image, by the numbers in their names: img0001 with label0001, 7 with mask_007, p1_s2 with mask_1_2.
+    """The masks of each image that has some, in the order of their names, by the numbers in the names: img0001 with
+    label0001, 7 with mask_007, p1_s2 with mask_1_2; None if the numbers pair nothing.
 
     If both names have equally many numbers, all of them are compared, in their order or by the words before them
-    (`slice2_case1`). Otherwise as many are compared as both names have, of those that vary,
-    where they give every image a mask.
-
-    Returns:
-        For each image that has a mask, its masks in the order of their names; None if the numbers pair nothing.
-
-    Raises InputError if two interpretations of the numbers give a mask different images.
+    (`slice2_case1`). Otherwise as many are compared as both names have, of those that vary, where they give every image
+    a mask. Raises InputError if two interpretations of the numbers give a mask different images.
     """
     image_rows, mask_rows = _rows(images), _rows(masks)
     if not image_rows or not mask_rows:
@@ -48,14 +44,11 @@ def row_keys(images: Collection[str], masks: Collection[str]) -> tuple[dict[str,
 
 
 def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str] | None:
-    """Pair the names of images and masks in two lists of equal length.
+    """Image name -> mask name, for two lists of equal length.
 
     Names are paired by a number in them if both lists have the same numbers; else by their order if it is that of the
-    numbers.
-
-    Returns:
-        Image name -> mask name; None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), or if two numbers
-        in the names give different pairs.
+    numbers. None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), or if two numbers in the names give
+    different pairs.
     """
     image_numbers, mask_numbers = _distinct_numbers(images), _distinct_numbers(masks)
     pairs = [pair_by_key(mask, image) for image, mask in product(image_numbers, mask_numbers)]
