@@ -45,35 +45,26 @@ UNTOUCHED, LARGEST = Postprocessing(), Postprocessing(largest_component=True)
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """Everything that turns a volume into network input, and logits back into labels on the volume's own grid.
+    """Everything that turns a volume into network input, and logits back into labels on the volume's own grid."""
 
-    Args:
-        orientation: axis codes of the oriented array (`"LPS"`: axis 0 runs to the patient's left, 1 to posterior, 2 to
-            superior); None for images without an affine, whose axes are kept.
-        slice_axis: the oriented axis across which slices are cut; the row index of a slice counts along the later of
-            the two other axes.
-        spacing_mm: in-plane pixel size after resampling, for rows and columns alike; None keeps the native one.
-        size: `(H, W)` of the training window, multiples of 16. Prediction pads smaller slices to it, and runs larger
-            ones whole.
-        normalization: "zscore" clips at `clip_percentiles` of the volume and scales to mean 0, standard deviation 1 per
-            volume and channel; "ct" clips to `window` and scales it to [-1, 1]; "none" divides by the range of the
-            dtype for integers and keeps floats.
-        clip_percentiles: two rising percentiles.
-        window: lower and upper intensity, in HU.
-        context_slices: odd number of slices (a slice and its neighbours) that are given as channels, slice-major:
-            channel = slice offset * num_channels + channel.
-        num_channels: channels of the source; the network gets `num_channels * context_slices`.
-    """
-
+    # Axis codes of the oriented array (`"LPS"`: axis 0 runs to the patient's left, 1 to posterior, 2 to superior); None
+    # for images without an affine, whose axes are kept
     orientation: str | None
+    # The oriented axis across which slices are cut; the row of a slice counts along the later of the two other axes
     slice_axis: int
-    spacing_mm: float | None
+    spacing_mm: float | None  # in-plane pixel size after resampling, rows and columns alike; None keeps the native one
+    # `(H, W)` of the training window, multiples of 16; prediction pads smaller slices to it, and runs larger ones whole
     size: tuple[int, int]
+    # "zscore" clips at `clip_percentiles` of the volume and scales to mean 0, standard deviation 1 per volume and
+    # channel; "ct" clips to `window` and scales it to [-1, 1]; "none" divides by the range of the dtype for integers
+    # and keeps floats
     normalization: Normalization = "zscore"
-    clip_percentiles: tuple[float, float] = (0.5, 99.5)
-    window: tuple[float, float] = (-160.0, 240.0)
+    clip_percentiles: tuple[float, float] = (0.5, 99.5)  # rising
+    window: tuple[float, float] = (-160.0, 240.0)  # lower and upper intensity, in HU
+    # Odd number of slices (a slice and its neighbours) that are given as channels, slice-major:
+    # channel = slice offset * num_channels + channel
     context_slices: int = 1
-    num_channels: int = 1
+    num_channels: int = 1  # of the source; the network gets `num_channels * context_slices`
 
     @property
     def in_channels(self) -> int:

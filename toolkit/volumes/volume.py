@@ -11,27 +11,18 @@ from attunet.decisions import Decision
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """One image volume on its native grid.
+    """One image volume on its native grid."""
 
-    Args:
-        data: `(C, X, Y, Z)`, real numbers with the file's scaling applied; C is 1 for a single-channel scan, Z is 1 for
-            an image.
-        affine: `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it (identity for images without spacing).
-        unit: the unit of spacings; "pixel" means that the file has no physical spacing.
-        header: header from which a label map on this grid takes its codes, such as a nibabel header; None without one.
-        decisions: interpretations of the file that another program may not share; `prepare`, `inspect` and `predict`
-            print them.
-        is_oriented: False for a scan whose file states no orientation, so that left and right are a guess.
-        patient_hash: SHA-256 of the patient's identifier in the file, to keep a patient's scans together; never
-            written.
-    """
-
-    data: np.ndarray
+    data: np.ndarray  # `(C, X, Y, Z)`, real numbers with the file's scaling applied; Z is 1 for a picture
+    # `(4, 4)` float64, voxel index to mm in RAS+ as nibabel defines it; the identity for images without spacing
     affine: np.ndarray
-    unit: Literal["mm", "pixel"] = "mm"
+    unit: Literal["mm", "pixel"] = "mm"  # of spacings; "pixel" means that the file has no physical spacing
+    # Header from which a label map on this grid takes its codes, such as a nibabel header; None without one
     header: object = None
+    # Interpretations of the file that another program may not share; `prepare`, `inspect` and `predict` print them
     decisions: tuple[Decision, ...] = ()
-    is_oriented: bool = True
+    is_oriented: bool = True  # False for a scan whose file states no orientation, so that left and right are a guess
+    # SHA-256 of the patient's identifier in the file, to keep a patient's scans together; never written
     patient_hash: str | None = None
 
     @property
