@@ -87,7 +87,9 @@ def prepare(
     with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
         cases = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
-        _log_source(source, cases.source)
+        about = f"layout {cases.source.layout} ({cases.source.reason}), {len(cases.source.cases)} cases"
+        for line in (about, *cases.source.notes):
+            logger.info(f"{source}: {line}")
         request = _request(cases, options, config, [folds, seed], archive)
         if names:
             _check_series(options.choices.get("dicom-series", ""), names)
@@ -229,11 +231,6 @@ def _head(seen: Survey, name: str, place: str, request: Mapping[str, object]) ->
         "ranges": training_ranges(seen.facts).to_json(),
         "request": dict(request),
     }
-
-
-def _log_source(path: Path, source: Source) -> None:
-    for line in (f"layout {source.layout} ({source.reason}), {len(source.cases)} cases", *source.notes):
-        logger.info(f"{path}: {line}")
 
 
 def _log_resolved(resolved: Resolved, requested: DataConfig, splits: Splits, folds: int) -> None:

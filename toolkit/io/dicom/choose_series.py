@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
+from attunet.fields import parse_whole
 from attunet.io.dicom.bounded_reads import TooManyElements
 from attunet.io.dicom.file import DERIVED, dataset_of
 
@@ -53,10 +54,8 @@ def list_series(files: Sequence[Path], *, whole: bool = False) -> list[Series]:
         try:
             with dataset_of(file, len(files)) as header:
                 uid, described = _described(header)
-        except TooManyElements:
-            raise
-        except InputError:
-            if whole:
+        except InputError as error:
+            if whole or isinstance(error, TooManyElements):
                 raise
             continue
         groups.setdefault(uid, described).files.append(file)
@@ -75,14 +74,8 @@ def _described(header: "FileDataset") -> tuple[str, Series]:
     modality = str(header.get("Modality", ""))
     has_pixels = modality not in DERIVED and "Rows" in header
     size = f"{header.Rows} × {header.Columns}" if has_pixels else ""
-    return str(header.get("SeriesInstanceUID", "")), Series(_number(header), _description(header), modality, size)
-
-
-def _number(header: "FileDataset") -> int | None:
-    try:
-        return int(str(header.get("SeriesNumber")))
-    except (TypeError, ValueError):
-        return None
+    number = parse_whole(str(header.get("SeriesNumber", "")).strip())
+    return str(header.get("SeriesInstanceUID", "")), Series(number, _description(header), modality, size)
 
 
 def _description(header: "FileDataset") -> str:

@@ -44,10 +44,9 @@ def read_series(path: Path, options: ReadOptions) -> Volume:
     files = _files(path, options)
     try:
         return _read_files(path, files, options)
-    except TooManyElements:
-        raise
     except InputError as error:
-        if RULE in options.choices or not (listed := several_series(files)):
+        is_known = RULE in options.choices or isinstance(error, TooManyElements)
+        if is_known or not (listed := several_series(files)):
             raise
         line = f"{path}: {listed}" if isinstance(error, SeveralSeries) else f"{error}; {path} {listed}"
         raise InputError(line) from None
