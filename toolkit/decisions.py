@@ -34,7 +34,7 @@ RULES: dict[str, Rule] = {
     ),
     "analyze-orientation": Rule(
         "Analyze files, which state no orientation",
-        "the first axis runs to the left; SPM's scale is applied",
+        "the first axis runs to the left; SPM's scale and offset are applied",
         option="write NIfTI",
     ),
     "mgh-orientation": Rule(

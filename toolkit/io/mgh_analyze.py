@@ -48,8 +48,11 @@ def analyze_header(path: Path) -> tuple[nib.AnalyzeHeader, bytes]:
     """The header of a pair, of Analyze or NIfTI, and its bytes; raises errors of nibabel."""
     with path.open("rb") as file:
         start = file.read(ANALYZE_HEADER_BYTES)
-    is_nifti = start[344:348] == b"ni1\0"
-    return (nib.nifti1.Nifti1PairHeader if is_nifti else nib.Spm99AnalyzeImage.header_class)(start), start
+    if start[344:348] == b"ni1\0":
+        return nib.nifti1.Nifti1PairHeader(start), start
+    header = nib.Spm2AnalyzeImage.header_class(start)
+    header["cal_max"] = header["cal_min"] = 0  # ranges of values, of which nibabel makes a scale where SPM's is missing
+    return header, start
 
 
 def analyze_voxels(path: Path) -> Path:
@@ -64,9 +67,9 @@ def analyze_voxels(path: Path) -> Path:
 def read_analyze(path: Path, options: ReadOptions) -> Volume:
     """Reads an Analyze 7.5 or NIfTI pair, `X.hdr` with `X.img` beside it; otherwise as `read_nifti`.
 
-    Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left. SPM's scale in
-    the header is applied, the ranges of values there (`cal_max`, `glmax`) are not; SPM's matrix `X.mat` beside the pair
-    is not read.
+    Analyze has no orientation; nibabel's reading is taken: the first axis runs to the patient's left. SPM's scale and
+    offset in the header are applied, the ranges of values there (`cal_max`, `glmax`) are not; SPM's matrix `X.mat`
+    beside the pair is not read.
     """
     voxels = analyze_voxels(path)
     with nibabel_reads(path, "Analyze"):
@@ -78,8 +81,9 @@ def read_analyze(path: Path, options: ReadOptions) -> Volume:
         decisions = (*geometry.decisions, *volume.decisions)
         return replace(volume, affine=geometry.affine, is_oriented=geometry.is_oriented, decisions=decisions)
     reading = "Analyze states no orientation: its first axis is taken to run to the left"
-    if (scale := header.get_slope_inter()[0] or 1) != 1:
-        reading += f"; its voxels are multiplied by SPM's scale in the header, {scale:g}"
+    slope, intercept = (1, 0) if header.get_slope_inter()[0] is None else header.get_slope_inter()
+    if (slope, intercept) != (1, 0):
+        reading += f"; its voxels are scaled by SPM's figures in the header, value * {slope:g} + {intercept:g}"
     if os.path.lexists(path.with_suffix(".mat")):
         reading += "; SPM's matrix in the .mat file beside it is not read"
     return replace(volume, is_oriented=False, decisions=(Decision("analyze-orientation", reading), *volume.decisions))

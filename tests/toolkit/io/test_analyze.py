@@ -51,11 +51,14 @@ def test_a_range_of_values_in_the_header_is_no_scale_and_that_of_spm_is_told(pai
     volume = read_volume(pair)
     np.testing.assert_array_equal(volume.data[0], VOXELS)
     assert "scale" not in volume.decisions[0].text
-    struct.pack_into("<f", header, 112, 0.5)
-    pair.write_bytes(header)
-    volume = read_volume(pair)
-    np.testing.assert_array_equal(volume.data[0], VOXELS / 2)
-    assert volume.decisions[0].text.endswith("; its voxels are multiplied by SPM's scale in the header, 0.5")
+    for offset in (0, 10, np.nan):  # SPM2 has an offset too
+        struct.pack_into("<2f", header, 112, 0.5, offset)
+        pair.write_bytes(header)
+        volume = read_volume(pair)
+        applied = float(np.nan_to_num(offset))
+        np.testing.assert_array_equal(volume.data[0], VOXELS / 2 + applied)
+        said = f"; its voxels are scaled by SPM's figures in the header, value * 0.5 + {applied:g}"
+        assert volume.decisions[0].text.endswith(said)
 
 
 @pytest.mark.parametrize("kind", [nib.AnalyzeImage, nib.Spm99AnalyzeImage, nib.Spm2AnalyzeImage, nib.Nifti1Pair])
