@@ -42,14 +42,27 @@ def niftis() -> list[dict[str, Any]]:
         "big.nii": nib.Nifti1Image(data.astype(">i2"), affines()["LAS"], nib.Nifti1Header(endianness=">")).to_bytes(),
         "wide.nii": _nifti(data.astype("int64"), affines()["LAS"]).to_bytes(),
     }
-    scaled = bytearray(files["sform.nii.gz"])
-    scaled[112:120] = struct.pack("<2f", 0.37, -12.5)
-    files["scaled.nii"] = bytes(scaled)
+    files["scaled.nii"] = _changed(files["sform.nii.gz"], {112: struct.pack("<2f", 0.37, -12.5)})
+    doubles = _nifti(1e9 + data.astype("float64"), affines()["LAS"])
+    files["doubles.nii"] = _changed(doubles.to_bytes(), {112: struct.pack("<2f", 1, -1e9)})
+    neither = _nifti(data[:, :, :1], np.diag([-2.0, 2, 3, 1]), sform=0, qform=0)
+    files["picture.nii"] = _changed(neither.to_bytes(), {40: struct.pack("<4h", 2, 4, 3, 1)})
+    files["no quaternion.nii"] = _changed(
+        _nifti(data, affines()["LAS"]).to_bytes(), {256: struct.pack("<f", float("nan"))}
+    )
     rows = []
     for name, content in files.items():
         file = gzip.compress(content, mtime=0) if name.endswith(".gz") else content
         rows.append({"name": name, "base64": packed(file), **_read({name: file}, name)})
     return rows
+
+
+def _changed(content: bytes, at: dict[int, bytes]) -> bytes:
+    """The content with bytes at some places replaced."""
+    made = bytearray(content)
+    for place, data in at.items():
+        made[place : place + len(data)] = data
+    return bytes(made)
 
 
 def _read(files: dict[str, bytes], place: str = "") -> dict[str, Any]:
@@ -147,6 +160,7 @@ def wrong_files() -> list[dict[str, Any]]:
         return bytes(data)
 
     real = _nifti(image((6, 5, 4), "float32"), affines()["LAS"]).to_bytes()
+    second = _nifti(image((6, 5, 4), "int16"), affines()["LAS"], nib.Nifti2Image, sform=0).to_bytes()
     files = {
         "short.nii": good[:400],
         "header.nii": good[:200],
@@ -169,6 +183,7 @@ def wrong_files() -> list[dict[str, Any]]:
         "picture.nii": b"\x89PNG\r\n\x1a\n" + bytes(400),
         "array.nii.gz": b"\x93NUMPY" + bytes(400),
         "dicom.nii.gz": bytes(128) + b"DICM" + bytes(400),
+        "rounded version2.nii": _changed(second, {352: struct.pack("<3d", 0, 0.7071068, 0.7071068)}),
         "far.nii": changed(292, "<f", 2e9),
         "holes.nii": real[:352] + struct.pack("<f", float("nan")) + real[356:],
     }

@@ -28,7 +28,7 @@ const TYPES: Record<number, DataType> = {
   1024: { bytes: 8, range: 2 ** 64, view: (b) => wide(new BigInt64Array(b)) },
   1280: { bytes: 8, range: 2 ** 64, view: (b) => wide(new BigUint64Array(b)) },
   16: { bytes: 4, range: null, view: (b) => new Float32Array(b) },
-  64: { bytes: 8, range: null, view: (b) => Float32Array.from(new Float64Array(b)) },
+  64: { bytes: 8, range: null, view: (b) => new Float64Array(b) },
 };
 
 const COLOURS = "save one grey channel, or a channel for each colour";
@@ -132,11 +132,14 @@ function swapBytes(bytes: Uint8Array, size: number): void {
   for (let at = 0; at < bytes.length; at += size) bytes.subarray(at, at + size).reverse();
 }
 
-/** The header's slope and intercept applied, as float32; the file's own type where there are none. */
+/** The header's slope and intercept applied, as float32; the file's own type where there are none, float64 as float32. */
 function scaled(values: Voxels, range: number | null, header: Header): Channel {
   const slope = header.scl_slope;
   const intercept = header.scl_inter;
-  if (!Number.isFinite(slope) || slope === 0 || (slope === 1 && intercept === 0)) return { values, integerRange: range };
+  if (!Number.isFinite(slope) || slope === 0 || (slope === 1 && intercept === 0)) {
+    const isDouble = range === null && values instanceof Float64Array;
+    return { values: isDouble ? Float32Array.from(values) : values, integerRange: range };
+  }
   const out = new Float32Array(values.length);
   for (let i = 0; i < out.length; i++) out[i] = values[i]! * slope + intercept;
   return { values: out, integerRange: null };

@@ -24,13 +24,15 @@ export interface Geometry {
 export function geometryOf(name: string, header: Header, start: Uint8Array): Geometry {
   const codes = codesOf(header, start);
   const isOriented = codes.sformCode !== 0 || codes.qformCode !== 0;
-  const affine = codes.sformCode !== 0 ? checkedSform(name, codes) : isOriented ? qform(name, codes) : withoutCodes(header, codes);
+  const rounding = 3 * (isVersion2(header, start) ? Number.EPSILON : 2 ** -23); // of a quaternion, in the header's own precision
+  const affine =
+    codes.sformCode !== 0 ? checkedSform(name, codes, rounding) : isOriented ? qform(name, codes, rounding) : withoutCodes(header, codes);
   return { affine: inMm(name, affine, header.xyzt_units & 7), isOriented, codes };
 }
 
 function codesOf(header: Header, start: Uint8Array): GridCodes {
   const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
-  const is2 = view.getInt32(0, header.littleEndian) === 540;
+  const is2 = isVersion2(header, start);
   const known = (code: number): number => (code >= 0 && code <= LAST_CODE ? code : 0);
   const [qfac = 1, dx = 1, dy = 1, dz = 1] = header.pixDims;
   const [length, time] = [header.xyzt_units & 7, header.xyzt_units & 0x38];
@@ -46,28 +48,33 @@ function codesOf(header: Header, start: Uint8Array): GridCodes {
   };
 }
 
+function isVersion2(header: Header, start: Uint8Array): boolean {
+  return new DataView(start.buffer, start.byteOffset, start.byteLength).getInt32(0, header.littleEndian) === 540;
+}
+
 /** A voxel size as the command line mends it: 0 says nothing. */
 function sizeOf(size: number): number {
   return size === 0 ? 1 : Math.abs(size);
 }
 
 /** The sform, unless it contradicts the other reading of the header. */
-function checkedSform(name: string, codes: GridCodes): Matrix {
+function checkedSform(name: string, codes: GridCodes, rounding: number): Matrix {
   const rows = codes.sform;
   const sform = [rows.slice(0, 4), rows.slice(4, 8), rows.slice(8, 12), [0, 0, 0, 1]];
-  const other = rows.every(Number.isFinite) && determinant(sform) !== 0 ? otherReading(name, codes, sform) : null;
+  const other = rows.every(Number.isFinite) && determinant(sform) !== 0 ? otherReading(name, codes, sform, rounding) : null;
   const difference = other && differenceOf(sform, other, codes.qformCode !== 0);
   if (difference) throw new InputError(`${name}: ${difference}; attunet predict reads it with --read nifti-geometry=sform or pixdim`);
   return sform;
 }
 
 /** By qform and voxel sizes, or by the sform's directions and voxel sizes; null where the header has no such reading. */
-function otherReading(name: string, codes: GridCodes, sform: Matrix): Matrix | null {
+function otherReading(name: string, codes: GridCodes, sform: Matrix, rounding: number): Matrix | null {
   const zooms = codes.pixdim.slice(1);
   if (!zooms.every((size) => Number.isFinite(size) && size > 0)) return null;
   if (codes.qformCode !== 0) {
     try {
-      return qform(name, codes);
+      const other = qform(name, codes, rounding);
+      return other.flat().every(Number.isFinite) ? other : null;
     } catch {
       return null;
     }
@@ -98,11 +105,14 @@ function withoutCodes(header: Header, { pixdim: [, dx, dy, dz] }: GridCodes): Ma
   ];
 }
 
-function qform(name: string, { pixdim, quaternion }: GridCodes): Matrix {
+function qform(name: string, { pixdim, quaternion }: GridCodes, rounding: number): Matrix {
   const [b, c, d, x, y, z] = quaternion as [number, number, number, number, number, number];
   const rest = 1 - (b * b + c * c + d * d);
-  if (rest < -3.6e-7) throw new InputError(`${name}: cannot be read as NIfTI: w2 should be positive, but is ${rest.toExponential(6)}`);
-  const a = rest < 3.6e-7 ? 0 : Math.sqrt(rest);
+  if (rest <= -rounding) {
+    const shown = rest.toExponential(6).replace(/(?<=e[+-])\d$/, "0$&"); // two digits at least, as Python writes it
+    throw new InputError(`${name}: cannot be read as NIfTI: w2 should be positive, but is ${shown}`);
+  }
+  const a = rest < rounding ? 0 : Math.sqrt(rest);
   const scale = 2 / (a * a + b * b + c * c + d * d);
   const [, dx, dy] = pixdim;
   const dz = pixdim[3] * pixdim[0];
