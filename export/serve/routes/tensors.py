@@ -19,6 +19,8 @@ from attunet.fields import parse_json
 
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
+MAX_JSON_WORDS = 4096  # objects and quotes: a request has some dozen
+ROW_BYTES = 32  # of 16 numbers, the shortest row of a slice
 COUNT = re.compile(r"[0-9]{1,18}")
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
 DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {
@@ -118,6 +120,12 @@ def _wrong(text: str) -> Refusal:
 
 
 def _parse(text: bytes) -> dict[str, object]:
+    words, lists = text.count(b"{") + text.count(b'"'), text.count(b"[")
+    if words > MAX_JSON_WORDS or lists > MAX_JSON_WORDS + len(text) // ROW_BYTES:  # parsing them would stop the others
+        raise _wrong(
+            f"body: is JSON of {words:,} objects and quotes and {lists:,} lists; at most {MAX_JSON_WORDS:,} and a list "
+            f"for each {ROW_BYTES} bytes are accepted"
+        )
     try:
         values = parse_json(text.decode(), strict=True)
     except ValueError as error:
@@ -202,6 +210,10 @@ def _from_json(tensor: _Received, spec: Tensor) -> np.ndarray:
     are_numbers = isinstance(tensor.data, list) and set(map(type, array.flat)) <= {int, float}
     if not are_numbers or array.size != math.prod(tensor.shape):
         raise _wrong(f"inputs: data of {spec.name} must be {math.prod(tensor.shape)} numbers in a list")
+    if array.ndim > 1 and array.shape != tensor.shape:
+        raise _wrong(
+            f"inputs: data of {spec.name} must be flat or nested as its shape {list(tensor.shape)}, got {array.shape}"
+        )
     with np.errstate(over="ignore"), suppress(OverflowError):
         return array.astype(DTYPES[spec.datatype]).reshape(tensor.shape)
     raise _wrong(f"inputs: {spec.name} must be finite numbers")

@@ -103,13 +103,28 @@ def with_row(**changes: object) -> dict[str, object]:
 def test_texts_in_place_of_numbers_take_no_memory(metadata, tmp_path):
     """NumPy makes every text of an array as long as its longest."""
     body = tmp_path / "body"
-    body.write_text(json.dumps(with_row(data=["a" * 1000] + ["b"] * 50_000)))
+    body.write_text(json.dumps(with_row(data=["a" * 200_000] + ["b"] * 1000)))
     tracemalloc.start()
     with pytest.raises(Refusal, match="must be 256 numbers"):
         read_request(body, None, metadata)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 20_000_000  # 200 MB as an array of texts
+    assert peak < 20_000_000  # 800 MB as an array of texts
+
+
+@pytest.mark.parametrize("part", ["[]", '{"":0}', '""', "[[1]]"])
+def test_parts_that_hold_nothing_are_counted_before_they_are_parsed(metadata, tmp_path, part, monkeypatch):
+    monkeypatch.setattr("attunet.export.serve.routes.tensors.parse_json", None)
+    (tmp_path / "body").write_text('{"inputs":[' + ",".join([part] * 20_000) + "]}")
+    with pytest.raises(Refusal, match=r"body: is JSON of .* at most 4,096 and a list for each 32 bytes are accepted"):
+        read_request(tmp_path / "body", None, metadata)
+
+
+def test_rows_of_a_slice_may_be_lists(metadata, tmp_path):
+    slices = np.arange(2 * 1600 * 16).reshape(2, 1, 1600, 16) % 10
+    row = with_row(shape=list(slices.shape), data=slices.tolist())
+    (tmp_path / "body").write_text(json.dumps(row, separators=(",", ":")))
+    np.testing.assert_array_equal(read_request(tmp_path / "body", None, metadata).inputs["slices"], slices)
 
 
 @pytest.fixture
@@ -183,6 +198,10 @@ BROKEN = {
     "too few numbers": (with_row(data=[0.5] * 255), "must be 256 numbers"),
     "texts": (with_row(data=["1"] * 256), "must be 256 numbers"),
     "ragged": (with_row(data=[[1], [1, 2]]), "must be 256 numbers"),
+    "rows and columns exchanged": (
+        with_row(shape=[1, 1, 16, 32], data=np.zeros((1, 1, 32, 16)).tolist()),
+        "must be flat or nested as its shape [1, 1, 16, 32], got (1, 1, 32, 16)",
+    ),
     "null": (with_row(data=None), "must be 256 numbers"),
     "too large": (with_row(data=[1e300] * 256), "finite"),
     "binary size of nothing": (with_row(data=..., parameters={"binary_data_size": 1024}), "binary_data_size must be"),
