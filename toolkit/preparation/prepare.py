@@ -15,7 +15,7 @@ from attunet.fields import MAX_WHOLE, is_whole
 from attunet.manifest import CASES, MANIFEST, SCHEMA, SPLITS
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.facts_cache import FACTS, scan_cases
-from attunet.preparation.read_cases import Cases, read_cases
+from attunet.preparation.read_cases import read_cases
 from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
@@ -86,19 +86,21 @@ def prepare(
     building = beside(store, "", ".partial")
     with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
         root, archive = _folder_of(source, store, building, options.layout)
-        cases = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
-        about = f"layout {cases.source.layout} ({cases.source.reason}), {len(cases.source.cases)} cases"
-        for line in (about, *cases.source.notes):
+        cases, given = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
+        for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
             logger.info(f"{source}: {line}")
-        request = _request(cases, options, config, [folds, seed], archive)
+        drawn = {case.case: case.drawn for case in cases.cases if case.drawn is not None} if labelled_file else {}
+        request = _request(cases, options, config, archive)
+        request |= {"splits": given.to_json() if given else [folds, seed], "labelled": drawn}
         if names:
             _check_series(options.choices.get("dicom-series", ""), names)
-            given = {key: request[key] for key in MAY_HAVE_NAMES if request[key]}
-            request |= {key: hashlib.sha256(repr(value).encode()).hexdigest() for key, value in given.items()}
+            may_have = {key: request[key] for key in MAY_HAVE_NAMES if request[key]}
+            request |= {key: hashlib.sha256(repr(value).encode()).hexdigest() for key, value in may_have.items()}
         if store.exists():
-            return _unchanged(store, cases.source, request)
-        seen = _survey(cases, config, building, names, strict=strict)
-        splits = cases.splits or _deal(seen, folds, seed)
+            return _unchanged(store, cases, request)
+        seen = _survey(cases, given, config, building, names)
+        refuse_errors(seen.findings, strict)
+        splits = given or _deal(seen, folds, seed)
         _log_resolved(seen.resolved, config, splits, folds)
         place = "." if names else UNPACKED if archive else str(root.resolve())
         build_store(store, building, seen, splits, _head(seen, store.name, place, request), strict=strict)
@@ -157,13 +159,10 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
     return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
-def _request(
-    cases: Cases, options: SourceOptions, config: DataConfig, folds_and_seed: list[int], archive: str | None
-) -> dict[str, object]:
+def _request(source: Source, options: SourceOptions, config: DataConfig, archive: str | None) -> dict[str, object]:
     """Return the choices of the caller, and a hash of what the source says outside of images and masks, for the
     manifest.
     """
-    source = cases.source
     said = (
         *(source.layout, source.channels, sorted(source.test_patients), source.grey_ranges, source.grey_levels),
         *(source.ignored, [(coding.names, coding.values) for coding in source.codings]),
@@ -174,9 +173,7 @@ def _request(
         "classes": options.classes and [options.classes[0].to_json(), options.classes[1]],
         "choices": dict(options.choices),
         "data": vars(config),
-        "splits": cases.splits.to_json() if cases.splits else folds_and_seed,
         "archive_sha256": archive,
-        "labelled": cases.labelled,
         "said_sha256": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
     }
 
@@ -196,12 +193,13 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
     raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 
-def _survey(cases: Cases, config: DataConfig, building: Path, names: Pseudonyms | None, *, strict: bool) -> Survey:
-    """Survey the cases, without names in the findings if `names` hides them; raises InputError for what is wrong."""
-    seen = survey(cases.source, scan_cases(cases.source, building), config, cases.splits)
+def _survey(
+    source: Source, splits: Splits | None, config: DataConfig, building: Path, names: Pseudonyms | None
+) -> Survey:
+    """Survey the cases, without names in the findings if `names` hides them."""
+    seen = survey(source, scan_cases(source, building), config, splits)
     if names:
         seen = replace(seen, findings=tuple(replace(one, text=names.hide(one.text)) for one in seen.findings))
-    refuse_errors(seen.findings, strict)
     return seen
 
 

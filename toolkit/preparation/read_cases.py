@@ -1,8 +1,7 @@
 """The cases of a source as the user wants them: with the own splits, the drawn classes, and numbers for names."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from attunet.errors import InputError
@@ -17,15 +16,6 @@ UNLABELLED_PART = re.compile(r"(?i)(^|[-_ ])(test|testing|val|valid|validation)|
 OF_USER = "does not fit the cases; the same call without --pseudonymise says why, with their names"
 
 
-@dataclass(frozen=True)
-class Cases:
-    """Cases to prepare."""
-
-    source: Source
-    splits: Splits | None  # the user's own folds; None if folds are drawn
-    labelled: Mapping[str, list[str]]  # for cases of which only some classes were drawn, the names of these classes
-
-
 def read_cases(
     root: Path,
     options: SourceOptions,
@@ -34,8 +24,10 @@ def read_cases(
     labelled_file: Path | None,
     *,
     allow_unlabelled: bool,
-) -> Cases:
-    """Read the cases below `root`; with `names`, cases and patients get numbers. Other arguments are as for `prepare`.
+) -> tuple[Source, Splits | None]:
+    """Read the cases below `root`, and the user's own folds; with `names`, cases and patients get numbers. Other
+    arguments are as for `prepare`.
+
     Raises InputError if the files make no cases, an image has no mask, or a file of the user does not fit the cases.
 
     Example:
@@ -47,22 +39,18 @@ def read_cases(
         if without := [case for case in source.cases if not case.labels]:
             count = f"{len(without)} of {len(source.cases)} images have none"
             raise InputError(f"{without[0].images[0]}: has no mask ({count}; allow with --allow-unlabelled)")
-    labelled: Mapping[str, list[str]] = {}
-    splits = None
     if labelled_file:
         with without_names(labelled_file, names is not None, OF_USER):
-            labelled = read_labelled(labelled_file)
-            source = with_labelled(source, labelled, labelled_file)
+            source = with_labelled(source, read_labelled(labelled_file), labelled_file)
+    splits = None
     if splits_file:
         with without_names(splits_file, names is not None, OF_USER):
             source = _with_patients_of(splits_file, source)
             splits = read_splits(splits_file, {case.patient for case in source.labelled})
     if names:
-        numbers = names.numbers_of([*labelled, *(splits.places() if splits else ())])
-        labelled = {numbers[case]: drawn for case, drawn in labelled.items()}
-        splits = splits.renamed(numbers) if splits else None
+        splits = splits.renamed(names.numbers_of(splits.places())) if splits else None
         source = pseudonymised(source, names)
-    return Cases(source, splits, labelled)
+    return source, splits
 
 
 def _without_unlabelled_part(source: Source) -> Source:
