@@ -15,13 +15,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from attunet.benchmarks.accuracy.results import confusion_of, judge
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
-from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.export.load_model import load_model
-from attunet.metrics.aggregate import mean
-from attunet.metrics.overlap import dice_from_confusion
 from attunet.preparation.prepare import prepare
 from attunet.presets import read_config
 from attunet.store import Store, open_store
@@ -31,7 +29,6 @@ from attunet.training.loop import train
 
 logger = logging.getLogger(__name__)
 
-AIM = 0.95
 AUTO = "auto"
 WHOLE = "whole slices"  # instead of the smallest window that holds the labels
 CHANGES: dict[str, tuple[str, ...]] = {
@@ -98,9 +95,7 @@ def _prepared(folder: Path, name: str, settings: tuple[str, ...]) -> Store:
 def _train_and_judge(store: Store, run: Path, change: str, settings: Sequence[str]) -> float:
     """Mean Dice of the cases left out."""
     train(store.path, run, read_config(None, (*settings, *CHANGES[change])), fold=0, resume="auto")
-    model = load_model(run)
-    cases = (read_labelled_case(store, name) for name in store.split(0)[1])
-    return statistics.mean(mean(dice_from_confusion(evaluate_case(model, case).confusion)[1:]) for case in cases)
+    return statistics.mean(row["mean"] for row in judge({}, store, 0, confusion_of(load_model(run))))
 
 
 def table(rows: Sequence[Json]) -> str:

@@ -89,7 +89,9 @@ def crossvalidate(
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation"):
         store = open_store(store_path, names, source=source)
-        _check_folder(out, train)
+        require_own_folder(out, "a cross-validation")
+        if not train and not out.exists():
+            raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
         plan = grid.plan(store, out)
         if minutes is not None:
             scoring = scoring_seconds(store, [run.fold for run in plan], 3 if every_postprocessing else 1) / 60
@@ -103,12 +105,6 @@ def crossvalidate(
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
-
-
-def _check_folder(out: Path, train: bool) -> None:
-    require_own_folder(out, "a cross-validation")
-    if not train and not out.exists():
-        raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
 
 
 def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> None:

@@ -1,7 +1,7 @@
 """results.json as a Markdown page and as a table for a terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attunet.benchmarks.evaluation.scores import SCORES
@@ -93,28 +93,21 @@ def interval(ends: Sequence[float] | None) -> str:
 
 
 def _summary(results: EvaluationResults) -> Table:
-    speed = ["ms at batch 1 (p50)", "p99", "slices/s at batch 8", "memory MB", "file MB"]
-    header = ["model", "Dice", "95 %", "HD95 mm", "ASSD mm", "agreement", *speed]
-    agreements = ["–", *(number(c["agreement"]["dice"], 4) for c in results["comparisons"])]
-    rows = []
-    for row, agreement in zip(results["models"], agreements, strict=True):
-        batch = row["latency_ms"]["batch"]["1"]
-        rows.append(
-            [
-                model_label(row),
-                number(row["dice"]["mean"]),
-                interval(row["dice"]["ci95"]),
-                number(row["hd95_mm"]["mean"], 1),
-                number(row["assd_mm"]["mean"], 2),
-                agreement,
-                number(batch["p50"], 1),
-                number(batch["p99"], 1),
-                number(row["throughput_slices_per_s"]["batch"]["8"], 1),
-                number(row["peak_memory_mb"], 0),
-                number(row["file_mb"], 1),
-            ]
-        )
-    return header, rows
+    agreements = {c["second"]: number(c["agreement"]["dice"], 4) for c in results["comparisons"]}
+    columns: dict[str, Callable[[EvaluatedRow], str]] = {
+        "model": model_label,
+        "Dice": lambda row: number(row["dice"]["mean"]),
+        "95 %": lambda row: interval(row["dice"]["ci95"]),
+        "HD95 mm": lambda row: number(row["hd95_mm"]["mean"], 1),
+        "ASSD mm": lambda row: number(row["assd_mm"]["mean"], 2),
+        "agreement": lambda row: agreements.get(model_label(row), "–"),
+        "ms at batch 1 (p50)": lambda row: number(row["latency_ms"]["batch"]["1"]["p50"], 1),
+        "p99": lambda row: number(row["latency_ms"]["batch"]["1"]["p99"], 1),
+        "slices/s at batch 8": lambda row: number(row["throughput_slices_per_s"]["batch"]["8"], 1),
+        "memory MB": lambda row: number(row["peak_memory_mb"], 0),
+        "file MB": lambda row: number(row["file_mb"], 1),
+    }
+    return list(columns), [[cell(row) for cell in columns.values()] for row in results["models"]]
 
 
 def notes(results: EvaluationResults) -> list[str]:

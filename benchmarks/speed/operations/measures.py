@@ -114,13 +114,8 @@ def _copy_call(moved: int, device: str) -> Call:
     return lambda: target.copy_(source)
 
 
-def time_calls(calls: Sequence[Call], device: str, seconds: float) -> list[np.ndarray]:
-    """Seconds of every run of each call; the calls take turns, and each gets about `seconds`."""
-    return _time_on_gpu(calls, seconds) if device == "cuda" else time_interleaved(calls, seconds=seconds)
-
-
-def _time_on_gpu(calls: Sequence[Call], seconds: float) -> list[np.ndarray]:
-    """Time between events on the device.
+def _time_on_gpu(calls: Sequence[Call], *, seconds: float) -> list[np.ndarray]:
+    """Seconds of every run of each call, between events on the device; each call gets about `seconds`.
 
     Before each run a large buffer is written, which empties the cache as the rest of a network would, and the device
     sleeps while the processor queues the call, so that only the device is measured.
@@ -152,7 +147,8 @@ def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> lis
     The first run, which may compile, is timed apart.
     """
     first_s = {name: seconds_of(call) for name, call in calls.items()}
-    times = dict(zip(calls, time_calls(list(calls.values()), device, seconds), strict=True))
+    in_turns = _time_on_gpu if device == "cuda" else time_interleaved
+    times = dict(zip(calls, in_turns(list(calls.values()), seconds=seconds), strict=True))
     rows = []
     for name, times_s in times.items():
         peak = None if name == "copy" else peak_bytes(calls[name], device) / 1e6
