@@ -118,7 +118,9 @@ for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", f
   element("drop").addEventListener(name, (event) => {
     event.preventDefault();
     element("drop").classList.toggle("over", over);
-    if (name === "drop" && event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+    const files = name === "drop" ? event.dataTransfer.files : [];
+    if (files.length > 1) say(`${files.length} files: drop one, the slices of a series as a zip`, true);
+    else if (files[0]) send(files[0]);
   });
 }
 loadModels().catch((error) => say(`the server does not answer: ${error.message}`, true));

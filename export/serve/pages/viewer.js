@@ -21,12 +21,19 @@ export class Viewer {
     await this.niivue.attachToCanvas(this.canvas);
   }
 
-  /** Volumes of a label map and its scan; without the scan where NiiVue does not read it on the same grid (DICOM, pictures). */
+  /**
+   * Volumes of a label map and its scan, which lies where its label map does, however NiiVue reads its header; without the scan where
+   * NiiVue does not read it on the same grid (DICOM, pictures).
+   */
   async read(scan, labelMap) {
     await (this.ready ??= this.start());
     const labels = await this.readVolume(labelMap, "labels.nii.gz");
+    const { qform_code, sform_code } = labels.hdr;
+    if (!qform_code && !sform_code) place(labels, toTheLeft(labels.hdr));
     const image = await this.readScan(scan).catch(() => null);
-    return { labels, image: image?.dimsRAS.slice(1, 4).join() === labels.dimsRAS.slice(1, 4).join() ? image : null };
+    if (!image || gridOf(image) !== gridOf(labels)) return { labels, image: null };
+    place(image, labels.hdr.affine);
+    return { labels, image };
   }
 
   show({ labels, image }, classes) {
@@ -72,6 +79,21 @@ export class Viewer {
     this.niivue.drawScene();
     this.moved();
   }
+}
+
+function gridOf({ hdr }) {
+  return hdr.dims.slice(1, 4).map((length) => Math.max(length, 1)).join();
+}
+
+function place(volume, affine) {
+  volume.hdr.affine = affine;
+  volume.calculateRAS();
+}
+
+/** The affine by which a header without an orientation is read: axes to left, anterior and superior, around the centre. */
+function toTheLeft({ dims, pixDims }) {
+  const steps = [-pixDims[1], pixDims[2], pixDims[3]];
+  return [...steps.map((step, axis) => [0, 1, 2].map((other) => (other === axis ? step : 0)).concat((-step * (Math.max(dims[axis + 1], 1) - 1)) / 2)), [0, 0, 0, 1]];
 }
 
 /** Gives the voxels of a label map the numbers of their classes, and these their colours. */

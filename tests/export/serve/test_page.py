@@ -107,12 +107,17 @@ def test_of_a_scan_that_no_page_can_read_the_label_map_is_shown(page, scan, tmp_
 
 def test_the_patients_right_is_on_the_left_whatever_the_storage_order(page, tmp_path):
     """A bright spot at the patient's right, front and top is drawn at the top left of the last slice."""
-    for orientation in ("RAS", "LPS", "LAS", "SRA", "PIR"):
+    for orientation in ("RAS", "LPS", "LAS", "SRA", "PIR", "no codes"):
         data = np.full((24, 32, 4), 100, np.int16)
         data[16:, 22:, 3] = 600
         image = nib.Nifti1Image(data, np.diag([1.5, 1.5, 5.0, 1.0]))
-        ras, other = (nib.orientations.axcodes2ornt(codes) for codes in ("RAS", orientation))
-        nib.save(image.as_reoriented(nib.orientations.ornt_transform(ras, other)), tmp_path / f"{orientation}.nii")
+        codes = "LAS" if orientation == "no codes" else orientation
+        ras, other = map(nib.orientations.axcodes2ornt, ("RAS", codes))
+        image = image.as_reoriented(nib.orientations.ornt_transform(ras, other))
+        if orientation == "no codes":  # which are read as LAS
+            image = nib.Nifti1Image(image.dataobj, None)
+            image.header.set_zooms((1.5, 1.5, 5))
+        nib.save(image, tmp_path / f"{orientation}.nii")
         shown(page, tmp_path / f"{orientation}.nii")
         page.fill("#opacity", "0")
         page.fill("#slice", "3")
@@ -120,6 +125,46 @@ def test_the_patients_right_is_on_the_left_whatever_the_storage_order(page, tmp_
         bright = [(part > 200).mean() for half in np.array_split(grey, 2) for part in np.array_split(half, 2, axis=1)]
         assert bright[0] > 0.2, (orientation, bright)
         assert max(bright[1:]) < 0.05, (orientation, bright)
+
+
+HEADERS = {
+    "scan.mha": "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    "Offset = -51.2 -51.2 0\nElementSpacing = 1.6 1.6 5\nDimSize = 64 64 4\nElementType = MET_SHORT\n"
+    "ElementDataFile = LOCAL\n",
+    "scan.nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: 64 64 4\nspacings: 1.6 1.6 5\nendian: little\n"
+    "encoding: raw\n\n",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_the_scan_lies_where_its_label_map_lies(page, tmp_path, name):
+    """NiiVue places scans of such headers elsewhere than their label maps."""
+    voxels = np.random.default_rng(0).normal(300, 60, (64, 64, 4)).astype("<i2")
+    (tmp_path / name).write_bytes(HEADERS[name].encode() + voxels.tobytes(order="F"))
+    page.evaluate("""import('/viewer.js').then(({ Viewer }) => {
+      const show = Viewer.prototype.show;
+      Viewer.prototype.show = function (volumes, classes) {
+        window.places = [volumes.image, volumes.labels].map((volume) => volume.hdr.affine.flat());
+        window.corners = [volumes.image, volumes.labels].map((volume) => [...volume.matRAS]);
+        return show.call(this, volumes, classes);
+      };
+    })""")
+    shown(page, tmp_path / name)
+    image, labels = page.evaluate("window.places")
+    np.testing.assert_allclose(image, labels)
+    np.testing.assert_allclose(np.linalg.norm(np.reshape(image, (4, 4))[:3, :3], axis=0), (1.6, 1.6, 5), rtol=1e-5)
+    np.testing.assert_allclose(*page.evaluate("window.corners"))
+
+
+def test_several_files_are_refused(page):
+    page.wait_for_selector("#model option", state="attached")
+    page.evaluate("""() => {
+      const transfer = new DataTransfer();
+      for (const name of ["1.dcm", "2.dcm"]) transfer.items.add(new File(["DICM"], name));
+      const event = new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+      document.getElementById("drop").dispatchEvent(event);
+    }""")
+    assert page.inner_text("#status") == "2 files: drop one, the slices of a series as a zip"
 
 
 def test_no_picture_of_an_earlier_scan_stays_beside_the_next_answer(page, scan, tmp_path):

@@ -80,10 +80,11 @@ async function resultOf(
   for (let i = 0; i < labels.length; i++) voxels[labels[i]!]!++;
   const first = volume.channels[0]!.values;
   const shown = first instanceof Float64Array ? Float32Array.from(first) : first;
+  const place = { shape: volume.shape, affine: volume.affine, codes: null }; // NiiVue reads headers without codes otherwise
   return {
     stem,
-    image: writeNifti(shown, volume).buffer,
-    overlay: writeNifti(labels, volume, LABEL_INTENT).buffer,
+    image: writeNifti(shown, place).buffer,
+    overlay: writeNifti(labels, place, LABEL_INTENT).buffer,
     saved: await gzipped(writeNifti(withValues(labels, about), volume)),
     voxels,
     mlPerVoxel: voxelVolumeOf(volume.affine) / 1000,
