@@ -122,7 +122,8 @@ def _check(source: Path, folds: int, seed: int, pseudonymise: Path | None) -> No
 
 
 def _check_series(text: str, names: Pseudonyms) -> None:
-    if names.hide(text) != text:
+    marked = text if text.isdecimal() else f"'{text}'"  # as a name; a number may be the series'
+    if names.hide(marked) != marked:
         raise InputError("--series: is kept in the store, and has a name of a case or a file; give the series' number")
 
 

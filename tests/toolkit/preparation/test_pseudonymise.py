@@ -231,6 +231,25 @@ def test_a_folder_that_cannot_be_listed_is_not_named(scans: Path, tmp_path: Path
         open_store(store.path, source=scans).read_source("0001")
 
 
+@pytest.mark.parametrize("name", ["MILLERTON-Paul", "Xq"])
+def test_the_name_of_a_case_is_no_series_where_it_is_short_or_that_of_a_folder(
+    scans: Path, tmp_path: Path, name: str
+) -> None:
+    for case, folder in zip(NAMES, (name, "4711", "12", "13"), strict=True):
+        (scans / folder).mkdir()
+        (scans / f"{case}-src.nii.gz").rename(scans / folder / "imaging.nii.gz")
+        (scans / f"{case}-mask.nii.gz").rename(scans / folder / "segmentation.nii.gz")
+
+    def prepared(series: str) -> None:
+        options = SourceOptions(choices={"dicom-series": series})
+        prepare(scans, tmp_path / "store", DataConfig(), options=options, folds=2, pseudonymise=tmp_path / "key.csv")
+
+    for text in (name, f"axial '{name}'"):
+        with pytest.raises(InputError, match="--series: is kept in the store"):
+            prepared(text)
+    prepared("12")
+
+
 def test_an_archive_is_refused(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "scans.zip").write_bytes(b"PK\x05\x06" + bytes(18))
     with pytest.raises(InputError, match="unpack"):
