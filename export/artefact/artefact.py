@@ -9,7 +9,7 @@ from attunet.classes import Classes
 from attunet.confidence.estimator import Estimator
 from attunet.errors import InputError
 from attunet.export.artefact.dice_at_export import DiceAtExport
-from attunet.export.artefact.graph_tensors import INPUT, VOLUME, Tensor, inputs_of, output_of
+from attunet.export.artefact.graph_tensors import INPUT, SPACING, VOLUME, Tensor, label_dtype
 from attunet.export.artefact.self_test_data import SelfTest
 from attunet.fields import Fields, JsonObject, Rule, is_number, is_whole
 from attunet.volumes.spec import MAX_SIDE, MULTIPLE, Postprocessing, Preprocessing, PreprocessSpec
@@ -85,13 +85,29 @@ class Artefact:
         return model if isinstance(model, dict) else {}
 
     @property
+    def size(self) -> tuple[int | None, int | None]:
+        return self.height, self.width
+
+    @property
     def inputs(self) -> list[Tensor]:
-        return inputs_of(self.spec, (self.height, self.width), whole=self.whole)
+        """Slices, or a whole volume and its spacing."""
+        if self.whole:
+            volume = Tensor(VOLUME, "float32", (self.spec.num_channels, "slices", "rows", "columns"))
+            return [volume, Tensor(SPACING, "float32", (3,))]
+        return [Tensor(INPUT, "float32", ("batch", self.spec.in_channels, "height", "width"), self.size)]
 
     @property
     def output_tensors(self) -> list[Tensor]:
-        size = (self.height, self.width)
-        return [output_of(name, self.classes, size, whole=self.whole) for name in self.outputs]
+        return [self._output(name) for name in self.outputs]
+
+    def _output(self, name: str) -> Tensor:
+        if self.whole:
+            return Tensor(name, label_dtype(self.classes).name, ("slices", "rows", "columns"))
+        if name == "labels":
+            return Tensor(name, "uint8", ("batch", "height", "width"), self.size)
+        channels = len(self.classes) if name in ("logits", "probabilities") else 1
+        of = f" of {name}" if name.startswith("attention_") else ""
+        return Tensor(name, "float32", ("batch", channels, f"height{of}", f"width{of}"), self.size)
 
     def to_json(self) -> JsonObject:
         return {

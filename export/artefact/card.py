@@ -45,7 +45,7 @@ def _input(about: Artefact) -> str:
     if about.whole:
         volume = f"volume float32 ({about.spec.num_channels}, slices, rows, columns)"
         return f"{volume}, spacing float32 (3,) in {about.spec.unit}"
-    height, width = (side or "any multiple of 16" for side in (about.height, about.width))
+    height, width = (side or "any multiple of 16" for side in about.size)
     return f"slices float32 (batch, {about.spec.in_channels}, height, width); height {height}, width {width}"
 
 

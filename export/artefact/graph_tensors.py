@@ -5,24 +5,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from attunet.classes import Classes
-from attunet.volumes.spec import PreprocessSpec
 
 INPUT = "slices"
 VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
 DISAGREEMENT = "disagreement"  # output of an ensemble: where its members differ
 
 
-Size = tuple[int | None, int | None]  # fixed height and width of the slices in pixels
-
-
 @dataclass(frozen=True)
 class Tensor:
-    """An input or an output. axes: the length of each, or the name of one of any length; an artefact may fix two."""
+    """An input or an output. axes: the length of each, or the name of one of any length. size: height and width of
+    slices, where an artefact fixes them.
+    """
 
     name: str
     dtype: str
     axes: tuple[int | str, ...]
-    size: Size = (None, None)
+    size: tuple[int | None, int | None] = (None, None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,25 +32,6 @@ class Tensor:
     def datatype(self) -> str:
         """The type's name in the Open Inference Protocol and, behind TYPE_, in Triton."""
         return {"float32": "FP32", "uint8": "UINT8", "int32": "INT32"}[self.dtype]
-
-
-def inputs_of(spec: PreprocessSpec, size: Size, *, whole: bool) -> list[Tensor]:
-    """The inputs of a graph that takes slices, or a whole volume and its spacing."""
-    if whole:
-        volume = Tensor(VOLUME, "float32", (spec.num_channels, "slices", "rows", "columns"))
-        return [volume, Tensor(SPACING, "float32", (3,))]
-    return [Tensor(INPUT, "float32", ("batch", spec.in_channels, "height", "width"), size)]
-
-
-def output_of(name: str, classes: Classes, size: Size, *, whole: bool) -> Tensor:
-    """The output `name` of a graph for these classes."""
-    if whole:
-        return Tensor(name, label_dtype(classes).name, ("slices", "rows", "columns"))
-    if name == "labels":
-        return Tensor(name, "uint8", ("batch", "height", "width"), size)
-    channels = len(classes) if name in ("logits", "probabilities") else 1
-    of = f" of {name}" if name.startswith("attention_") else ""
-    return Tensor(name, "float32", ("batch", channels, f"height{of}", f"width{of}"), size)
 
 
 def label_dtype(classes: Classes) -> np.dtype[np.uint8 | np.int32]:

@@ -32,10 +32,10 @@ def check_slices(where: object, artefact: Artefact, outputs: tuple[str, ...], sh
         raise InputError(
             f"{where}: has the outputs {', '.join(artefact.outputs)}, not {missing[0]!r}; outputs are chosen at export"
         )
-    sides, channels = (artefact.height, artefact.width), artefact.spec.in_channels
+    channels = artefact.spec.in_channels
     fits = len(shape) == 4 and 0 not in shape and shape[1] == channels
-    if not fits or any(n != side if side else n % MULTIPLE for n, side in zip(shape[2:], sides, strict=True)):
-        height, width = (side or f"a multiple of {MULTIPLE}" for side in sides)
+    if not fits or any(n != side if side else n % MULTIPLE for n, side in zip(shape[2:], artefact.size, strict=True)):
+        height, width = (side or f"a multiple of {MULTIPLE}" for side in artefact.size)
         raise InputError(
             f"{where}: slices must be (N, {channels}, H, W) with height {height} and width {width}, got {tuple(shape)}"
         )
@@ -43,9 +43,8 @@ def check_slices(where: object, artefact: Artefact, outputs: tuple[str, ...], sh
 
 def check_window(where: object, artefact: Artefact, window: tuple[int, int]) -> None:
     """Raises InputError unless the artefact takes slices of this height and width."""
-    sides = (artefact.height, artefact.width)
-    if any(side and side != length for side, length in zip(sides, window, strict=True)):
+    if any(side and side != length for side, length in zip(artefact.size, window, strict=True)):
         raise InputError(
-            f"{where}: takes slices of {' × '.join(str(side or 'any') for side in sides)}, those of the volume have "
-            f"{window[0]} × {window[1]} after resampling"
+            f"{where}: takes slices of {' × '.join(str(side or 'any') for side in artefact.size)}, those of the volume "
+            f"have {window[0]} × {window[1]} after resampling"
         )

@@ -11,11 +11,11 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from attunet.errors import RunError, one_line
+from attunet.system.environment import versions
 
 # ONNX Runtime 1.27 to 1.31 for CUDA 13 link against TensorRT 10.
 TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
@@ -66,21 +66,13 @@ def _preload_tensorrt() -> None:
         return  # perhaps the system has it; if not, the session says so
     folder = Path(next(iter(spec.submodule_search_locations or [""])))
     if missing := [name for name in TENSORRT_LIBRARIES if not (folder / name).exists()]:
+        installed = versions(("tensorrt_cu13_libs", "tensorrt_cu12_libs", "tensorrt"))
+        here = next((f"{package} {version}" for package, version in installed.items()), "another version")
         raise RunError(
-            f"provider: tensorrt needs TensorRT 10 ({missing[0]}), installed is {_tensorrt_version()}: pip install "
-            "'attunet[tensorrt]'"
+            f"provider: tensorrt needs TensorRT 10 ({missing[0]}), installed is {here}: pip install 'attunet[tensorrt]'"
         )
     for name in TENSORRT_LIBRARIES:
         ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
-
-
-def _tensorrt_version() -> str:
-    for package in ("tensorrt_cu13_libs", "tensorrt_cu12_libs", "tensorrt"):
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            continue
-    return "another version"
 
 
 def check_libraries(provider: str) -> None:
