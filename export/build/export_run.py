@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,6 @@ from attunet.export.artefact.signature import signature_of
 from attunet.export.build.graph_of_run import graph_of_run
 from attunet.export.build.judge import judge, open_artefact
 from attunet.export.build.learn_confidence import learn_confidence
-from attunet.export.build.parity import Parity
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.runtime.self_test import make_self_test
@@ -27,7 +26,7 @@ from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.ensemble import load_runs
 from attunet.runs.load_run import TrainedRun, in_numbers
 from attunet.store import Store, open_store
-from attunet.system.atomic_files import name_in_errors, write_file
+from attunet.system.atomic_files import write_file
 from attunet.system.environment import versions
 from attunet.system.lock import writing
 from attunet.system.private_folder import PrivateFolder
@@ -91,7 +90,7 @@ def export_run(
     Rule(str, null=True).check("license", license)
     if whole:
         _check_whole(outputs, size, confidence)
-    with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"):
+    with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"), PrivateFolder() as folder:
         run = load_runs(Path(run_path))
         opened = open_store(store or run.store, names, source=source)
         run = _of_store(run, opened)
@@ -102,25 +101,14 @@ def export_run(
             about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, about.postprocessing))
         unfinished = "" if run.finished else ", the training is not finished"
         logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
-
-        def compare(draft: Path) -> Parity:
-            return judge(run, opened, open_artefact(draft, provider), parity_cases)
-
-        about, data = _checked(graph_of_run(run, opened, about).SerializeToString(), about, compare)
-        _write(data, about, out, triton)
-        return about
-
-
-def _checked(graph: bytes, about: Artefact, compare: Callable[[Path], Parity]) -> tuple[Artefact, bytes]:
-    """Metadata with the result of the comparison and a self test, and the content of the artefact's file."""
-    with PrivateFolder() as folder:
+        graph = graph_of_run(run, opened, about).SerializeToString()
         draft = folder.path / "model.onnx"
-        with name_in_errors(draft):
-            draft.write_bytes(write_artefact(graph, about))
-        parity = compare(draft)
-        parity.refuse_if_different(about.precision)
+        write_file(draft, lambda path: path.write_bytes(write_artefact(graph, about)))
+        parity = judge(run, opened, open_artefact(draft, provider), parity_cases)
+        parity.refuse_if_different(precision)
         about = replace(about, dice_at_export=parity.to_json(), self_test=make_self_test(Segmenter(draft)))
-    return about, write_artefact(graph, about)
+        _write(write_artefact(graph, about), about, out, triton)
+        return about
 
 
 def _write(data: bytes, about: Artefact, out: Path, triton: str | None) -> None:

@@ -126,15 +126,6 @@ def is_finished(
     return unchanged(labels, *files) and (records is None or before.data.get("record") in records)
 
 
-def require_own(labels: Path) -> None:
-    """Raises InputError where a file is there that is no label map as this program has written it."""
-    if not labels.exists():
-        return
-    _written(labels)
-    if not unchanged(labels):
-        raise InputError(f"{labels}: was changed since it was made: {REMEDY}")
-
-
 def _written(labels: Path) -> Fields:
     """The hidden file of a label map that is there. Raises InputError where it is missing or damaged."""
     if not origin_file(labels).exists():
@@ -161,7 +152,10 @@ def check_place(labels: Path, scan: Sequence[Path]) -> None:
     program.
     """
     require_other_file(labels, scan)
-    require_own(labels)
+    if labels.exists():
+        _written(labels)
+        if not unchanged(labels):
+            raise InputError(f"{labels}: was changed since it was made: {REMEDY}")
 
 
 def check_alike(labels: Path, origin: Origin, files: Collection[Path]) -> None:

@@ -163,15 +163,17 @@ class Segmenter:
         Warns:
             UntrainedInputWarning: for a volume far outside the training set.
         """
-        prepared = self._lazily_prepared(volume)
+        check_megapixels(volume, self.spec, self.max_megapixels)
+        prepared = self.prepare(volume, lazily=True)
         warn_if_untrained(volume, self)
         return self.predict_prepared(prepared, batch_size=batch_size)
 
-    def prepare(self, volume: Volume) -> PreparedVolume:
+    def prepare(self, volume: Volume, *, lazily: bool = False) -> PreparedVolume:
         """Resample and normalise a volume.
 
         Args:
             volume: intensities and grid, as of `attunet.io.readers.read_volume`.
+            lazily: True computes slices when the network needs them.
 
         Returns:
             The input of `predict_prepared`.
@@ -179,12 +181,10 @@ class Segmenter:
         Raises:
             InputError: the artefact cannot take the volume.
         """
-        return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec).load()
-
-    def _lazily_prepared(self, volume: Volume) -> PreparedVolume:
-        """As `prepare`, but slices are computed when the network needs them."""
-        check_megapixels(volume, self.spec, self.max_megapixels)
-        return orient_volume(volume, self.spec) if self.metadata.whole else VolumeSlices(volume, self.spec)
+        if self.metadata.whole:
+            return orient_volume(volume, self.spec)
+        slices = VolumeSlices(volume, self.spec)
+        return slices if lazily else slices.load()
 
     def segment_oriented(self, volume: np.ndarray, spacing: np.ndarray, *, stop: Stop | None = None) -> np.ndarray:
         """Run a whole artefact.
@@ -276,7 +276,8 @@ class Segmenter:
         """
         volume = read_volume(path, channels=self.spec.num_channels)
         try:
-            prepared = self._lazily_prepared(volume)
+            check_megapixels(volume, self.spec, self.max_megapixels)
+            prepared = self.prepare(volume, lazily=True)
             findings = warn_if_untrained(volume, self)
             observed = ObservedCase(self, self.estimator, volume, prepared)
             indices = self.predict_prepared(prepared, observers=observed.observers)

@@ -105,13 +105,12 @@ class _Server(uvicorn.Server):
 
 def _allowed_files() -> int:
     """The number of files that this process may open, raised to `MAX_FILES` where the system lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unbounded = resource.RLIM_INFINITY
-    wanted = MAX_FILES if hard == unbounded else min(MAX_FILES, hard)
-    if soft != unbounded and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
-    return MAX_FILES if soft == unbounded else soft
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (MAX_FILES if limit == resource.RLIM_INFINITY else limit for limit in limits)
+    if soft < min(MAX_FILES, hard):
+        soft = min(MAX_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, limits[1]))
+    return soft
 
 
 class _BoundedParser(h11.Connection):

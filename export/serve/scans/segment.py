@@ -15,6 +15,7 @@ from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
 from attunet.errors import Finding, InputError
 from attunet.export.runtime.audit import Audit
+from attunet.export.runtime.input_checks import check_window
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.origin import hash_of_files
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
@@ -30,7 +31,6 @@ from attunet.system.deadline import ended_by
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.predict import Observer, predict_prepared
-from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.training_ranges import check_input
 from attunet.volumes.volume import Volume, class_amounts
 
@@ -179,6 +179,8 @@ def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, obser
         with ticket.stopping(), model.turns:
             return segmenter.predict_prepared(prepared, stop=ticket.stop)
 
+    check_window(model.name, segmenter.metadata, prepared.grid.window)
+
     def network(slices: np.ndarray) -> np.ndarray:
         ticket.check()  # between two batches
         logits = model.observed(slices)
@@ -211,7 +213,7 @@ def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, P
         warnings.simplefilter("ignore")  # they may quote a header
         volume = scan.input.read(segmenter.spec.num_channels, segmenter.channels)
     check_volume(volume, segmenter.metadata, settings)
-    return volume, segmenter.prepare(volume) if segmenter.metadata.whole else VolumeSlices(volume, segmenter.spec)
+    return volume, segmenter.prepare(volume, lazily=True)
 
 
 def _finding_json(finding: Finding) -> dict[str, object]:

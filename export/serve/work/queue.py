@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -99,6 +98,13 @@ class WorkQueue:
             Refusal: 503 where the queue is full or the time ends before the work begins, 504 where it ends later.
             ClientDisconnect: the client hung up.
         """
+
+        def work_and_remove() -> Result:
+            try:
+                return work(ticket)
+            finally:
+                remove()
+
         leaving = asyncio.ensure_future(left())
         try:
             with ExitStack() as undo:  # also where the task is cancelled
@@ -107,7 +113,7 @@ class WorkQueue:
                 with ticket.stage("queue"):
                     await self._wait_for_slot(ticket, leaving)
                 undo.pop_all()
-            return await self._run(partial(_work_and_remove, work, ticket, remove), ticket, leaving)
+            return await self._run(work_and_remove, ticket, leaving)
         finally:
             leaving.cancel()
 
@@ -161,13 +167,6 @@ class WorkQueue:
         self._running += running
         self._metrics.waiting.set(self._waiting)
         self._metrics.running.set(self._running)
-
-
-def _work_and_remove(work: Callable[[Ticket], Result], ticket: Ticket, remove: Callable[[], None]) -> Result:
-    try:
-        return work(ticket)
-    finally:
-        remove()
 
 
 async def _first_of(work: "asyncio.Future[Result]", leaving: "asyncio.Future[None]", ticket: Ticket) -> None:
