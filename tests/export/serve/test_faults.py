@@ -182,6 +182,18 @@ def test_formats_that_cannot_be_had_are_refused(strict_server, scan):
     assert json.loads(strict_server.post(content=body, headers={"Accept": "application/json"}).content)["unit"] == "ml"
 
 
+def test_a_scan_too_large_for_fixed_slices_is_refused_without_the_place_of_the_model(
+    save_artefact, serve, write_scan, tmp_path
+):
+    server = serve(model=save_artefact("fixed.onnx", height=64, width=64))
+    scan = write_scan(tmp_path / "scan.nii.gz", (70, 60, 3))
+    answer = server.post("/v1/models/fixed/segment", scan.read_bytes())
+    assert answer.status_code == 422
+    assert answer.json()["error"] == (
+        "fixed: takes slices of 64 × 64, those of the volume have 64 × 80 after resampling"
+    )
+
+
 def raw(server, request: bytes, *, all_of_it: bool = False) -> bytes:
     """The first bytes that the server answers, or all until it closes the connection."""
     with server.connect() as connection:
