@@ -43,9 +43,6 @@ class CalibrationCounts:
     def __add__(self, other: "CalibrationCounts") -> "CalibrationCounts":
         return CalibrationCounts(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
 
-    def __sub__(self, other: "CalibrationCounts") -> "CalibrationCounts":
-        return CalibrationCounts(*(getattr(self, name) - getattr(other, name) for name in COUNTS))
-
     @classmethod
     def none(cls) -> "CalibrationCounts":
         return cls(np.zeros(len(TEMPERATURES)), *(np.zeros((len(TEMPERATURES), BINS)) for _ in COUNTS[1:]))
@@ -70,14 +67,10 @@ class CalibrationCounts:
     def num_pixels(self) -> int:
         return int(self.pixels[UNSCALED].sum())
 
-    def best(self) -> int:
-        """Index of the temperature with the smallest negative log-likelihood; the first of equal ones."""
-        return int(np.argmin(self.nll))
-
-    def expected_error(self, index: int) -> float:
-        """Expected calibration error at a temperature: mean distance of probability and accuracy over the bins."""
-        gaps = np.abs(self.confidence[index] - self.correct[index])
-        return float(gaps.sum() / max(1, self.num_pixels))
+    @property
+    def gaps(self) -> np.ndarray:
+        """Sums of the greatest probability minus right pixels, `(T, BINS)`."""
+        return self.confidence - self.correct
 
     def to_json(self) -> JsonObject:
         return {
@@ -146,11 +139,11 @@ def calibrate(by_patient: Sequence[CalibrationCounts]) -> Calibration | None:
     if len(by_patient) < 3:
         return None
     total = sum(by_patient, CalibrationCounts.none())
-    after = np.zeros(BINS)
-    for left_out in by_patient:
-        chosen = (total - left_out).best()
-        after = after + (left_out.confidence[chosen] - left_out.correct[chosen])
-    error_before = total.expected_error(UNSCALED)
-    error_after = float(np.abs(after).sum() / max(1, total.num_pixels))
-    helps = error_after < error_before
-    return Calibration(TEMPERATURES[total.best()] if helps else 1.0, error_before, error_after)
+    # Each patient at the temperature with the smallest negative log-likelihood of the others
+    after = np.sum([one.gaps[np.argmin(total.nll - one.nll)] for one in by_patient], axis=0)
+    # Expected calibration error: mean distance of probability and accuracy over the bins
+    error_before, error_after = (
+        float(np.abs(gaps).sum() / max(1, total.num_pixels)) for gaps in (total.gaps[UNSCALED], after)
+    )
+    temperature = TEMPERATURES[np.argmin(total.nll)] if error_after < error_before else 1.0
+    return Calibration(temperature, error_before, error_after)

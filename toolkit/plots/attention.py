@@ -16,9 +16,9 @@ def draw_attention(
     maps: Sequence[np.ndarray],
     classes: Classes,
     *,
-    labels: np.ndarray | None = None,
-    sides: tuple[str, ...] = (),
-    title: str = "",
+    labels: np.ndarray,
+    sides: tuple[str, ...],
+    title: str,
 ) -> Path:
     """Draw every gate's attention map over the image, with a colour bar from its 2nd to its 98th percentile.
 
@@ -29,13 +29,12 @@ def draw_attention(
         sides: letters for the patient's sides, see `View`.
 
     Example:
-        >>> draw_attention("attention.png", image, model.attention(slices), classes)  # doctest: +SKIP
+        >>> draw_attention(path, image, maps, classes, labels=labels, sides=view.sides, title="a")  # doctest: +SKIP
     """
     figure, grid = panel_grid(len(maps) + 1, 3, (3.6, 3.4), 0.4)
     show_grey(grid[0], image, 1.0)
-    grid[0].set_title("input and prediction" if labels is not None else "input", fontsize=10)
-    if labels is not None:
-        outline_classes(grid[0], labels, classes)
+    grid[0].set_title("input and prediction", fontsize=10)
+    outline_classes(grid[0], labels, classes)
     for number, (axes, alpha) in enumerate(zip(grid[1:], maps, strict=False), start=1):
         show_grey(axes, image, 1.0)
         low, high = np.percentile(alpha, (2, 98))

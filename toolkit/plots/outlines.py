@@ -24,21 +24,20 @@ def draw_outlines(
     predictions: Mapping[str, np.ndarray],
     classes: Classes,
     *,
-    truth: np.ndarray | None = None,
-    title: str = "",
+    truth: np.ndarray,
+    title: str,
 ) -> Path:
     """Draw a panel per foreground class, at the slice where it is largest in the truth or the first prediction.
 
     Args:
         predictions: name in the legend -> class indices `(X, Y, Z)` on the volume's grid.
-        truth: class indices `(X, Y, Z)`, if there are labels.
+        truth: class indices `(X, Y, Z)`.
 
     Example:
-        >>> draw_outlines(path, volume, view_of(volume), {"unet": indices}, classes, truth=labels)  # doctest: +SKIP
+        >>> draw_outlines(path, volume, view, {"unet": indices}, classes, truth=labels, title="a")  # doctest: +SKIP
     """
     image = view.slices(volume.data[0])
-    layers = {} if truth is None else {"truth": view.slices(truth)}
-    layers |= {name: view.slices(indices) for name, indices in predictions.items()}
+    layers = {name: view.slices(indices) for name, indices in {"truth": truth, **predictions}.items()}
     colors = colors_of(layers)
     figure, grid = panel_grid(len(classes.foreground), 4, (3.4, 3.6), 0.7)
     for axes, (index, name) in zip(grid, enumerate(classes.foreground, start=1), strict=False):

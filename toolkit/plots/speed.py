@@ -40,7 +40,9 @@ def draw_dice_against_latency(path: Path, models: Rows) -> Path:
         axes.plot([latency], [dice], marker, ms=9, alpha=0.9, label=label, color=color, mec="black", mew=0.6)
     axes.margins(0.15)
     _plain_log(axes, "x")
-    _at_least(axes, MIN_DICE_RANGE)
+    low, high = axes.get_ylim()
+    missing = max(0.0, MIN_DICE_RANGE - (high - low))
+    axes.set_ylim(low - missing / 2, high + missing / 2)
     axes.set(xlabel="latency of one slice, ms (p50, log)", ylabel="mean Dice")
     axes.grid(alpha=0.3)
     if points:
@@ -92,12 +94,6 @@ def draw_volume_time(path: Path, models: Rows) -> Path:
     axes.tick_params(axis="y", labelsize=9)
     figure.legend(loc="outside upper center", ncols=len(PART_COLORS), fontsize=9, frameon=False)
     return save(figure, path)
-
-
-def _at_least(axes: Axes, span: float) -> None:
-    low, high = axes.get_ylim()
-    if (missing := span - (high - low)) > 0:
-        axes.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def _plain_log(axes: Axes, which: str) -> None:

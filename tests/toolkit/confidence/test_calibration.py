@@ -34,7 +34,9 @@ def test_exact_expected_calibration_error() -> None:
     logits = np.log(np.array([[0.8, 0.2]] * 10, np.float32))
     counts = CalibrationCounts.of(logits, np.array([0] * 6 + [1] * 4))
     assert counts.num_pixels == 10
-    assert counts.expected_error(UNSCALED) == pytest.approx(0.2, abs=1e-6)
+    calibration = calibrate([counts] * 3)
+    assert calibration is not None
+    assert calibration.error_before == pytest.approx(0.2, abs=1e-6)
     assert counts.nll[UNSCALED] == pytest.approx(-6 * np.log(0.8) - 4 * np.log(0.2), rel=1e-5)
 
 

@@ -106,12 +106,18 @@ def test_every_picture_is_drawn(tmp_path: Path) -> None:
     ]
     maps = [np.random.default_rng(n).uniform(size=(n, n)) for n in (4, 8, 16)]
     pictures = [
-        draw_outlines(tmp_path / "new/outlines.png", volume, view, {"a": truth, "b": missing}, CHAOS_MR, truth=truth),
+        draw_outlines(
+            tmp_path / "new/outlines.png", volume, view, {"a": truth, "b": missing}, CHAOS_MR, truth=truth, title="a"
+        ),
         draw_organ_slices(tmp_path / "organ.png", volume, view, truth == 1, missing == 1, title="missed"),
         draw_organ_slices(tmp_path / "false.png", volume, view, missing == 1, truth == 1, title="invented"),
-        draw_outlines(tmp_path / "unlabelled.png", volume, view, {"good": truth}, CHAOS_MR, title="no truth"),
         draw_contact_sheet(tmp_path / "sheet.png", [tile("a", volume, view, one) for one in (truth, None)], CHAOS_MR),
-        draw_attention(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR, labels=np.eye(32, dtype=np.uint8)),
+        draw_attention(
+            *(tmp_path / "attention.png", np.eye(32), maps, CHAOS_MR),
+            labels=np.eye(32, dtype=np.uint8),
+            sides=view.sides,
+            title="a",
+        ),
         draw_confusion(tmp_path / "confusion.png", counts, CHAOS_MR, title="rows without voxels"),
         draw_curves(tmp_path / "curves.png", {"unet": rows, "just started": []}),
     ]
