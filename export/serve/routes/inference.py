@@ -14,13 +14,7 @@ from attunet.export.artefact.graph_tensors import INPUT, LABELS, SPACING, VOLUME
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import receive_and_run, service_of
 from attunet.export.serve.routes.description import BINARY, ERRORS, JSON, TEXT, ModelName, json_object
-from attunet.export.serve.routes.tensors import (
-    DTYPES,
-    InferenceRequest,
-    inflate,
-    read_request,
-    write_answer,
-)
+from attunet.export.serve.routes.tensors import DTYPES, InferenceRequest, inflate, read_request, write_answer
 from attunet.export.serve.scans.needs import BATCH, check_oriented, feature_bytes
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import MB, Settings
@@ -134,18 +128,18 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
 def _infer(
     model: ServedModel, headers: Headers, settings: Settings, upload: Upload, ticket: Ticket
 ) -> tuple[Response, int]:
-    with ticket.stage("read"):
-        if len(upload.files) != 1:
-            raise Refusal(400, "body: must be one request, not a form")
-        body = inflate(upload.files[0], headers.get("content-encoding", "").lower(), settings.max_mb)
-        request = read_request(body, headers.get(JSON_BYTES), model.segmenter.metadata)
-    with ticket.stage("network"):
-        try:
+    if len(upload.files) != 1:
+        raise Refusal(400, "body: must be one request, not a form")
+    try:
+        with ticket.stage("read"):
+            body = inflate(upload.files[0], headers.get("content-encoding", "").lower(), settings.max_mb)
+            request = read_request(body, headers.get(JSON_BYTES), model.segmenter.metadata)
+        with ticket.stage("network"):
             results = _run(model, request, settings, ticket)
-        except TooLarge:
-            raise
-        except InputError as error:
-            raise Refusal(400, f"inputs: {str(error).removeprefix(f'{model.segmenter.path}: ')}") from None
+    except TooLarge:
+        raise
+    except InputError as error:
+        raise Refusal(400, str(error).replace(f"{model.segmenter.path}: ", "inputs: ")) from None
     with ticket.stage("write"):
         response = _response(*write_answer(model.name, request, results), headers.get("accept-encoding", ""))
         return response, len(response.body)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB
-from attunet.fields import parse_json
+from attunet.fields import Fields, Rule, parse_json
 
 MAX_JSON_BYTES = 16 * MB  # numbers as text take up to twenty times their size in memory
 MAX_JSON_NUMBERS = 4_000_000  # in an answer
@@ -70,11 +71,12 @@ def read_request(body: Path, json_bytes: str | None, about: Artefact) -> Inferen
         json_bytes: the header Inference-Header-Content-Length; None where all of the body is JSON.
 
     Raises:
-        Refusal: 400 naming the field, the rule and the value; 413 for JSON that is too large.
+        InputError: naming the field, the rule and the value.
+        Refusal: 413 for JSON that is too large.
     """
     size = body.stat().st_size
     if json_bytes is not None and not (COUNT.fullmatch(json_bytes) and int(json_bytes) <= size):
-        raise _wrong(
+        raise InputError(
             f"Inference-Header-Content-Length: must be a number up to the body's {size} bytes, got {json_bytes[:40]!r}"
         )
     length = size if json_bytes is None else int(json_bytes)
@@ -83,13 +85,14 @@ def read_request(body: Path, json_bytes: str | None, about: Artefact) -> Inferen
             TOO_LARGE, f"body: at most {MAX_JSON_BYTES // MB} MB of JSON are accepted; send tensors as binary data"
         )
     with body.open("rb") as file:
-        values = _parse(file.read(length))
-    tensors = _tensors(values.get("inputs"), body, length)
+        fields = _parse(file.read(length))
+    tensors = _tensors(fields, body, length)
     specs = {spec.name: spec for spec in about.inputs}
     if set(tensors) != set(specs):
-        raise _wrong(f"inputs: must be {', '.join(specs)}, got {', '.join(tensors) or 'none'}"[:300])
+        raise InputError(f"inputs: must be {', '.join(specs)}, got {', '.join(tensors) or 'none'}"[:300])
     arrays = {name: _checked(tensors[name], spec) for name, spec in specs.items()}
-    return InferenceRequest(_id(values), arrays, _outputs(values, about.outputs))
+    identity = fields.get("id", Rule(str, null=True)) if "id" in fields else None
+    return InferenceRequest(identity, arrays, _outputs(fields, about.outputs))
 
 
 def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np.ndarray]) -> tuple[bytes, int | None]:
@@ -115,91 +118,74 @@ def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np
     return b"".join([text, *parts]), len(text) if parts else None
 
 
-def _wrong(text: str) -> Refusal:
-    return Refusal(400, text)
-
-
-def _parse(text: bytes) -> dict[str, object]:
+def _parse(text: bytes) -> Fields:
     words, lists = text.count(b"{") + text.count(b'"'), text.count(b"[")
     if words > MAX_JSON_WORDS or lists > MAX_JSON_WORDS + len(text) // ROW_BYTES:  # parsing them would stop the others
-        raise _wrong(
+        raise InputError(
             f"body: is JSON of {words:,} objects and quotes and {lists:,} lists; at most {MAX_JSON_WORDS:,} and a list "
             f"for each {ROW_BYTES} bytes are accepted"
         )
     try:
         values = parse_json(text.decode(), strict=True)
     except ValueError as error:
-        raise _wrong(f"body: is not JSON: {str(error)[:120]}") from None
-    if not isinstance(values, dict):
-        raise _wrong(f"body: must be a JSON object, got a {type(values).__name__}")
-    return values
+        raise InputError(f"body: is not JSON: {str(error)[:120]}") from None
+    return Fields(values, "body")
 
 
 @dataclass(frozen=True, eq=False)
 class _Received:
-    name: str
     datatype: str
     shape: tuple[int, ...]
     data: object  # of JSON; an array where it came as bytes
 
 
-def _tensors(rows: object, body: Path, start: int) -> dict[str, _Received]:
-    """The request's tensors; bytes are mapped, not read."""
-    if not isinstance(rows, list):
-        raise _wrong("inputs: must be a list of tensors")
-    tensors: dict[str, _Received] = {}
-    for number, row in enumerate(rows):
-        where = f"inputs[{number}]"
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-            raise _wrong(f"{where}: must be an object with a name")
-        if row["name"] in tensors:
-            raise _wrong(f"{where}: the name {row['name'][:80]!r} is there twice")
-        parameters = _parameters(row, where)
-        datatype, shape = row.get("datatype"), row.get("shape")
-        if not isinstance(datatype, str) or datatype not in DTYPES:
-            raise _wrong(f"{where}: datatype must be one of {', '.join(DTYPES)}, got {str(datatype)[:40]!r}")
-        if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_side, shape)):
-            raise _wrong(f"{where}: shape must be a list of numbers above 0, got {str(shape)[:80]}")
-        data, count = row.get("data"), parameters.get("binary_data_size")
-        if count is not None:
-            if "data" in row or type(count) is not int or count < 0 or start + count > body.stat().st_size:
-                raise _wrong(
-                    f"{where}: binary_data_size must be the length of bytes in the body, without data, got "
-                    f"{str(count)[:40]}"
-                )
+def _tensors(fields: Fields, body: Path, start: int) -> dict[str, _Received]:
+    """The request's tensors by name; bytes are mapped, not read."""
+    size, tensors = body.stat().st_size, dict[str, _Received]()
+    for row in fields.rows("inputs"):
+        name, datatype = row.text("name"), row.choice("datatype", tuple(DTYPES))
+        if name in tensors:
+            raise InputError(f"{row.name('name')}: {name[:80]!r} is there twice")
+        shape = tuple(row.require("shape", _is_shape, "a list of at most 8 numbers above 0"))
+        data, parameters = row.data.get("data"), _parameters(row)
+        if parameters.data.get("binary_data_size") is not None:
+            count = parameters.whole("binary_data_size")
+            if "data" in row or start + count > size:
+                rule = "must be the length of bytes in the body, without data"
+                raise InputError(f"{parameters.name('binary_data_size')}: {rule}, got {count}")
             if count != math.prod(shape) * DTYPES[datatype].itemsize:
-                raise _wrong(f"{where}: {datatype} of the shape {shape} does not have {count} bytes")
-            data = np.memmap(body, DTYPES[datatype], "r", offset=start, shape=tuple(shape))
+                raise InputError(f"{row.name('shape')}: {datatype} of {list(shape)} does not have {count} bytes")
+            data = np.memmap(body, DTYPES[datatype], "r", offset=start, shape=shape)
             start += count
-        tensors[row["name"]] = _Received(row["name"], datatype, tuple(shape), data)
-    if start != body.stat().st_size:
-        raise _wrong(f"body: {body.stat().st_size - start} bytes follow that belong to no tensor")
+        tensors[name] = _Received(datatype, shape, data)
+    if start != size:
+        raise InputError(f"body: {size - start} bytes follow that belong to no tensor")
     return tensors
 
 
-def _is_side(value: object) -> bool:
-    return type(value) is int and 0 < value < 2**31
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= 8 and all(type(side) is int and 0 < side < 2**31 for side in value)
 
 
-def _parameters(row: Mapping[str, object], where: str) -> dict[str, object]:
-    parameters = row.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise _wrong(f"{where}: parameters must be an object")
+def _parameters(row: Fields) -> Fields:
+    parameters = row.inner("parameters") if "parameters" in row else Fields({}, row.where)
     for name in ("shared_memory_region", "classification"):
         if name in parameters:
-            raise _wrong(f"{where}: the parameter {name} is not supported")
+            raise InputError(f"{parameters.name(name)}: is not supported")
     return parameters
 
 
 def _checked(tensor: _Received, spec: Tensor) -> np.ndarray:
     if tensor.datatype != spec.datatype:
-        raise _wrong(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
+        raise InputError(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
     sides = zip(tensor.shape, spec.shape, strict=False)
     if len(tensor.shape) != len(spec.shape) or not all(expected in (-1, side) for side, expected in sides):
-        raise _wrong(f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(tensor.shape)}")
+        raise InputError(
+            f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(tensor.shape)}"
+        )
     array = np.array(tensor.data) if isinstance(tensor.data, np.ndarray) else _from_json(tensor, spec)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise _wrong(f"inputs: {spec.name} must be finite numbers")
+        raise InputError(f"inputs: {spec.name} must be finite numbers")
     return array
 
 
@@ -209,34 +195,22 @@ def _from_json(tensor: _Received, spec: Tensor) -> np.ndarray:
         array = np.asarray(tensor.data, object)  # a pointer for each: a long text would make all of them as long
     are_numbers = isinstance(tensor.data, list) and set(map(type, array.flat)) <= {int, float}
     if not are_numbers or array.size != math.prod(tensor.shape):
-        raise _wrong(f"inputs: data of {spec.name} must be {math.prod(tensor.shape)} numbers in a list")
+        raise InputError(f"inputs: data of {spec.name} must be {math.prod(tensor.shape)} numbers in a list")
     if array.ndim > 1 and array.shape != tensor.shape:
-        raise _wrong(
+        raise InputError(
             f"inputs: data of {spec.name} must be flat or nested as its shape {list(tensor.shape)}, got {array.shape}"
         )
     with np.errstate(over="ignore"), suppress(OverflowError):
         return array.astype(DTYPES[spec.datatype]).reshape(tensor.shape)
-    raise _wrong(f"inputs: {spec.name} must be finite numbers")
+    raise InputError(f"inputs: {spec.name} must be finite numbers")
 
 
-def _id(values: Mapping[str, object]) -> str | None:
-    identity = values.get("id")
-    if identity is not None and not (isinstance(identity, str) and len(identity) <= 256):
-        raise _wrong("id: must be a text of at most 256 characters")
-    return identity
-
-
-def _outputs(values: Mapping[str, object], known: Sequence[str]) -> dict[str, bool]:
+def _outputs(fields: Fields, known: Sequence[str]) -> dict[str, bool]:
     """The requested outputs (all where none is named), True for those that are requested as bytes."""
-    all_binary = _parameters(values, "parameters").get("binary_data_output", False) is True
-    rows = values.get("outputs")
-    if rows is None or rows == []:
+    all_binary = _parameters(fields).data.get("binary_data_output") is True
+    if fields.data.get("outputs") in (None, []):
         return dict.fromkeys(known, all_binary)
-    if not isinstance(rows, list):
-        raise _wrong("outputs: must be a list")
-    requested: dict[str, bool] = {}
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict) or row.get("name") not in known:
-            raise _wrong(f"outputs[{number}]: name must be one of {', '.join(known)}")
-        requested[row["name"]] = _parameters(row, f"outputs[{number}]").get("binary_data", all_binary) is True
-    return requested
+    return {
+        row.choice("name", tuple(known)): _parameters(row).data.get("binary_data", all_binary) is True
+        for row in fields.rows("outputs")
+    }

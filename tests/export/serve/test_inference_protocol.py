@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from attunet.errors import InputError
 from attunet.export.runtime import Segmenter
 from attunet.export.serve.app import make_app
-from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.routes.tensors import read_request
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
@@ -105,7 +105,7 @@ def test_texts_in_place_of_numbers_take_no_memory(metadata, tmp_path):
     body = tmp_path / "body"
     body.write_text(json.dumps(with_row(data=["a" * 200_000] + ["b"] * 1000)))
     tracemalloc.start()
-    with pytest.raises(Refusal, match="must be 256 numbers"):
+    with pytest.raises(InputError, match="must be 256 numbers"):
         read_request(body, None, metadata)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -116,7 +116,7 @@ def test_texts_in_place_of_numbers_take_no_memory(metadata, tmp_path):
 def test_parts_that_hold_nothing_are_counted_before_they_are_parsed(metadata, tmp_path, part, monkeypatch):
     monkeypatch.setattr("attunet.export.serve.routes.tensors.parse_json", None)
     (tmp_path / "body").write_text('{"inputs":[' + ",".join([part] * 20_000) + "]}")
-    with pytest.raises(Refusal, match=r"body: is JSON of .* at most 4,096 and a list for each 32 bytes are accepted"):
+    with pytest.raises(InputError, match=r"body: is JSON of .* at most 4,096 and a list for each 32 bytes are accepted"):
         read_request(tmp_path / "body", None, metadata)
 
 
@@ -181,18 +181,18 @@ def test_answers_have_a_bound_until_they_are_read(small_service):
 
 
 BROKEN = {
-    "no object": ([], "must be a JSON object"),
-    "no inputs": ({}, "inputs: must be a list"),
+    "no object": ([], "must be an object"),
+    "no inputs": ({}, "inputs: the field is missing"),
     "another name": (with_row(name="volume"), "inputs: must be slices"),
     "twice": ({"inputs": [ROW, ROW]}, "is there twice"),
     "another type": (with_row(datatype="UINT8", data=[1] * 256), "must be FP32"),
-    "unknown type": (with_row(datatype="BYTES"), "datatype must be one of"),
-    "a type that is a list": (with_row(datatype=["FP32"]), "datatype must be one of"),
+    "unknown type": (with_row(datatype="BYTES"), "inputs[0].datatype: must be one of"),
+    "a type that is a list": (with_row(datatype=["FP32"]), "inputs[0].datatype: must be one of"),
     "half of a surrogate pair": (with_row(name="\ud800"), "got \\ud800"),
-    "no shape": (with_row(shape=...), "shape must be"),
+    "no shape": (with_row(shape=...), "inputs[0].shape: must be"),
     "empty shape": (with_row(shape=[]), "must have the shape"),
-    "side of zero": (with_row(shape=[1, 1, 0, 16]), "shape must be"),
-    "side of true": (with_row(shape=[True, 1, 16, 16]), "shape must be"),
+    "side of zero": (with_row(shape=[1, 1, 0, 16]), "inputs[0].shape: must be"),
+    "side of true": (with_row(shape=[True, 1, 16, 16]), "inputs[0].shape: must be"),
     "channels": (with_row(shape=[1, 2, 16, 8]), "must have the shape"),
     "no multiple of 16": (with_row(shape=[1, 1, 8, 32]), "multiple of 16"),
     "too few numbers": (with_row(data=[0.5] * 255), "must be 256 numbers"),
@@ -204,9 +204,12 @@ BROKEN = {
     ),
     "null": (with_row(data=None), "must be 256 numbers"),
     "too large": (with_row(data=[1e300] * 256), "finite"),
-    "binary size of nothing": (with_row(data=..., parameters={"binary_data_size": 1024}), "binary_data_size must be"),
+    "binary size of nothing": (
+        with_row(data=..., parameters={"binary_data_size": 1024}),
+        "inputs[0].parameters.binary_data_size: must be",
+    ),
     "shared memory": (with_row(data=..., parameters={"shared_memory_region": "a"}), "not supported"),
-    "parameters": (with_row(parameters=[1]), "parameters must be an object"),
+    "parameters": (with_row(parameters=[1]), "parameters: must be an object"),
     "unknown output": ({**with_row(), "outputs": [{"name": "heatmap"}]}, "must be one of"),
     "outputs": ({**with_row(), "outputs": {"labels": 1}}, "outputs: must be a list"),
     "classification": (
@@ -238,13 +241,14 @@ def test_binary_tensors_that_do_not_fit_are_refused(server, slices):
     body, headers = binary(slices)
     assert server.post(url, body, headers=headers).status_code == 200
     for content, more, line in (
-        (body[:-4], headers, "binary_data_size must be"),
+        (body[:-4], headers, "binary_data_size: must be"),
         (binary(slices, extra=b"1234")[0], headers, "belong to no tensor"),
         (*binary(slices, count=slices.nbytes - 4), "does not have"),
         (body, {"Inference-Header-Content-Length": "99999999"}, "Inference-Header-Content-Length"),
         (body, {"Inference-Header-Content-Length": "-1"}, "Inference-Header-Content-Length"),
         (body, {"Inference-Header-Content-Length": "9" * 5000}, "Inference-Header-Content-Length"),
         (body, {}, "is not JSON"),
+        (b'{"inputs": [], "inputs": []}', {}, "'inputs' twice"),
         (*binary(np.full_like(slices, np.nan)), "finite"),
         (*binary(np.full_like(slices, np.inf)), "finite"),
         (body[:-4], {**headers, "Content-Encoding": "gzip"}, "is no gzip"),
