@@ -23,7 +23,7 @@ def confidence_file(labels: Path) -> Path:
     return labels.with_name(f"{stem_of(labels)}-confidence.json")
 
 
-class CaseOutput:
+class CaseOutput(PrivateFolder):
     """A hidden folder beside a label map, in which the files of its case lie until all are whole.
 
     Args:
@@ -31,13 +31,13 @@ class CaseOutput:
     """
 
     def __init__(self, labels: Path) -> None:
+        super().__init__(labels.parent, is_brief=True)
         self._labels = labels
-        self._folder = PrivateFolder(labels.parent, is_brief=True)
 
     @property
     def draft(self) -> Path:
         """The label map before it gets its name. The other files lie beside it, with the names that they will have."""
-        return self._folder.path / self._labels.name
+        return self.path / self._labels.name
 
     def publish(self, origin: Origin, record: str | None = None) -> None:
         """Give all files their names, the label map last, because it marks a case as finished. An earlier label map
@@ -49,9 +49,9 @@ class CaseOutput:
         Raises:
             InputError: a file of somebody else has one of the names.
         """
-        files = sorted(self._folder.path.iterdir(), key=lambda file: file == self.draft)
+        files = sorted(self.path.iterdir(), key=lambda file: file == self.draft)
         require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])
-        hidden = self._folder.path / "origin.json"
+        hidden = self.path / "origin.json"
         origin.write(hidden, files, record)
         clear(self._labels)
         os.replace(hidden, origin_file(self._labels))
@@ -71,14 +71,7 @@ class CaseOutput:
             raise type(error)(self._as_published(str(error))) from None
 
     def _as_published(self, text: str) -> str:
-        return text.replace(str(self._folder.path), str(self._labels.parent))
-
-    def __enter__(self) -> "CaseOutput":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove the folder, with all that was not published."""
-        self._folder.close()
+        return text.replace(str(self.path), str(self._labels.parent))
 
 
 def require_own_files(labels: Path, files: Collection[Path]) -> None:

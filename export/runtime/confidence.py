@@ -27,23 +27,15 @@ NEEDS_FIT = (
 )
 
 
-class OrganRecord(TypedDict):
-    """Estimated Dice of an organ with its range; null without an estimate."""
-
-    dice: float | None
-    low: float | None
-    high: float | None
+FIGURES = ("dice", "low", "high")  # of an organ: its estimate and the range
 
 
 class CaseRecord(TypedDict):
-    """The file beside a label map, as far as the tables need it."""
+    """The file beside a label map, as far as the tables need it. organs: null where there is no estimate."""
 
     review: bool
     reasons: list[str]
-    organs: dict[str, OrganRecord]
-
-
-NO_ESTIMATE: OrganRecord = {"dice": None, "low": None, "high": None}
+    organs: dict[str, dict[str, float | None]]
 
 
 def estimator_of(model: Model) -> Estimator | None:
@@ -107,11 +99,10 @@ def _poorest(record: CaseRecord) -> float:
 def _table(cases: dict[str, CaseRecord], names: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = [f"{name} {figure}" for name in names for figure in ("dice", "low", "high")]
+    columns = [f"{name} {figure}" for name in names for figure in FIGURES]
     writer.writerow([spreadsheet_cell(cell) for cell in ("case", "review", *columns, "reasons")])
     for case, record in cases.items():
-        organs = [record["organs"].get(name, NO_ESTIMATE) for name in names]
-        values = [value for organ in organs for value in (organ["dice"], organ["low"], organ["high"])]
+        values = [record["organs"].get(name, {}).get(figure) for name in names for figure in FIGURES]
         figures = ["" if value is None else f"{value:.3f}" for value in values]
         reasons = spreadsheet_cell("; ".join(record["reasons"]))
         review = "yes" if record["review"] else "no" if record["organs"] else "cannot tell"

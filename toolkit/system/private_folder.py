@@ -9,6 +9,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from attunet.system.atomic_files import ABANDONED_S, write_error
 
@@ -45,7 +46,7 @@ class PrivateFolder:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
-    def __enter__(self) -> "PrivateFolder":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
