@@ -116,10 +116,13 @@ class Client:
                 response = self._send("POST", address, sendable, accept)
             except InputError as error:
                 raise InputError(f"{scan}: {error}") from None
-        with _write_errors(out), self._no_server():
+        with self._no_server():
             answer = answer_of(response, self.url, accept)
-            if out is not None:
-                _write(Path(out), answer, scan_sha256)
+        if out is not None:
+            with CaseOutput(Path(out)) as output, output.errors_by_name():
+                with self._no_server():
+                    write_labels(answer.content, output.draft)
+                output.publish(Origin(answer.model_sha256, scan_sha256))
         return answer
 
     def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> Response:
@@ -196,13 +199,6 @@ class Client:
             raise RunError(f"{self.url}: is no server of attunet: {one_line(error)}") from None
 
 
-def _write(labels: Path, answer: Answer, scan_sha256: str) -> None:
-    """Write an answer's label map. Raises ValueError for one that cannot be read."""
-    with CaseOutput(labels) as output, output.errors_by_name():
-        write_labels(answer.content, output.draft)
-        output.publish(Origin(answer.model_sha256, scan_sha256))
-
-
 def _accept(out: Path, scan: Sequence[Path]) -> str:
     """The media type of a label map, whose folder is made. Raises InputError for a file that cannot be written."""
     media_type = next((MEDIA_TYPES[ending] for ending in MEDIA_TYPES if out.name.lower().endswith(ending)), None)
@@ -211,17 +207,11 @@ def _accept(out: Path, scan: Sequence[Path]) -> str:
     if out.is_dir():
         raise InputError(f"{out}: must be the name of a file, and is a folder")
     check_place(out, scan)
-    with _write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    return media_type
-
-
-@contextmanager
-def _write_errors(out: str | Path | None) -> Iterator[None]:
     try:
-        yield
+        out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(Path(out or ""), error) from None
+        raise write_error(out, error) from None
+    return media_type
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_features_are_the_same_bits_where_they_are_learned_and_where_they_are_us
     model = NetworkModel("same", segmenter.spec, segmenter.classes, segmenter.logits, ranges=small_store.ranges)
     learned = observe_case(model, case)
     used = []
-    for prepared in (segmenter.prepare(case.volume), segmenter._lazily_prepared(case.volume)):
+    for prepared in (segmenter.prepare(case.volume), segmenter.prepare(case.volume, lazily=True)):
         observed = ObservedCase(segmenter, segmenter.estimator, case.volume, prepared)
         segmenter.predict_prepared(prepared, observers=observed.observers)
         assert observed._features is not None

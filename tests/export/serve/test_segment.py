@@ -164,6 +164,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan,
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_folder_that_cannot_be_written_is_not_the_servers_fault(server, scan):
+    with Client(server.url) as client, pytest.raises(InputError, match="^/proc.*: cannot be written: "):
+        client.segment(scan, "/proc/labels.nii.gz")
+
+
 def test_a_model_without_a_name_is_the_users_mistake(server, scan):
     with Client(server.url) as client, pytest.raises(InputError, match="serves small; not ''"):
         client.segment(scan, model="")
