@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
-from attunet.fields import parse_json, shown
+from attunet.fields import is_file_name, read_json, shown
 from attunet.system.lock import is_running, place
 
 MANIFEST = "manifest.json"
@@ -160,20 +160,18 @@ def verify_folder(path: Path, needed: Iterable[str]) -> None:
         InputError: a file is missing, was changed, or is needed and not in the list of hashes.
     """
     manifest = path / MANIFEST
-    try:
-        require_regular(manifest)
-        hashes = parse_json(manifest.read_text(encoding="utf-8"))["sha256"]
-        if unlisted := sorted(set(needed) - set(hashes)):
-            raise InputError(f"{manifest}: must have the SHA-256 of {unlisted[0]}, which it does not name")
-        for name, expected in hashes.items():
-            if Path(name).name != name:
-                raise InputError(f"{manifest}: must name files of its own folder, got {shown(name)}")
-            if sha256(path / name) != expected:
-                raise InputError(f"{path / name}: its SHA-256 is not the one in {MANIFEST}: the file is damaged")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: incomplete: {type(error).__name__}: {error}") from None
+    hashes = read_json(manifest).texts("sha256")
+    if unlisted := sorted(set(needed) - set(hashes)):
+        raise InputError(f"{manifest}: must have the SHA-256 of {unlisted[0]}, which it does not name")
+    for name, expected in hashes.items():
+        if not is_file_name(name):
+            raise InputError(f"{manifest}: must name files of its own folder, got {shown(name)}")
+        try:
+            digest = sha256(path / name)
+        except OSError as error:
+            raise InputError(f"{path}: incomplete: {type(error).__name__}: {error}") from None
+        if digest != expected:
+            raise InputError(f"{path / name}: its SHA-256 is not the one in {MANIFEST}: the file is damaged")
 
 
 def require_regular(path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan,
 
 
 def test_a_folder_that_cannot_be_written_is_not_the_servers_fault(server, scan):
-    with Client(server.url) as client, pytest.raises(InputError, match="^/proc.*: cannot be written: "):
+    with Client(server.url) as client, pytest.raises(InputError, match=r"^/proc.*: cannot be written: "):
         client.segment(scan, "/proc/labels.nii.gz")
 
 

@@ -140,8 +140,8 @@ def test_a_training_of_another_network_is_not_continued(
         ("[" * 200_000, "nested"),
         ('{"sha256": {}}', "must have the SHA-256 of"),
         ('{"sha256": {"../../run.lock": "0", "state.json": "0", "average.safetensors": "0"}}', "of its own folder"),
-        ('{"sha256": ["state.json", "average.safetensors"]}', "incomplete"),
-        ('{"sha256": {"state.json": [], "average.safetensors": 1}}', "SHA-256"),
+        ('{"sha256": ["state.json", "average.safetensors"]}', "must be an object of texts"),
+        ('{"sha256": {"state.json": [], "average.safetensors": 1}}', "must be an object of texts"),
     ],
     ids=["nested", "empty", "outside", "list", "types"],
 )
