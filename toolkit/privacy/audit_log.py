@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from attunet.errors import InputError
-from attunet.fields import parse_json
+from attunet.fields import JsonObject, parse_json
 from attunet.system.atomic_files import name_in_errors
 
 FIRST = "0" * 64  # stands for the record before the first
@@ -74,12 +74,13 @@ class AuditLog:
                 raise
         return digest
 
-    def records(self) -> Iterator[dict[str, object]]:
-        """The log's records, one after another. Raises InputError as `verify_audit` does for a single line."""
+    def records(self) -> Iterator[JsonObject]:
+        """The log's records, one after another, without a last line that a crash cut short. Raises InputError as
+        `verify_audit` does for a single line.
+        """
         for number, line in enumerate(_lines(self.path) if self.path.exists() else (), start=1):
-            if line.endswith(b"\n"):  # else a crash cut it short; the next record takes it away
-                _record(line, f"{self.path}: line {number}")
-                yield parse_json(line)
+            if line.endswith(b"\n"):
+                yield _record(line, f"{self.path}: line {number}")
 
     def _end(self, file: BinaryIO) -> tuple[int, int, str]:
         """The end of the last record, the bytes behind it, and the record's hash."""
@@ -93,7 +94,7 @@ class AuditLog:
         if not whole or not b'{"'.startswith(torn[:2]):
             raise InputError(f"{self.path}: is no audit log, or holds nothing but a record that was cut short")
         last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
-        return end - len(torn), len(torn), _record(last, f"{self.path}: the last line")[1]
+        return end - len(torn), len(torn), str(_record(last, f"{self.path}: the last line")["hash"])
 
 
 def verify_audit(path: str | Path) -> AuditState:
@@ -104,13 +105,13 @@ def verify_audit(path: str | Path) -> AuditState:
     for number, line in enumerate(_lines(Path(path)), start=1):
         if not line.endswith(b"\n"):
             raise InputError(f"{path}: the last line is cut short")
-        previous, digest = _record(line, f"{path}: line {number}")
-        if previous != last:
+        record = _record(line, f"{path}: line {number}")
+        if record["previous"] != last:
             raise InputError(
                 f"{path}: line {number}: does not follow the line before it: one was changed, taken away or put in "
                 "between"
             )
-        count, last = number, digest
+        count, last = number, str(record["hash"])
     return AuditState(count, last)
 
 
@@ -125,20 +126,19 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def _record(line: bytes, where: str) -> tuple[str, str]:
-    """A line's `previous` and `hash`. Raises InputError where it is no record, or not written as its hash says:
-    a key that is there twice, or a blank, means another thing to another reader.
+def _record(line: bytes, where: str) -> JsonObject:
+    """The record of a line. Raises InputError where it is none, or not written as its hash says: a key that is there
+    twice, or a blank, means another thing to another reader.
     """
     try:
-        values = parse_json(line)
-        digest = values.pop("hash")
-        is_own = digest == _hash(values) and isinstance(values["previous"], str)
-        is_own = is_own and line == _line({**values, "hash": digest})
+        record: JsonObject = parse_json(line)
+        values = {name: value for name, value in record.items() if name != "hash"}
+        is_own = record["hash"] == _hash(values) and isinstance(values["previous"], str) and line == _line(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # writing goes deeper than reading
         raise InputError(f"{where}: is no record of an audit log") from None
     if not is_own:
         raise InputError(f"{where}: was changed: its hash is not the one of its content")
-    return str(values["previous"]), str(digest)
+    return record
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:
