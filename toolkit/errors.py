@@ -23,11 +23,13 @@ class TooLittleMemory(RunError, MemoryError):
     """There was too little memory to read a file, which the message names."""
 
 
-def one_line(error: Exception) -> str:
-    """An exception's text in at most 300 characters without Python's names of objects; its type if it has none."""
+def one_line(error: Exception, max_length: int | None = 300) -> str:
+    """An exception's text without Python's names of objects; its type if it has none. max_length: None for errors of
+    our own, which are as long as they need.
+    """
     # <_io.BufferedReader name='a.png'>
     text = re.sub(r"<[^<>]*(?: object at 0x[0-9a-fA-F]+| name=)[^<>]*>", "the file", str(error))
-    return " ".join(text.split())[:300] or type(error).__name__
+    return " ".join(text.split())[:max_length] or type(error).__name__
 
 
 class NotFinite(RunError):

@@ -14,7 +14,7 @@ import numpy as np
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import as_findings
-from attunet.errors import Finding, InputError, RunError
+from attunet.errors import Finding, InputError, RunError, one_line
 from attunet.export.runtime.audit import CaseAudit
 from attunet.export.runtime.case_output import CaseOutput, confidence_file, require_own_files
 from attunet.export.runtime.confidence import estimator_of, gives_estimates
@@ -232,7 +232,7 @@ class _Ends:
             logger.info(f"{self.outcome.done + len(self.outcome.failed)}/{self._total} {job.write}{marked}")
 
     def fail(self, job: Job, error: Exception) -> None:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = one_line(error, None)
         reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
         self.outcome.failed.append((job.file, reason))
         logger.error(reason)

@@ -6,7 +6,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from attunet.errors import InputError, RunError, TooLarge
+from attunet.errors import InputError, RunError, TooLarge, one_line
 
 TOO_LARGE, UNPROCESSABLE, UNAVAILABLE = 413, 422, 503
 
@@ -31,16 +31,16 @@ def refusal_of(error: Exception) -> Refusal:
         case Refusal():
             return error
         case TooLarge():
-            return Refusal(TOO_LARGE, one_line(error))
+            return Refusal(TOO_LARGE, one_line(error, None))
         case InputError():
-            return Refusal(UNPROCESSABLE, one_line(error))
+            return Refusal(UNPROCESSABLE, one_line(error, None))
         case MemoryError():
             return Refusal(UNAVAILABLE, "the server has too little memory for this scan at the moment", retry_after=30)
         case OSError():
             reason = error.strerror or "system error"
             return Refusal(UNAVAILABLE, f"the server cannot keep the scan: {reason}", retry_after=30)
         case RunError():
-            return Refusal(500, one_line(error))
+            return Refusal(500, one_line(error, None))
         case RequestValidationError():
             return Refusal(UNPROCESSABLE, "; ".join(_sentence(one) for one in error.errors()[:3]))
         case HTTPException():
@@ -58,10 +58,6 @@ def reply(error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     text = refusal.text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair, quoted from JSON
     return JSONResponse({"error": text}, refusal.status, headers)
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _sentence(error: dict[str, object]) -> str:

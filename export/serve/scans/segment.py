@@ -13,13 +13,13 @@ import numpy as np
 
 from attunet.confidence.estimate import CaseConfidence
 from attunet.decisions import Decision
-from attunet.errors import Finding, InputError
+from attunet.errors import Finding, InputError, one_line
 from attunet.export.runtime.audit import Audit
 from attunet.export.runtime.input_checks import check_window
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.origin import hash_of_files
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
-from attunet.export.serve.refusal import UNAVAILABLE, Refusal, one_line
+from attunet.export.serve.refusal import UNAVAILABLE, Refusal
 from attunet.export.serve.scans.needs import check_header, check_volume
 from attunet.export.serve.scans.scan import Scan, open_scan
 from attunet.export.serve.scans.upload import Upload
@@ -157,7 +157,7 @@ def segment(model: ServedModel, upload: Upload, ending: str, ticket: Ticket, set
                 write_labels(folder / f"labels{suffix}", indices, segmenter.classes, volume)
                 content = (folder / f"labels{suffix}").read_bytes()
     except InputError as error:
-        raise type(error)(one_line(error).replace(f"{folder}/", "")) from None
+        raise type(error)(one_line(error, None).replace(f"{folder}/", "")) from None
     unit, amounts = class_amounts(indices, segmenter.classes.foreground, volume)
     return Answer(
         content=content,
