@@ -48,11 +48,8 @@ class Field(NamedTuple):
 
 
 class OnnxFile(NamedTuple):
-    """The checked contents of a serialised ONNX model.
-
-    Args:
-        metadata: start and end of the value of each metadata entry with the key that was looked for.
-        operators: domain and name of each operator, those of subgraphs too.
+    """The checked contents of a serialised ONNX model: start and end of each metadata value with the key that was
+    looked for; domain and name of each operator, those of subgraphs too.
     """
 
     metadata: list[tuple[int, int]]
@@ -79,10 +76,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_file(data: bytes, key: str, where: str) -> OnnxFile:
-    """Check a serialised ONNX model, and look for metadata entries with the key.
-
-    Raises:
-        InputError: for bytes that are no ONNX model, are truncated, or refer to tensors in other files.
+    """Check a serialised ONNX model, and look for metadata entries with the key. Raises InputError for bytes that are
+    no ONNX model, are truncated, or refer to tensors in other files.
     """
     walk = _Walk(data, key.encode())
     try:

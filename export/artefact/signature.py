@@ -26,17 +26,12 @@ def signature_of(path: Path) -> Path:
 def sign_artefact(
     path: str | Path, key: str | Path, *, certificate: Path | None = None, chain: tuple[Path, ...] = ()
 ) -> Path:
-    """Sign an artefact.
+    """Sign an artefact; gives the signature's file, beside it. Raises InputError for a file or a key that cannot be
+    read.
 
     Args:
         key: a private elliptic-curve key, PEM without a password.
         certificate: of the key, and `chain` those above it, to verify with an authority instead of a public key.
-
-    Returns:
-        The signature's file, beside the artefact.
-
-    Raises:
-        InputError: for a file or a key that cannot be read.
     """
     path, out = Path(path), signature_of(Path(path))
     _check_files(path, Path(key), *([certificate] if certificate else []), *chain)
@@ -57,17 +52,12 @@ def sign_artefact(
 
 
 def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = None) -> str:
-    """Verify the signature beside an artefact.
+    """Verify the signature beside an artefact; gives the SHA-256 of its file. Raises InputError where there is none, it
+    is of another key, or the artefact is not the one that was signed.
 
     Args:
         key: the signer's public key, or the certificate of the authority that vouches for the signer, PEM.
         data: the bytes that were read from `path` and will run, in case the file was exchanged meanwhile.
-
-    Returns:
-        SHA-256 of the signature's file.
-
-    Raises:
-        InputError: there is no signature, it is of another key, or the artefact is not the one that was signed.
     """
     path, key, signature = Path(path), Path(key), signature_of(Path(path))
     if not signature.is_file():

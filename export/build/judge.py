@@ -27,14 +27,10 @@ MAX_TRAINING_CASES = 8  # number of cases for a run without held-out cases
 def judge(
     run: TrainedRun, store: Store, segmenter: Segmenter, parity_cases: int | Literal["all"] | None = None
 ) -> Parity:
-    """Compare an artefact with its checkpoint, both on the device of the artefact's provider.
+    """Compare an artefact, from `open_artefact`, with its checkpoint, both on the device of the artefact's provider.
+    Raises InputError for source files that are missing or changed.
 
-    Args:
-        segmenter: the artefact, from `open_artefact`.
-        parity_cases: number of cases, or "all"; None for as many as take `MAX_SECONDS`, and one at least.
-
-    Raises:
-        InputError: for source files that are missing or changed.
+    parity_cases: number of cases, or "all"; None for as many as take `MAX_SECONDS`, and one at least.
     """
     labelled = {case.name for case in store.cases if case.labelled}
     held_out = [case for case in run.held_out if case in labelled]

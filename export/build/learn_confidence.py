@@ -19,19 +19,14 @@ logger = logging.getLogger(__name__)
 
 
 def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing: Postprocessing) -> Estimator:
-    """Learn from the runs of a cross-validation.
+    """Learn from the runs of a cross-validation in `folder`, or in a folder in it, down to one run.
 
     A single network learns from the predictions of single networks. An ensemble learns from ensembles of each fold's
     runs, of all seeds and of all its networks, which are predicted here; with one run there are none, and it learns
-    from single networks with a warning.
+    from single networks with a warning. The post-processing is the artefact's.
 
-    Args:
-        folder: of the cross-validation, or a folder in it, down to one run.
-        postprocessing: of the artefact.
-
-    Raises:
-        InputError: for a folder without cases to learn from, of another network or data set, of several recipes, or of
-            runs that were trained again.
+    Raises InputError for a folder without cases to learn from, of another network or data set, of several recipes, or
+    of runs that were trained again.
     """
     runs = _runs_like(folder, ObservedModel.of_members(run, postprocessing))
     snapshots = is_snapshots(run.path)

@@ -31,9 +31,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _cut_behind_convolutions(model: onnx.ModelProto) -> onnx.GraphProto:
     """Remove the nodes that no convolution follows, in place; what the others give them becomes the graph's outputs.
-
-    Returns:
-        The removed nodes, their weights under names of their own, and the outputs that the model had.
+    Gives the removed nodes, their weights under names of their own, and the outputs that the model had.
     """
     graph, end, last = model.graph, onnx.GraphProto(), set(_not_reached(model.graph.node, backwards=True))
     inferred = onnx.shape_inference.infer_shapes(model).graph.value_info

@@ -31,9 +31,7 @@ def check_triton_call(repository: Path, name: str) -> None:
 
 def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, name: str) -> Path:
     """Write the content of an `.onnx` file into a repository, which may hold other models; gives the model's folder.
-
-    Raises:
-        InputError: see `check_triton_call`.
+    Raises InputError as `check_triton_call` does.
     """
     check_triton_call(repository, name)
     partial, is_new = repository / f".{name}.partial", not repository.exists()

@@ -17,15 +17,12 @@ MAX_USER = 128  # characters of the user's name
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit log for one model.
+    """An audit log for one model. Raises InputError for a user that is empty, longer than `MAX_USER` characters, or has
+    control characters.
 
     Args:
         model_sha256: hash of the artefact's file, or of a run's last checkpoint.
         signature: SHA-256 of the artefact's verified signature; None if it was not checked.
-        user: name of the user, given by the caller.
-
-    Raises:
-        InputError: for a user that is empty, longer than `MAX_USER` characters, or has control characters.
     """
 
     log: AuditLog
@@ -46,12 +43,11 @@ class Audit:
         findings: Sequence[Finding] = (),
         confidence: CaseConfidence | None = None,
     ) -> str:
-        """Append a case. Returns the record's hash.
+        """Append a case, and return the record's hash.
 
         Args:
             input_sha256: hash by `hash_of_files`; None if the files cannot be read.
             output_sha256: hash of the label map; None for a case that failed.
-            findings: about the input.
         """
         return self.log.append(
             {
@@ -71,10 +67,8 @@ class Audit:
 
 class CaseAudit:
     """An audit log of the cases that `predict` segments: the input before it is read, the label map before it gets its
-    name. So each label map has a record; one whose process was killed in between has two after the next call.
-
-    Args:
-        records: hashes of the records of earlier calls.
+    name. So each label map has a record; one whose process was killed in between has two after the next call. `records`
+    has the hashes of earlier calls.
     """
 
     def __init__(self, audit: Audit) -> None:

@@ -24,10 +24,8 @@ def confidence_file(labels: Path) -> Path:
 
 
 class CaseOutput(PrivateFolder):
-    """A hidden folder beside a label map, in which the files of its case lie until all are whole.
-
-    Args:
-        labels: the label map's place. Its folder is made.
+    """A hidden folder beside a label map, in which the files of its case lie until all are whole. The folder of both is
+    made.
     """
 
     def __init__(self, labels: Path) -> None:
@@ -41,13 +39,8 @@ class CaseOutput(PrivateFolder):
 
     def publish(self, origin: Origin, record: str | None = None) -> None:
         """Give all files their names, the label map last, because it marks a case as finished. An earlier label map
-        goes first, and what was written with it.
-
-        Args:
-            record: hash of the label map's record in the audit log.
-
-        Raises:
-            InputError: a file of somebody else has one of the names.
+        goes first, and what was written with it. `record` is the hash of its record in the audit log. Raises InputError
+        where a file of somebody else has one of the names.
         """
         files = sorted(self.path.iterdir(), key=lambda file: file == self.draft)
         require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])

@@ -80,10 +80,8 @@ class Work:
     """The work on each volume, in three steps that may run in threads of their own.
 
     Args:
-        model: segments it.
         also: called with the volume and a path for its label map, beside which it writes maps.
         max_megapixels: bound on the pixels of a volume on the network's grid.
-        audit: log of the cases.
         confidence: estimates and maps that are written beside the label map.
     """
 
@@ -138,10 +136,8 @@ class Work:
         return estimates
 
     def has_finished(self, job: Job) -> bool:
-        """True for a job whose label map is there, of this model and scan, with all that this work writes.
-
-        Raises:
-            InputError: the label map is of another model or scan, or a file beside it of somebody else.
+        """True for a job whose label map is there, of this model and scan, with all that this work writes. Raises
+        InputError where it is of another model or scan, or a file beside it of somebody else.
         """
         records, files = self.audit.records if self.audit is not None else None, self._beside(job)
         is_done = is_finished(job.write, job.input, self.model.sha256, job.seg_codes, files, records)
@@ -175,17 +171,12 @@ class Outcome:
 
 
 def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = (0, 1)) -> Outcome:
-    """Segment the jobs of one process that are not finished yet; a failed job does not stop the others.
+    """Segment the jobs of one process that are not finished yet; a failed job does not stop the others. Label maps are
+    renamed into place when complete, so a call after a kill continues. Raises InputError where a label map of another
+    model or scan has the place of one of these; nothing has been computed then.
 
-    Args:
-        shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the
-            same order.
-
-    Returns:
-        The outcome. Label maps are renamed into place when complete, so a call after a kill continues.
-
-    Raises:
-        InputError: a label map of another model or scan has the place of one of these; nothing has been computed then.
+    shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the same
+    order.
     """
     number, count = shard
     own = list(jobs)[number::count]

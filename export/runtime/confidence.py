@@ -68,10 +68,8 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
 
 def write_tables(folder: Path, model: Model) -> int:
     """Write `confidence.json` and `confidence.csv` of a folder from the files that were written with the model's label
-    maps there, worst cases first. Without such files there are no tables.
-
-    Returns:
-        The number of cases that are marked for review.
+    maps there, worst cases first. Without such files there are no tables. Gives the number of cases that are marked for
+    review.
     """
     cases: dict[str, CaseRecord] = {}
     for path in label_maps_of(folder, model.sha256):

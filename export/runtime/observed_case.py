@@ -23,12 +23,8 @@ UNCERTAINTY = "uncertainty"  # ending of a map's name
 
 @dataclass(frozen=True)
 class ConfidenceOptions:
-    """Estimates and maps to compute.
-
-    Args:
-        estimates: True computes estimates of Dice if the model has an estimator.
-        uncertainty: True computes the map of uncertainty.
-        threshold: Dice below which organs are marked, in place of the learned threshold.
+    """Estimates of Dice, if the model has an estimator, and the map of uncertainty, where they are to be computed.
+    threshold: Dice below which organs are marked, in place of the learned one.
     """
 
     estimates: bool = True
@@ -40,12 +36,8 @@ ESTIMATES = ConfidenceOptions()
 
 
 class ObservedCase:
-    """Observers of one prediction, to pass to `predict_prepared`; `confidence` and `write` then give the results.
-
-    Args:
-        estimator: of the model; None without one.
-        volume: the scan, on its own grid.
-        prepared: the model's input, made of the scan.
+    """Observers of one prediction, to pass to `predict_prepared`; `confidence` and `write` then give the results. The
+    scan is on its own grid; `prepared` is the model's input made of it.
     """
 
     def __init__(

@@ -60,11 +60,8 @@ class Origin:
         return content
 
     def write(self, hidden: Path, files: Collection[Path], record: str | None = None) -> None:
-        """Write the hidden file of a label map.
-
-        Args:
-            files: the label map and what is written beside it.
-            record: hash of its record in the audit log.
+        """Write the hidden file of a label map: `files` are the label map and what is written beside it, `record` is
+        the hash of its record in the audit log.
         """
         content = {**self.to_json(), "files": {path.name: sha256(path) for path in files}, "record": record}
         write_text(hidden, json.dumps(content, sort_keys=True) + "\n")
@@ -94,16 +91,12 @@ def is_finished(
     records: Collection[str] | None = None,
 ) -> bool:
     """True where the scan's label map is there with all that a call asks for; False for a scan that is refused when it
-    is read.
+    is read. One that somebody has corrected is finished too, whatever the call asks for, so that it stays. Raises
+    InputError where the label map is of another model, scan or interpretation, is damaged, or nothing says what it is.
 
     Args:
         files: that were written with it.
         records: hashes of the records of an audit log, which must have one of it.
-
-    One that somebody has corrected is finished too, whatever the call asks for, so that it stays.
-
-    Raises:
-        InputError: the label map is of another model, scan or interpretation, is damaged, or nothing says what it is.
 
     Example:
         >>> is_finished(labels, scan, model.sha256, files=[map_file(labels, "uncertainty")])  # doctest: +SKIP
@@ -226,10 +219,7 @@ def hashes_of(labels: Path) -> dict[Path, str]:
 def hash_of_files(paths: Sequence[Path]) -> str:
     """SHA-256 of a scan: of its file (and the one beside it with its voxels), or of the hashes of its channels in their
     order. Of a DICOM series, it is the one of its files' sorted hashes: their names do not count, nor other files of
-    the folder.
-
-    Raises:
-        InputError: a file cannot be read.
+    the folder. Raises InputError where a file cannot be read.
     """
     return joined_hash([_hash_of_folder(path) if path.is_dir() else content_hash(path) for path in paths])
 

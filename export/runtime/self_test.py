@@ -19,11 +19,8 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of a self test.
-
-    Args:
-        difference: root mean square of the difference, as a fraction of the root mean square of the logits at export.
-        same_labels: fraction of the compared pixels with the same class.
+    """Result of a self test. difference: root mean square of the difference, as a fraction of the root mean square of
+    the logits at export. same_labels: fraction of the compared pixels with the same class.
     """
 
     provider: str

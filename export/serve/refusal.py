@@ -12,10 +12,8 @@ TOO_LARGE, UNPROCESSABLE, UNAVAILABLE = 413, 422, 503
 
 
 class Refusal(Exception):
-    """A refused request: the HTTP status and one line for the caller.
-
-    Args:
-        retry_after: seconds until another try makes sense, for status 503.
+    """A refused request: the HTTP status, one line for the caller, and for status 503 the seconds until another try
+    makes sense.
     """
 
     def __init__(self, status: int, text: str, *, retry_after: int | None = None) -> None:

@@ -33,13 +33,9 @@ MAX_READ = 2**16  # bytes of a connection that are worked off before it is the n
 
 
 def serve(settings: Settings, load: Callable[[], Mapping[str, ServedModel]]) -> None:
-    """Serve models until SIGTERM, SIGINT or SIGHUP comes; requests that run then are finished.
-
-    Args:
-        load: gives the models by name; called when the address is taken.
-
-    Raises:
-        RunError: the address cannot be listened on, or no folder for uploads can be made.
+    """Serve the models that `load` gives by name, once the address is taken, until SIGTERM, SIGINT or SIGHUP comes;
+    requests that run then are finished. Raises RunError where the address cannot be listened on, or no folder for
+    uploads can be made.
     """
     with _listen(settings) as listening:
         models = load()
@@ -114,11 +110,8 @@ def _allowed_files() -> int:
 
 
 class _BoundedParser(h11.Connection):
-    """A parser that refuses bodies of many tiny chunks: one of a byte takes as long as one of thousands, and nobody
-    else is served meanwhile.
-
-    Args:
-        refusal: the reason, once there is one.
+    """A parser that refuses bodies of many tiny chunks, with `refusal` as the reason: one of a byte takes as long as
+    one of thousands, and nobody else is served meanwhile.
     """
 
     refusal = ""

@@ -13,10 +13,8 @@ from attunet.system.private_folder import PrivateFolder
 
 
 class Service:
-    """One server's state: models, queue, counters, and a budget of bytes for bodies and one for answers.
-
-    Args:
-        folder: for uploads.
+    """One server's state: models, queue, counters, the folder for uploads, and a budget of bytes for bodies and one for
+    answers.
     """
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel], folder: PrivateFolder) -> None:

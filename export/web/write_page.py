@@ -57,14 +57,9 @@ def require_page(out: Path) -> None:
 
 
 def write_page(model: Path | str, out: Path | str) -> None:
-    """Write the page that segments scans with an artefact in a browser.
-
-    Args:
-        out: a new folder, one with an earlier page, or an `.html` file that will hold everything.
-
-    Raises:
-        InputError: for a file that is no artefact, a folder with other files, a page that is not built, or a model too
-            large for one HTML file.
+    """Write the page that segments scans with an artefact in a browser into a new folder, one with an earlier page, or
+    an `.html` file that will hold everything. Raises InputError for a file that is no artefact, a folder with other
+    files, a page that is not built, or a model too large for one HTML file.
     """
     with writing(Path(out), "page"):
         _write(Path(model), Path(out), page_files())

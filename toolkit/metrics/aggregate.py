@@ -42,14 +42,12 @@ def per_patient(values: Mapping[str, float], patients: Mapping[str, str]) -> dic
 def summarize(
     scores: Mapping[str, npt.ArrayLike], classes: Sequence[str], *, exclude: Iterable[str] = ()
 ) -> MetricTable:
-    """Table of one metric: its mean, its mean per class, and every case.
+    """Table of one metric: its mean over classes, then cases, its mean per class, and every case; NaN where nothing is
+    defined. `nan_to_null` makes it JSON.
 
     Args:
         scores: case name -> score per foreground class, `(K - 1,)`, in the order of `classes`.
         exclude: cases that are listed and counted in no mean.
-
-    Returns:
-        The mean over classes, then cases; NaN where nothing is defined. `nan_to_null` makes it JSON.
     """
     excluded = set(exclude)
     counted = {case: values for case, values in scores.items() if case not in excluded}

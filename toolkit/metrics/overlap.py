@@ -90,16 +90,12 @@ class CaseMetrics:
 
 
 def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], num_classes: int) -> CaseMetrics:
-    """Every metric of one case on its native grid.
+    """Every metric of one case on its native grid. Raises InputError where shapes, indices or spacing do not fit.
 
     Args:
-        prediction: class indices `(X, Y, Z)`.
-        truth: class indices of the same shape.
+        prediction, truth: class indices `(X, Y, Z)`.
         spacing: voxel size along the axes in mm.
         num_classes: K, with the background.
-
-    Raises:
-        InputError: shapes, indices or spacing do not fit.
 
     Example:
         >>> labels = np.zeros((8, 8, 4), np.uint8)

@@ -20,16 +20,14 @@ SIGN_DRAWS = 20_000
 
 
 def bootstrap_interval(values: np.ndarray, *, draws: int = 10_000, seed: int = 0) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the mean of values `(n,)`, one per patient: the expanded percentile interval.
+    """95 % bootstrap interval of the mean of values `(n,)`, one per patient: the expanded percentile interval; None for
+    fewer than MIN_PATIENTS values.
 
     Plain percentiles of resampled means are too narrow for small n: of normal samples, 86 % of them cover the mean at n
     = 6 and 84 % at n = 5. Wider percentiles allow for the n in the denominator of the deviation and for Student's t in
     place of the normal: 93 % cover it at n = 6 and 92 % at n = 5. (scipy.stats.bootstrap has no such interval.)
 
     Source: Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 69 (2015).
-
-    Returns:
-        Lower and upper end; None for fewer than MIN_PATIENTS values.
     """
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
@@ -131,14 +129,12 @@ def compare_paired(
     names: tuple[str, str],
     metric: str = "Dice",
 ) -> PairedComparison:
-    """Compare two models, by their names, over the patients' means of the cases that both have a defined score for.
+    """Compare two models, by their names, over the patients' means of the cases that both have a defined score for;
+    without interval and p-value for fewer than MIN_PATIENTS patients.
 
     Args:
         first, second: case name -> score of each model, None or NaN where not defined.
         patients: case name -> patient.
-
-    Returns:
-        The comparison; without interval and p-value for fewer than MIN_PATIENTS patients.
 
     Example:
         >>> patients = {f"case{i}": f"patient{i}" for i in range(6)}

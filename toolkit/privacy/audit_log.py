@@ -35,10 +35,8 @@ class AuditState:
 
 class AuditLog:
     """A log file. Several processes and threads may append to one; a record is on the disk when `append` returns.
-
-    Raises:
-        InputError: For a file that is no such log. A last line that a crash cut short behind a record is taken away at
-            the next record, which says so.
+    Raises InputError for a file that is no such log. A last line that a crash cut short behind a record is taken away
+    at the next record, which says so.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -26,15 +26,13 @@ MARK = ".pseudonyms"  # file in a folder of label maps that are called by number
 
 
 class Pseudonyms(HiddenNames):
-    """The table of names and numbers in a CSV file.
+    """The table of names and numbers in a CSV file. Raises InputError for a file that lies in an output, or is no such
+    table.
 
     Args:
         path: the file; it is made when it is not there, and numbers that it has are used again. The third cell of its
             header is a random id, by which folders of label maps know their table.
         outputs: files and folders that a command writes, none of which may hold the table.
-
-    Raises:
-        InputError: the file lies in an output, or is no such table.
 
     Example:
         >>> Pseudonyms("key.csv", ["store"]).numbers_of(["Smith", "Miller"])  # doctest: +SKIP
@@ -55,11 +53,8 @@ class Pseudonyms(HiddenNames):
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
         """The number of each name, which is hidden from now on; new names get numbers in a random order, which tell
-        nothing about them.
-
-        Raises:
-            InputError: the file cannot be written where it is.
-            RunError: the disk is full or fails.
+        nothing about them. Raises InputError where the file cannot be written, RunError where the disk is full or
+        fails.
         """
         names = list(dict.fromkeys(names))
         try:
@@ -128,16 +123,13 @@ class Pseudonyms(HiddenNames):
 
 
 def claim(folder: Path, table: str = "", what: str = "names") -> None:
-    """Mark a folder of outputs with the table whose numbers they are called by: in others, a number is another patient.
+    """Mark a folder of outputs, which is made, with the table whose numbers they are called by: in others, a number is
+    another patient. Raises InputError where it has files that are called by another table, by names where there is a
+    table, or the other way.
 
     Args:
-        folder: it is made where it is not there.
         table: id of the table; empty where outputs are called by names.
         what: the table, for the message.
-
-    Raises:
-        InputError: the folder has files that are called by another table, by names where there is a table, or the other
-            way.
     """
     mark = folder / MARK
     before = _marked(mark)

@@ -150,14 +150,8 @@ def clear_unfinished(parent: Path) -> None:
 
 
 def verify_folder(path: Path, needed: Iterable[str]) -> None:
-    """Verify a folder written by `write_folder`.
-
-    Args:
-        path: the folder.
-        needed: names of the files that are going to be read.
-
-    Raises:
-        InputError: a file is missing, was changed, or is needed and not in the list of hashes.
+    """Verify a folder written by `write_folder`. Raises InputError where a file is missing, was changed, or is needed
+    and not in the list of hashes. needed: names of the files that are going to be read.
     """
     manifest = path / MANIFEST
     hashes = read_json(manifest).texts("sha256")

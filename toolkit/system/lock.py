@@ -170,7 +170,6 @@ def writing(subject: Path, activity: str, *, part: str = "") -> Lock:
     file system or lies where nothing may be written, as the volume of a container does.
 
     Args:
-        subject: the file or folder.
         activity: for messages, e.g. "export".
         part: names the share of a process, where several processes write different files of one folder.
     """

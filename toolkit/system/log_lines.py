@@ -21,10 +21,8 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def forward_log(write: Callable[[str], object]) -> Iterator[None]:
-    """Sends every line of the log to `write` while the context is open.
-
-    Args:
-        write: gets one line without its newline; `warning: ` or `error: ` stands before lines of these levels.
+    """Sends every line of the log to `write` while the context is open, without its newline; `warning: ` or `error: `
+    stands before lines of these levels.
     """
     handler, level, propagate = _Lines(write), LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)

@@ -54,11 +54,9 @@ class PrivateFolder:
 
 
 def remove_abandoned(parent: Path, *, are_brief: bool = False) -> None:
-    """Removes the folders of processes that are no longer alive; those of other users stay.
-
-    Args:
-        are_brief: True also removes folders that nobody has changed for a day, where no lock tells (on some file
-            systems of clusters) or the process was of another machine or container.
+    """Removes the folders of processes that are no longer alive; those of other users stay. With `are_brief` also those
+    that nobody has changed for a day, where no lock tells (on some file systems of clusters) or the process was of
+    another machine or container.
     """
     for path in parent.glob(f"{ANY if are_brief else PREFIX}*"):
         try:

@@ -7,13 +7,11 @@ from onnx import helper, numpy_helper
 
 
 class GraphBuilder:
-    """Collects nodes and constants; every method returns the name of a tensor.
+    """Collects nodes and constants, whose names begin with `prefix`, so that two graphs can be merged; every method
+    returns the name of a tensor.
 
     onnxscript writes such graphs too, but its functions and tensors are traced, so names and the order of nodes are not
     ours to choose.
-
-    Args:
-        prefix: prefix of all names, so that two graphs can be merged.
     """
 
     def __init__(self, prefix: str) -> None:

@@ -40,11 +40,8 @@ def library(name: str) -> Path:
 
 
 def preload(provider: str) -> None:
-    """Load CUDA, cuDNN and TensorRT from Python packages.
-
-    Raises:
-        RunError: if this ONNX Runtime was built without the provider, or another TensorRT than it links to is
-            installed.
+    """Load CUDA, cuDNN and TensorRT from Python packages. Raises RunError if this ONNX Runtime was built without the
+    provider, or another TensorRT than it links to is installed.
     """
     import onnxruntime
 

@@ -71,17 +71,13 @@ def load_models(
     public_key: Path | None = None,
     audit_log: AuditLog | None = None,
 ) -> dict[str, ServedModel]:
-    """Load every artefact under its file's name without ending, or under NAME where the path is NAME=PATH.
-
-    All of them share `workers` turns.
+    """Load every artefact under its file's name without ending, or under NAME where the path is NAME=PATH. All of them
+    share `workers` turns. Raises InputError where two models have one name, a name does not fit in an address, or
+    `Segmenter` refuses a file.
 
     Args:
         num_threads: CPU threads of each network; by default so many that all that run at once have a core for each.
         public_key: refuses artefacts that are not signed with it.
-        audit_log: of all models.
-
-    Raises:
-        InputError: two models have one name, a name does not fit in an address, or `Segmenter` refuses a file.
 
     Example:
         >>> load_models(["liver.onnx", "kidneys=model.onnx"], workers=2)  # doctest: +SKIP

@@ -23,13 +23,10 @@ class _Item:
 
 
 class SharedBatches:
-    """A network for many threads, which runs the slices that wait while the device is busy in one batch.
+    """`Segmenter.run` for many threads, which runs the slices that wait while the device is busy in one batch.
 
     The thread that gets the device runs its own slices and those of others with the same height, width and outputs, up
     to `max_slices`. No thread waits for a batch to fill.
-
-    Args:
-        network: as `Segmenter.run`.
     """
 
     def __init__(
