@@ -154,6 +154,10 @@ class Fields:
         words = f"a list of {length}" if length else "a list"
         return list(self.require(key, lambda v: isinstance(v, list) and length in (None, len(v)), words))
 
+    def each(self, key: str, rule: Rule, length: int | None = None) -> tuple[Any, ...]:
+        """The elements of a list of this length (None: of any), each in the type that `Rule.check` gives it."""
+        return tuple(rule.check(self.name(key), value) for value in self.values(key, length))
+
     def inner(self, key: str) -> "Fields":
         return Fields(self._value(key), self.where, f"{self.path}{key}.")
 
@@ -173,8 +177,7 @@ class Fields:
 
     def spans(self, key: str, length: int | None = None) -> tuple[tuple[float, float], ...]:
         """A list of pairs of numbers, the first of each at most the second."""
-        rule = Rule(float, length=2, ordered=True)
-        return tuple(rule.check(self.name(key), row) for row in self.values(key, length))
+        return self.each(key, Rule(float, length=2, ordered=True), length)
 
     def _value(self, key: str) -> object:
         if key not in self.data:

@@ -147,8 +147,7 @@ def _files(at: Fields, key: str) -> list[Fields]:
 
 
 def _affine(at: Fields) -> np.ndarray:
-    rule = Rule(float, -1e9, 1e9, length=4)
-    affine = np.array([rule.check(at.name("affine"), row) for row in at.values("affine", 4)])
+    affine = np.array(at.each("affine", Rule(float, -1e9, 1e9, length=4), 4))
     if affine[3].tolist() != [0, 0, 0, 1]:
         raise InputError(f"{at.name('affine')}: its last row must be [0, 0, 0, 1], got {shown(affine[3].tolist())}")
     return checked_affine(at.name("affine"), affine)

@@ -257,7 +257,6 @@ def _read_store(path: Path, source: str | Path | None) -> Store:
     for key in ("name", "source"):
         at.text(key, MAX_PATH)
     check_request(at)
-    level = Rule(int)
     preprocessing = Preprocessing.from_json(at.inner("preprocessing"))
     classes = Classes.from_json(at.rows("classes"))
     cases = cases_of(at, classes, preprocessing.spec.sha256)
@@ -271,7 +270,7 @@ def _read_store(path: Path, source: str | Path | None) -> Store:
         cases=cases,
         splits=read_splits(path / SPLITS, {c.patient for c in cases if c.labelled}),
         choices=at.texts("choices"),
-        grey_levels=tuple(level.check(at.name("grey_levels"), value) for value in at.values("grey_levels")),
+        grey_levels=at.each("grey_levels", Rule(int)),
         findings=tuple(map(finding_of, at.rows("findings"))),
         moved_source=Path(source) if source is not None else None,
     )

@@ -83,10 +83,8 @@ class CalibrationCounts:
     @classmethod
     def from_json(cls, at: Fields) -> "CalibrationCounts":
         """Raises InputError for anything that `to_json` would not have written."""
-        rows, row = len(TEMPERATURES), Rule(float, 0, length=BINS)
-        nll = at.get("nll", Rule(float, 0, length=rows))
-        tables = [[row.check(at.name(name), value) for value in at.values(name, rows)] for name in COUNTS[1:]]
-        return cls(*(np.array(values, dtype=np.float64) for values in (nll, *tables)))
+        rules = {name: Rule(float, 0, length=None if name == "nll" else BINS) for name in COUNTS}
+        return cls(*(np.array(at.each(name, rule, len(TEMPERATURES))) for name, rule in rules.items()))
 
 
 class CalibrationObserver:

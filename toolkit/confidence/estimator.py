@@ -45,11 +45,9 @@ class LearnedCase:
     @classmethod
     def from_json(cls, at: Fields) -> "LearnedCase":
         """Raises InputError for anything that `to_json` would not have written."""
-        share = Rule(float, 0, 1, null=True)
         features = CaseFeatures.from_json(at.inner("features"))
-        dice = tuple(share.check(at.name("dice"), value) for value in at.values("dice", len(features.organs)))
-        flag, values = Rule(bool, null=True), at.values("had", len(features.organs))
-        had = tuple(flag.check(at.name("had"), value) for value in values)
+        dice = at.each("dice", Rule(float, 0, 1, null=True), len(features.organs))
+        had = at.each("had", Rule(bool, null=True), len(features.organs))
         return cls(at.text("patient"), features, dice, had, at.optional("calibration", CalibrationCounts.from_json))
 
 
@@ -149,7 +147,6 @@ class Estimator:
         """Raises InputError for what `to_json` would not have written, or another number of foreground classes."""
         linear = at.optional("fit", lambda inner: LinearFit.from_json(inner, num_organs))
         low, high = at.get("residuals", Rule(float, -100, 100, length=2, ordered=True))
-        expected = at.values("expected", num_organs if linear else None)
         return cls(
             num_patients=at.whole("num_patients"),
             num_cases=at.whole("num_cases"),
@@ -159,7 +156,7 @@ class Estimator:
             residuals=(low, high),
             check=Check.from_json(at.inner("check")) if linear else None,
             threshold=at.get("threshold", Rule(float, 0, 1, null=True)),
-            expected=tuple(bool(Rule(bool).check(at.name("expected"), value)) for value in expected),
+            expected=at.each("expected", Rule(bool), num_organs if linear else None),
         )
 
 
