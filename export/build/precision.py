@@ -107,6 +107,10 @@ def to_int8(model: onnx.ModelProto, slices: np.ndarray) -> onnx.ModelProto:
         plain, before, after = (folder.path / name for name in ("plain.onnx", "before.onnx", "after.onnx"))
         onnx.save(model, plain)  # the quantiser empties a model that it gets in memory
         quant_pre_process(plain, before, skip_symbolic_shape=True)
+        # In float32 both ends cost no time. Few channels come in, so the errors of the first kernels do not average
+        # out, and all that follows depends on them. Logits in 256 steps have ties, and probabilities do not sum to 1.
+        nodes = onnx.load(before).graph.node
+        ends = [*_not_reached(nodes), *_not_reached(nodes, backwards=True)]
         quantize_static(
             before,
             after,
@@ -116,22 +120,13 @@ def to_int8(model: onnx.ModelProto, slices: np.ndarray) -> onnx.ModelProto:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,
-            nodes_to_exclude=_ends(onnx.load(before).graph.node),
+            nodes_to_exclude=ends,
             # Despite its name: one slice after the other, so that memory holds the activations of one alone
             extra_options={"CalibPercentile": 99.999, "CalibStridedMinMax": 1},
         )
         quantised = onnx.load(after)
     shapes_of_quantised_tensors(quantised)
     return quantised
-
-
-def _ends(nodes: Sequence[onnx.NodeProto]) -> list[str]:
-    """Names of the nodes with no convolution before them, or none after them. In float32 they cost no time.
-
-    Few channels come in, so the errors of the first kernels do not average out, and all that follows depends on them.
-    Logits in 256 steps have ties, and probabilities would not sum to 1.
-    """
-    return [*_not_reached(nodes), *_not_reached(nodes, backwards=True)]
 
 
 def _not_reached(nodes: Sequence[onnx.NodeProto], *, backwards: bool = False) -> list[str]:

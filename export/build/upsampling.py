@@ -15,25 +15,23 @@ from onnx import helper, numpy_helper
 from attunet.export.build.graph import drop_unused_initializers, replace_items
 
 
-def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> int:
-    """Replace every 2x2, stride-2 transposed convolution of the graph, in place; returns their number.
+def upsample_by_pixel_shuffle(model: onnx.ModelProto) -> None:
+    """Replace every 2x2, stride-2 transposed convolution of the graph, in place.
 
     Each output pixel of such a convolution is one product per channel, so the result differs by rounding alone.
     """
     initializers = {i.name: i for i in model.graph.initializer}
-    nodes, count = [], 0
+    nodes = []
     for node in model.graph.node:
         if _is_upsampling(node, initializers):
             weight, *bias = (numpy_helper.to_array(initializers[name]) for name in node.input[1:])
             made, constants = _pixel_shuffle(node, weight, bias[0] if bias else np.zeros(weight.shape[1], weight.dtype))
             nodes.extend(made)
             model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-            count += 1
         else:
             nodes.append(node)
     replace_items(model.graph.node, nodes)
     drop_unused_initializers(model)
-    return count
 
 
 def shapes_of_quantised_tensors(model: onnx.ModelProto) -> None:

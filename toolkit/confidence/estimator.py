@@ -178,12 +178,8 @@ def learn(cases: Sequence[LearnedCase]) -> Estimator:
         residuals=range_of_residuals(left_out_residuals(rows, num_organs)),
         check=check(rows, num_organs, threshold),
         threshold=threshold,
-        expected=tuple(_is_expected([case.had[organ] for case in cases]) for organ in range(num_organs)),
+        expected=tuple({case.had[organ] for case in cases} - {None} == {True} for organ in range(num_organs)),
     )
-
-
-def _is_expected(had: Sequence[bool | None]) -> bool:
-    return True in had and False not in had
 
 
 def _rows(cases: Sequence[LearnedCase], organ: int) -> list[Row]:
