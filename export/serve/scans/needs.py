@@ -1,5 +1,6 @@
 """Memory and computation that a scan will need, from its header alone."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,13 +8,12 @@ import numpy as np
 
 from attunet.errors import TooLarge
 from attunet.export.artefact.artefact import Artefact
+from attunet.export.runtime.array_volume import volume_of_array
 from attunet.export.serve.settings import MB, Settings
 from attunet.io.headers import count_voxels
 from attunet.io.nifti import NIFTI_SUFFIXES, nifti_volume
-from attunet.volumes.geometry import resampled_length, round_up
-from attunet.volumes.predict import MAX_BATCH_PIXELS, check_megapixels, check_pixels
+from attunet.volumes.predict import MAX_BATCH_PIXELS, check_megapixels
 from attunet.volumes.slices import make_grid
-from attunet.volumes.spec import MULTIPLE
 from attunet.volumes.volume import Volume
 
 BATCH = 8
@@ -39,24 +39,11 @@ def voxel_bytes(dtype: np.dtype, num_channels: int, artefact: Artefact) -> int:
 def memory_of(volume: Volume, artefact: Artefact) -> float:
     """MB beyond the loaded models at most for a volume of this shape, type and affine; its voxels are not read."""
     grid = make_grid(volume, artefact.spec)
-    return _memory(grid.num_slices, grid.plane_shape, grid.window, len(volume.data), volume.data.dtype, artefact)
-
-
-def _memory(
-    num_slices: int,
-    plane: tuple[int, int],
-    window: tuple[int, int],
-    num_channels: int,
-    dtype: np.dtype,
-    artefact: Artefact,
-) -> float:
-    pixels, native = window[0] * window[1], plane[0] * plane[1]
+    pixels, native = math.prod(grid.window), math.prod(grid.plane_shape)
     batch, num_classes = max(1, min(BATCH, MAX_BATCH_PIXELS // pixels)), len(artefact.classes)
     per_pixel = 4 * (2 * artefact.spec.in_channels + 3 * num_classes) + feature_bytes(artefact)
-    memory = num_slices * native * voxel_bytes(dtype, num_channels, artefact) + batch * (
-        pixels * per_pixel + native * 12 * num_classes
-    )
-    return memory / MB
+    voxels = grid.num_slices * native * voxel_bytes(volume.data.dtype, len(volume.data), artefact)
+    return (voxels + batch * (pixels * per_pixel + native * 12 * num_classes)) / MB
 
 
 def check_header(files: Sequence[Path], artefact: Artefact, settings: Settings) -> None:
@@ -82,13 +69,12 @@ def check_volume(volume: Volume, artefact: Artefact, settings: Settings) -> None
 
 def check_oriented(shape: Sequence[int], spacing: Sequence[float], artefact: Artefact, settings: Settings) -> None:
     """As `check_volume`, for a float32 volume that is oriented already: `shape` and `spacing` of (Z, Y, X)."""
-    spec, plane = artefact.spec, (shape[1], shape[2])
-    sides = [resampled_length(shape[axis], spacing[axis], spec.spacing_mm) for axis in (1, 2)]
-    rows, columns = (max(round_up(side, MULTIPLE), least) for side, least in zip(sides, spec.size, strict=True))
-    _check_memory(
-        _memory(shape[0], plane, (rows, columns), spec.num_channels, np.dtype(np.float32), artefact), settings
-    )
-    check_pixels(shape[0], plane, (rows, columns), f"{'×'.join(map(str, shape))} voxels", settings.max_megapixels)
+    spec = artefact.spec
+    columns, rows = (axis for axis in range(3) if axis != spec.slice_axis)
+    order = [(spec.slice_axis, rows, columns).index(axis) for axis in range(3)]
+    data = np.broadcast_to(np.float32(0), (spec.num_channels, *(shape[place] for place in order)))
+    x, y, z = (spacing[place] for place in order)
+    check_volume(volume_of_array(data, (x, y, z), spec.orientation or "RAS"), artefact, settings)
 
 
 def _check_memory(memory_mb: float, settings: Settings) -> None:
