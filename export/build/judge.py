@@ -72,14 +72,8 @@ def _cases_in_time(cases: list[str], seconds: float, max_seconds: float | None) 
 
 
 def open_artefact(draft: Path, provider: str | None) -> Segmenter:
-    """The artefact with the provider that judges it.
-
-    Args:
-        provider: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a GPU can run it, else cpu.
-
-    Raises:
-        InputError: for another provider.
-        RunError: if the provider does not load here.
+    """The artefact with the provider that judges it: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a
+    GPU can run it, else cpu. Raises InputError for another provider, RunError if it does not load here.
     """
     if provider not in (None, "cpu", "cuda"):
         raise InputError(f"provider: must be cpu or cuda, got {provider!r}")

@@ -9,13 +9,9 @@ AXES = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": 
 
 
 def volume_of_array(data: np.ndarray, spacing: tuple[float, float, float], orientation: str) -> Volume:
-    """The volume of `data` `(X, Y, Z)` or `(C, X, Y, Z)`; voxel 0 is the origin. Raises InputError for values that are
-    no real numbers, a masked array, another number of axes, a spacing that is not positive, and codes that name an axis
-    twice.
-
-    Args:
-        spacing: voxel size in mm along X, Y, Z.
-        orientation: directions of the axes as nibabel's axis codes.
+    """The volume of `data` `(X, Y, Z)` or `(C, X, Y, Z)` with voxels of `spacing` in mm along X, Y, Z, and axes with
+    the directions of nibabel's axis codes; voxel 0 is the origin. Raises InputError for values that are no real
+    numbers, a masked array, another number of axes, a spacing that is not positive, and codes that name an axis twice.
     """
     if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray) or data.dtype.kind not in "iuf":
         got = f"{type(data).__name__}{f' of {data.dtype}' if hasattr(data, 'dtype') else ''}"

@@ -57,11 +57,8 @@ class OrganFeatures:
 
 @dataclass(frozen=True)
 class CaseFeatures:
-    """Features of one prediction.
-
-    Args:
-        organs: for each foreground class; None where it was not predicted.
-        distance: of the scan from the training's ranges: 0 in their middle, 1 at their ends.
+    """Features of one prediction: of each foreground class, None where it was not predicted; and the distance of the
+    scan from the training's ranges, 0 in their middle, 1 at their ends.
     """
 
     organs: tuple[OrganFeatures | None, ...]

@@ -12,11 +12,8 @@ SIDES = {0: ("A", "P", "S", "I"), 1: ("R", "L", "S", "I"), 2: ("R", "L", "A", "P
 
 @dataclass(frozen=True)
 class View:
-    """Orientation and proportions in which slices of one volume are shown.
-
-    Args:
-        row_over_column: height of a pixel over its width.
-        sides: letters for left, right, top and bottom; empty for images without an orientation.
+    """Orientation and proportions in which slices of one volume are shown: the height of a pixel over its width, and
+    letters for left, right, top and bottom, none for images without an orientation.
     """
 
     transform: Transform

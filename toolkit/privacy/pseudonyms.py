@@ -123,13 +123,9 @@ class Pseudonyms(HiddenNames):
 
 
 def claim(folder: Path, table: str = "", what: str = "names") -> None:
-    """Mark a folder of outputs, which is made, with the table whose numbers they are called by: in others, a number is
-    another patient. Raises InputError where it has files that are called by another table, by names where there is a
-    table, or the other way.
-
-    Args:
-        table: id of the table; empty where outputs are called by names.
-        what: the table, for the message.
+    """Mark a folder of outputs, which is made, with the id of the table whose numbers they are called by, empty where
+    they are called by names: in others, a number is another patient. `what` is the table, for the message. Raises
+    InputError where it has files that are called by another table, by names where there is a table, or the other way.
     """
     mark = folder / MARK
     before = _marked(mark)

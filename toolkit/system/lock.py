@@ -36,15 +36,12 @@ class Lock:
     A holder whose process id no longer exists on this machine is dead. Any other holder (on another machine, in another
     container, with a reused process id) is watched: if the file's modification time does not change for `SILENT_S`, the
     holder is dead. A process that was suspended and lost the lock notices in `check`, before it writes.
+
+    Folders above the file are made, and removed again if they stay empty. Messages name the file or folder that is
+    protected, and what the holder does.
     """
 
     def __init__(self, path: Path, subject: Path, activity: str) -> None:
-        """
-        Args:
-            path: the file of the lock; folders above it are made, and removed again if they stay empty.
-            subject: the file or folder that is protected, for messages.
-            activity: what its holder does, for messages.
-        """
         self.path, self._subject, self._activity = path, subject, activity
         self._made_folders: list[Path] = []
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": place(), "token": secrets.token_hex(8)}

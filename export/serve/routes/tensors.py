@@ -65,14 +65,9 @@ def inflate(body: Path, encoding: str, max_mb: int) -> Path:
 
 
 def read_request(body: Path, json_bytes: str | None, about: Artefact) -> InferenceRequest:
-    """Read a request for an artefact from a file.
-
-    Args:
-        json_bytes: the header Inference-Header-Content-Length; None where all of the body is JSON.
-
-    Raises:
-        InputError: naming the field, the rule and the value.
-        Refusal: 413 for JSON that is too large.
+    """Read a request for an artefact from a file. `json_bytes` is the header Inference-Header-Content-Length; None
+    where all of the body is JSON. Raises InputError naming the field, the rule and the value, and Refusal with 413 for
+    JSON that is too large.
     """
     size = body.stat().st_size
     if json_bytes is not None and not (COUNT.fullmatch(json_bytes) and int(json_bytes) <= size):

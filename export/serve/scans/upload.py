@@ -50,15 +50,11 @@ class Upload:
 
 
 async def receive(request: Request, folder: Path, *, max_mb: int, space: SpaceLeft) -> Upload:
-    """Write the body below `folder` as it comes in.
+    """Write the body below `folder` as it comes in. `space` is reduced by its size; the caller gives it back when it
+    removes the files.
 
-    Args:
-        space: reduced by the size of the body; the caller gives it back when it removes the files.
-
-    Raises:
-        Refusal: 400 for an empty body or a broken form, 408 for a slow one, 413 for one that is too large, 503 where no
-            space is left.
-        ClientDisconnect: the client left.
+    Raises Refusal: 400 for an empty body or a broken form, 408 for a slow one, 413 for one that is too large, 503 where
+    no space is left; and ClientDisconnect where the client left.
     """
     if (announced := request.headers.get("content-length", "0")).isdecimal() and int(announced) > max_mb * MB:
         raise _too_large(max_mb)

@@ -22,11 +22,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A loaded artefact.
-
-    Args:
-        turns: held while the network runs. shared: on a GPU, the network for slices of several requests.
-        audit: log of every case.
+    """A loaded artefact. `turns` is held while the network runs; on a GPU `shared` is the network for slices of several
+    requests. `audit` is the log of every case.
     """
 
     name: str
