@@ -9,6 +9,8 @@ from attunet.classes import Classes
 INPUT = "slices"
 VOLUME, SPACING, LABELS = "volume", "spacing", "labels"  # of a graph that takes a whole volume
 DISAGREEMENT = "disagreement"  # output of an ensemble: where its members differ
+# NumPy's name of a type: that of the Open Inference Protocol, which stands behind TYPE_ in Triton
+DATATYPES = {"float32": "FP32", "uint8": "UINT8", "int32": "INT32"}
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,7 @@ class Tensor:
 
     @property
     def datatype(self) -> str:
-        """The type's name in the Open Inference Protocol and, behind TYPE_, in Triton."""
-        return {"float32": "FP32", "uint8": "UINT8", "int32": "INT32"}[self.dtype]
+        return DATATYPES[self.dtype]
 
 
 def label_dtype(classes: Classes) -> np.dtype[np.uint8 | np.int32]:

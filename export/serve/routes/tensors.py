@@ -13,7 +13,7 @@ import numpy as np
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.graph_tensors import Tensor
+from attunet.export.artefact.graph_tensors import DATATYPES, Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB
 from attunet.fields import Fields, Rule, parse_json
@@ -24,11 +24,7 @@ MAX_JSON_WORDS = 4096  # objects and quotes: a request has some dozen
 ROW_BYTES = 32  # of 16 numbers, the shortest row of a slice
 COUNT = re.compile(r"[0-9]{1,18}")
 WINDOW_BITS = {"gzip": 31, "deflate": 15}
-DTYPES: dict[str, np.dtype[np.float32 | np.uint8 | np.int32]] = {
-    "FP32": np.dtype("<f4"),
-    "UINT8": np.dtype("u1"),
-    "INT32": np.dtype("<i4"),
-}
+DTYPES = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +91,7 @@ def write_answer(model: str, request: InferenceRequest, results: Mapping[str, np
     rows, parts = [], []
     for name, as_bytes in request.outputs.items():
         array = results[name]
-        datatype = next(key for key, dtype in DTYPES.items() if dtype == array.dtype)
+        datatype = DATATYPES[array.dtype.name]
         row: dict[str, object] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if as_bytes:
             parts.append(np.ascontiguousarray(array, DTYPES[datatype]).tobytes())
