@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attunet.benchmarks.evaluation.models import load_models
 from attunet.errors import InputError, RunError
+from attunet.export.runtime.backends.open_backend import GPU_PROVIDERS
 from attunet.system.environment import gpu_memory_used_mb, peak_resident_mb
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def peak_memory_mb(model: Path, *, provider: str) -> float | None:
 
 
 def _measure(model: Path, provider: str) -> float | None:
-    on_gpu = provider in ("cuda", "tensorrt")
+    on_gpu = provider in GPU_PROVIDERS
     before = gpu_memory_used_mb() if on_gpu else None
     (loaded,) = load_models([model], device=provider) if model.is_dir() else load_models([model], providers=[provider])
     run = loaded.timed_call(loaded.random_slices(BATCH_SIZE))

@@ -9,6 +9,7 @@ from attunet.decisions import Choices
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
 from attunet.export.runtime.audit import Audit, CaseAudit
+from attunet.export.runtime.backends.open_backend import GPU_PROVIDERS
 from attunet.export.runtime.case_output import confidence_file, map_file
 from attunet.export.runtime.cohort import CASE_ERRORS, Job, Work, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, estimator_of, write_tables
@@ -134,7 +135,7 @@ def _load_model(path: Path, provider: str, device: str, public_key: Path | None,
 def _provider_options(provider: str, tf32: bool) -> dict[str, int] | None:
     if tf32 and provider != "cuda":
         raise InputError(f"--tf32: is an arithmetic of the provider cuda, got --provider {provider}")
-    if provider not in ("cuda", "tensorrt"):
+    if provider not in GPU_PROVIDERS:
         return None
     return {"device_id": local_gpu(), **({"use_tf32": 1} if tf32 else {})}
 

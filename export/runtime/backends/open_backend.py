@@ -8,10 +8,11 @@ from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.runtime.backends.backend import Backend
 from attunet.export.runtime.backends.cpu import SessionBackend
-from attunet.export.runtime.backends.gpu import DeviceBackend
+from attunet.export.runtime.backends.gpu import EXECUTION_PROVIDERS, DeviceBackend
 from attunet.export.runtime.backends.openvino import OpenVinoBackend
 
-PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
+GPU_PROVIDERS = tuple(EXECUTION_PROVIDERS)
+PROVIDERS = ("cpu", *GPU_PROVIDERS, "openvino")
 
 
 def open_backend(
@@ -47,7 +48,7 @@ def open_backend(
         raise InputError(f"cuda_graph: needs the provider cuda, got {provider}")
     if provider_options and provider == "cpu":
         raise InputError(f"provider_options: must be empty for cpu, got {', '.join(provider_options)}")
-    if artefact.precision == "int8" and provider in ("cuda", "tensorrt"):
+    if artefact.precision == "int8" and provider in GPU_PROVIDERS:
         raise InputError(f"provider: an int8 artefact runs on cpu or openvino, got {provider}; export fp16 for GPUs")
     if artefact.whole and (provider == "tensorrt" or cuda_graph):
         raise InputError(

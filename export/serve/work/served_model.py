@@ -10,13 +10,13 @@ import numpy as np
 
 from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit
+from attunet.export.runtime.backends.open_backend import GPU_PROVIDERS
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.serve.formats import ModelDescription
 from attunet.export.serve.work.shared_batches import SharedBatches
 from attunet.privacy.audit_log import AuditLog
 from attunet.system.workers import usable_cores
 
-GPU_PROVIDERS = ("cuda", "tensorrt")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
