@@ -116,7 +116,7 @@ def test_texts_in_place_of_numbers_take_no_memory(metadata, tmp_path):
 def test_parts_that_hold_nothing_are_counted_before_they_are_parsed(metadata, tmp_path, part, monkeypatch):
     monkeypatch.setattr("attunet.export.serve.routes.tensors.parse_json", None)
     (tmp_path / "body").write_text('{"inputs":[' + ",".join([part] * 20_000) + "]}")
-    with pytest.raises(InputError, match=r"body: is JSON of .* at most 4,096 and a list for each 32 bytes are accepted"):
+    with pytest.raises(InputError, match=r"body: is JSON of .* at most 4,096 and a list for each 32 bytes"):
         read_request(tmp_path / "body", None, metadata)
 
 
