@@ -28,8 +28,7 @@ from attunet.manifest import (
     require_store,
 )
 from attunet.privacy.pseudonyms import Pseudonyms
-from attunet.sources.case_files import content_hash, without_names
-from attunet.sources.find_by_hash import find_by_hash
+from attunet.sources.case_files import content_hash, find_by_hash, without_names
 from attunet.sources.pseudonymise import unless_in_paths
 from attunet.sources.read_case import MaskOptions, read_case
 from attunet.sources.splits import Splits, read_splits

@@ -2,14 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, one_line
+from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import files_of
 from attunet.sources.labels.codings import choose_coding
 from attunet.system.atomic_files import joined_hash, sha256
@@ -156,3 +158,32 @@ def content_hash(path: Path) -> str:
         return joined_hash([sha256(file) for file in files_of(path)])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from None
+
+
+@lru_cache(maxsize=2)  # an evaluation reads case after case
+def files_by_hash(root: Path) -> Mapping[str, tuple[Path, ...]]:
+    """Every file below a folder, and every folder with files in it, by its `content_hash`."""
+    paths: dict[str, tuple[Path, ...]] = {}
+    for path in (*regular_files(root), *(folder for folder, _, files in walk(root) if files)):
+        with suppress(InputError):  # an unreadable file that belongs to no case; its name stays hidden
+            digest = content_hash(path)
+            paths[digest] = (*paths.get(digest, ()), path)
+    return paths
+
+
+def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
+    """Find the files with these contents anywhere below a folder. wanted: name in a store -> `content_hash`. Raises
+    InputError if no file has a content, or several have it and the content does not show which belongs to the case.
+    """
+    with without_names(root, True, "its folders cannot be listed; `attunet inspect` on it says why"):
+        known = files_by_hash(root.resolve())
+    paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}
+    if missing := [name for name, paths in paths_of.items() if not paths]:
+        digest = wanted[missing[0]][:12]
+        raise InputError(f"{missing[0]}: no file below {root} has its SHA-256 {digest}...; was it changed or moved?")
+    # Annotations name pictures beside them: the same content may stand for several cases.
+    by_name = any(path.name.lower().endswith(ANNOTATION_SUFFIXES) for paths in paths_of.values() for path in paths)
+    if by_name and (twice := [name for name, paths in paths_of.items() if len(paths) > 1]):
+        count = f"{len(paths_of[twice[0]])} files below {root} have its content"
+        raise InputError(f"{twice[0]}: {count}, so the case's own is unknown")
+    return {name: paths[0] for name, paths in paths_of.items()}

@@ -139,12 +139,10 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int], num_classes: int) 
 
 
 def place(array: np.ndarray, shape: tuple[int, int], offset: tuple[int, int], fill: float | np.ndarray) -> np.ndarray:
-    """Place an array `(..., H, W)` in a new one of its dtype, `(..., *shape)`.
+    """Place an array `(..., H, W)` in a new one of its dtype, `(..., *shape)`, from a row and a column of it on.
 
-    Args:
-        offset: row and column of the new array at which `array` starts; what lies outside is cropped.
-        fill: value of all other pixels, or an array that broadcasts against `(..., *shape)`, such as one value per
-            channel `(C, 1, 1)`.
+    What lies outside is cropped. `fill` is the value of all other pixels, or an array that broadcasts against
+    `(..., *shape)`, such as one value per channel `(C, 1, 1)`.
     """
     result = np.empty((*array.shape[:-2], *shape), dtype=array.dtype)
     result[...] = fill

@@ -35,9 +35,7 @@ class SliceNames:
 def read_series(path: Path, options: ReadOptions) -> Volume:
     """Reads a file, or the one DICOM series of a folder, in which other files and a DICOMDIR are left out.
 
-    Returns:
-        `(1, X, Y, Z)`: X along a row's columns, Y down the rows, Z along the normal; rescaled slice by slice.
-
+    The volume is `(1, X, Y, Z)`, X along a row's columns, Y down the rows, Z along the normal; rescaled slice by slice.
     Raises InputError where slices differ in size, spacing, direction, series or patient, lie in the same place or
     unevenly, or where a file is damaged, in colour, or is no image of slices.
     """

@@ -28,11 +28,9 @@ def read_itk_header(path: Path) -> StoredImage:
 def read_itk(path: Path, options: ReadOptions) -> Volume:
     """Reads NRRD or MetaImage; voxels of a header in a file of its own (`.mhd`, `.nhdr`) must lie beside it.
 
-    Returns:
-        `(C, X, Y, Z)` in the file's own dtype; float64 becomes float32. The affine is in RAS+.
-
-    Raises InputError for a damaged file, voxels elsewhere than in the file or beside it, more voxels than are supported
-    or than the files can hold, more than three axes, and more than one channel of a mask.
+    The volume is `(C, X, Y, Z)` in the file's own dtype; float64 becomes float32. Raises InputError for a damaged file,
+    voxels elsewhere than in the file or beside it, more voxels than are supported or than the files can hold, more than
+    three axes, and more than one channel of a mask.
     """
     with refused_as(path, "NRRD or MetaImage", FILE_ERRORS):
         stored = read_itk_header(path)
