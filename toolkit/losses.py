@@ -70,9 +70,8 @@ def _with_marginal_background(log_probability: torch.Tensor, drawn: torch.Tensor
     """Replace the background's log probability by that of "background or a class that was not drawn"."""
     not_background = drawn.clone()
     not_background[:, 0] = False
-    background = log_probability.masked_fill(not_background[:, :, None, None], -torch.inf).logsumexp(
-        dim=1, keepdim=True
-    )
+    may_be_background = log_probability.masked_fill(not_background[:, :, None, None], -torch.inf)
+    background = may_be_background.logsumexp(dim=1, keepdim=True)
     return torch.cat([background, log_probability[:, 1:]], dim=1)
 
 

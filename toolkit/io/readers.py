@@ -12,6 +12,7 @@ import numpy as np
 
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, TooLittleMemory
+from attunet.io.archives import ARCHIVE_SUFFIXES
 from attunet.io.dicom.file import DICOM_SUFFIXES, is_dicom
 from attunet.io.dicom.series import read_series
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk, read_itk_header
@@ -24,7 +25,7 @@ from attunet.volumes.geometry import shear_degrees, tilt_degrees
 from attunet.volumes.intensity import check_finite
 from attunet.volumes.volume import Volume
 
-PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+PACKED = (*ARCHIVE_SUFFIXES, ".7z", ".rar")
 MAX_TILT_DEGREES = 30.0  # beyond it the nearest axes depend on small differences between scans
 MAX_SHEAR_DEGREES = 1.0  # between the axes of an array, less than 90
 MAX_ROUNDING = 1e-3  # how far a label value may lie from a whole number

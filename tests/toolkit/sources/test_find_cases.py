@@ -245,6 +245,16 @@ def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
         find_cases(tmp_path).coding((0, 90), "mask")
 
 
+def test_a_dataset_json_says_which_classes_were_drawn(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}Tr/{case}.nii.gz" for kind in ("images", "labels") for case in ("a", "b")))
+    about = {"labels": {"background": 0, "liver": 1, "spleen": 2}, "labelled": {"a": ["liver"]}}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    assert {case.case: case.drawn for case in find_cases(tmp_path).cases} == {"a": ("liver",), "b": None}
+    (tmp_path / "dataset.json").write_text(json.dumps({**about, "labelled": {"c": ["liver"]}}))
+    with pytest.raises(InputError, match=r"dataset\.json: 'c' is no case with a mask"):
+        find_cases(tmp_path)
+
+
 def test_own_classes_and_patients(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/p{p}_scan{s}.png" for p in (1, 2) for s in (1, 2)), "labels/p1_scan1.png")
     found = find_cases(

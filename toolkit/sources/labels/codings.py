@@ -18,11 +18,9 @@ CHAOS_CODINGS = (CHAOS_MR, CHAOS_GREYS, Classes(CHAOS_MR.names, (0, 80, 160, 240
 
 
 def choose_coding(values: Collection[int], codings: Sequence[Classes], where: Path | str) -> Classes:
-    """Return the first coding that has all label values of a file; without codings, make one from the values. Raises
-    InputError if no coding has one of the values; the message names it and the file.
+    """Return the first coding that has all label values of a file. Raises InputError if no coding has one of them, with
+    the value and the file.
     """
-    if not codings:
-        return classes_of_values(values, where)
     for coding in codings:
         if set(values) <= set(coding.values):
             return coding

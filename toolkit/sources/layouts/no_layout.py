@@ -7,11 +7,11 @@ from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.io.dicom.file import is_dicom, modality_of
-from attunet.io.readers import FORMAT_NAMES, is_readable, is_single_file, stem_of
+from attunet.io.readers import FORMAT_NAMES, PACKED, is_readable, is_single_file, stem_of
 from attunet.sources.case_files import walk
 from attunet.sources.layouts.matching import names_a_mask
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".gz", ".bz2", ".xz")
+ARCHIVES = (*PACKED, ".gz", ".bz2", ".xz")
 MAX_ARCHIVES = 100  # more are compressed files of one kind
 MAX_LOOKED_INTO = 50  # number of folders with DICOM of which a file is read
 START_BYTES = 4096
