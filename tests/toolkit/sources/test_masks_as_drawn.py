@@ -124,6 +124,15 @@ def test_palettes_that_agree_keep_their_indices(made: SimpleNamespace, tmp_path:
     np.testing.assert_array_equal(indices(store, "p0"), truth[0])
 
 
+def test_a_users_classes_name_the_indices_of_palettes_that_agree(made: SimpleNamespace, tmp_path: Path) -> None:
+    truth = set_of(made, tmp_path / "s", lambda i, labels: palette(labels, (0, 1, 2)))
+    store = stored(tmp_path / "s", SourceOptions(classes=parse_classes("liver=2,ignore=1")))
+    assert (store.classes.names, store.classes.values) == (("background", "liver"), (0, 2))
+    assert_drawn(store, truth, lambda labels: np.array([0, 255, 1])[labels])
+    with pytest.raises(InputError, match="label values must be among 0, 1, got 2"):
+        prepare(tmp_path / "s", tmp_path / "t", DataConfig(), options=SourceOptions(classes=parse_classes("liver=1")))
+
+
 def test_a_palette_whose_colours_are_all_alike_keeps_its_indices(made: SimpleNamespace, tmp_path: Path) -> None:
     def mask(_: int, labels: np.ndarray) -> object:
         image = Image.fromarray(labels)
