@@ -276,3 +276,16 @@ def test_space_and_time_are_a_space(tmp_path: Path) -> None:
     lines = "space: right-anterior-superior-time\nspace directions: (1,0,0,0) (0,1,0,0) (0,0,1,0) (0,0,0,1)\n\n"
     (tmp_path / "a.nrrd").write_bytes((head + lines).encode() + VOXELS.tobytes())
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nrrd").affine, np.eye(4))
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\r", "?", "#", "x"])
+def test_nothing_is_quoted_of_the_line_behind_a_damaged_end(tmp_path: Path, end: str) -> None:
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 6 5 4\nspace: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
+    nrrd += f"encoding: raw\nendian: little\nspace origin: (0,0,0){end}0010|0010:=SECRET\n\n"
+    (tmp_path / "a.nrrd").write_bytes(nrrd.encode() + VOXELS.tobytes())
+    meta = f"{META}Offset = 0 0 0{end}PatientName = SECRET\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(meta.encode() + VOXELS.tobytes())
+    for name in ("a.nrrd", "a.mha"):
+        with pytest.raises(InputError, match=r"its header.s .* must be \d numbers, got ") as error:
+            read_volume(tmp_path / name)
+        assert "SECRET" not in str(error.value)

@@ -85,7 +85,7 @@ def test_voxels_beside_a_header_are_missed_by_their_name(tmp_path: Path, ending:
     assert "cut short" in line_of(path)
     assert voxels.name in line_of(path)
     voxels.unlink()
-    assert f"its voxels lie in {voxels.name}, which is not there: put it beside the header" in line_of(path)
+    assert f"its voxels lie in {voxels.name!r}, which is not there: put it beside the header" in line_of(path)
 
 
 @pytest.mark.parametrize("ending", ["mha", "nrrd"])

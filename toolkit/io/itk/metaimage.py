@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.itk.stored import StoredImage, file_beside, header_lines, numbers, whole_numbers
+from attunet.io.itk.stored import StoredImage, file_beside, header_lines, numbers, quoted, whole_numbers
 from attunet.io.refusal import AGAIN, refusal
 
 TYPES = {
@@ -65,7 +65,7 @@ def _keys(path: Path) -> tuple[dict[str, str], int]:
         name, *value = re.split("[=:]", line, maxsplit=1)
         key = name.strip().lower()
         if SPELLED.get(key, name.strip()) != name.strip():
-            raise InputError(f"{path}: its header must spell {SPELLED[key]} so, got {name.strip()!r}")
+            raise InputError(f"{path}: its header must spell {SPELLED[key]} so, got {quoted(name.strip())}")
         key = SYNONYMS.get(key, key)
         if value and keys.setdefault(key, value[0].strip()) != value[0].strip():
             raise InputError(f"{path}: its header must say {name.strip()[:60]} once")
@@ -83,7 +83,9 @@ def _dtype(path: Path, keys: dict[str, str]) -> np.dtype:
     stated = keys.get("elementtype", "")
     name = stated.upper().removeprefix("MET_").removesuffix("_ARRAY")
     if name not in TYPES:
-        raise InputError(f"{path}: its header's ElementType must be MET_ and one of {', '.join(TYPES)}, got {stated!r}")
+        raise InputError(
+            f"{path}: its header's ElementType must be MET_ and one of {', '.join(TYPES)}, got {quoted(stated)}"
+        )
     return np.dtype(TYPES[name]).newbyteorder(">" if _flag(keys, "elementbyteordermsb", False) else "<")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.itk.stored import StoredImage, file_beside, header_lines, numbers, whole_numbers
+from attunet.io.itk.stored import StoredImage, file_beside, header_lines, numbers, quoted, whole_numbers
 from attunet.io.refusal import AGAIN, refusal
 
 TYPES = {
@@ -40,7 +40,7 @@ def read_nrrd(path: Path) -> StoredImage:
     sizes = whole_numbers(path, "sizes", keys.get("sizes", ""), 1)
     (dimension,) = whole_numbers(path, "dimension", keys.get("dimension", ""), 1)[:1]
     if dimension != len(sizes):
-        raise InputError(f"{path}: its header's sizes must be {dimension} numbers, got {keys.get('sizes', '')[:60]!r}")
+        raise InputError(f"{path}: its header's sizes must be {dimension} numbers, got {quoted(keys.get('sizes', ''))}")
     vectors = _vectors(path, keys, dimension)
     channel_axis = _channel_axis(path, keys, vectors, sizes)
     domain = [axis for axis in range(dimension) if axis != channel_axis]
@@ -49,7 +49,7 @@ def read_nrrd(path: Path) -> StoredImage:
     holder = file_beside(path, keys["datafile"]) if "datafile" in keys else path
     stated = keys.get("encoding", "raw").lower()
     if stated not in PACKED:
-        raise InputError(f"{path}: its header's encoding must be raw or gzip, got {stated!r}: write it anew")
+        raise InputError(f"{path}: its header's encoding must be raw or gzip, got {quoted(stated)}: write it anew")
     return StoredImage(
         path,
         holder,
@@ -111,7 +111,7 @@ def _vectors(path: Path, keys: dict[str, str], dimension: int) -> list[np.ndarra
         return [None] * dimension
     words = re.findall(r"none|\([^()]*\)", stated.lower())
     if len(words) != dimension:
-        raise InputError(f"{path}: its header's space directions must be {dimension} vectors, got {stated[:60]!r}")
+        raise InputError(f"{path}: its header's space directions must be {dimension} vectors, got {quoted(stated)}")
     return [None if word == "none" else _vector(path, "space directions", word) for word in words]
 
 
@@ -143,7 +143,7 @@ def _grid(
     """Directions `(axes, 3)` and origin, in LPS."""
     space = keys.get("space", "lps").lower().removesuffix("-time")
     if space not in SPACES:
-        raise InputError(f"{path}: its header's space must be one of {', '.join(SPACES)}, got {space[:60]!r}")
+        raise InputError(f"{path}: its header's space must be one of {', '.join(SPACES)}, got {quoted(space)}")
     if "space" in keys and "spacedirections" not in keys:
         raise InputError(f"{path}: its header's space must have space directions: write it anew")
     signs = np.array([*SPACES[space], 1])
@@ -171,11 +171,11 @@ def _grid(
 def _dtype(path: Path, keys: dict[str, str]) -> np.dtype:
     stated = " ".join(keys.get("type", "").lower().split())
     if stated not in TYPES:
-        raise InputError(f"{path}: its header's type must be an integer or float type, got {stated[:60]!r}")
+        raise InputError(f"{path}: its header's type must be an integer or float type, got {quoted(stated)}")
     dtype = np.dtype(TYPES[stated])
     endian = keys.get("endian", "").lower()
     if endian not in ("little", "big") and dtype.itemsize > 1:
-        raise InputError(f"{path}: its header's endian must be little or big, got {endian[:60]!r}")
+        raise InputError(f"{path}: its header's endian must be little or big, got {quoted(endian)}")
     return dtype.newbyteorder(">" if endian == "big" else "<")
 
 

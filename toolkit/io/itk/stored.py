@@ -4,6 +4,7 @@ The headers are read here, and the voxels with NumPy: ITK follows a header to an
 that breaks off without an error, and leaves what is missing uninitialised.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,14 +82,23 @@ class StoredImage:
         return np.frombuffer(data, self.dtype)
 
 
+def quoted(value: str) -> str:
+    """A value of a header for an error: its start, without the next line where the end between them is damaged, since
+    that may have a patient's name.
+    """
+    start = re.match(r"[-+\w.,()/% ]{0,60}", value)
+    assert start is not None
+    return repr(start[0])
+
+
 def file_beside(path: Path, name: str) -> Path:
     """The file with the voxels that a header names. Raises InputError unless it lies beside the header."""
     beside = path.parent / name
     is_list = name.upper().startswith("LIST") or "%" in name  # of several files, to other readers
     if not name or Path(name).name != name or is_list or beside.is_symlink():
-        raise InputError(f"{path}: its voxels must lie in one file beside it, got {name!r}")
+        raise InputError(f"{path}: its voxels must lie in one file beside it, got {quoted(name)}")
     if not beside.is_file():
-        raise InputError(f"{path}: its voxels lie in {name}, which is not there: put it beside the header")
+        raise InputError(f"{path}: its voxels lie in {quoted(name)}, which is not there: put it beside the header")
     return beside
 
 
@@ -107,7 +117,7 @@ def numbers(path: Path, key: str, value: str, count: int) -> np.ndarray:
     except ValueError:
         values = np.zeros(0)
     if len(values) != count:
-        raise InputError(f"{path}: its header's {key} must be {count} numbers, got {value[:60]!r}")
+        raise InputError(f"{path}: its header's {key} must be {count} numbers, got {quoted(value)}")
     return values
 
 
@@ -115,5 +125,5 @@ def whole_numbers(path: Path, key: str, value: str, low: int) -> tuple[int, ...]
     """The whole numbers from `low` on of a line of a header."""
     words = value.split()
     if not words or not all(word.lstrip("+-").isdecimal() and len(word) < 16 and int(word) >= low for word in words):
-        raise InputError(f"{path}: its header's {key} must be whole numbers from {low} on, got {value[:60]!r}")
+        raise InputError(f"{path}: its header's {key} must be whole numbers from {low} on, got {quoted(value)}")
     return tuple(map(int, words))
