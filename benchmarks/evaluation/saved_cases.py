@@ -38,6 +38,7 @@ ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept
 ATTENTION_SIDE = 128  # pixels of the longer side of a kept map: gates are coarse, and a report is to be mailed
 MAX_SIDE = 2048  # voxels, what WebGL 2 promises for a side of a volume; of larger ones every second, third, ... is kept
 MAX_UNPACKED_MB = 2000  # of one file
+MAX_FACT_BYTES = 4096  # of an array besides image and label maps: classes that were not drawn, range, spacing
 MAX_IMAGES_MB = 500  # of a whole evaluation; the worst cases keep theirs
 
 
@@ -180,6 +181,8 @@ def _checked(name: str, array: np.ndarray) -> np.ndarray:
     axes = {"image": 4, "truth": 3, "prediction": 3}.get(name, 3 if gate != name else None)
     if axes is not None and (array.dtype != np.uint8 or array.ndim != axes or not array.size):
         raise ValueError(f"{name} must be uint8 with {axes} axes, got {array.dtype} {array.shape}")
+    if axes is None and array.nbytes > MAX_FACT_BYTES:
+        raise ValueError(f"{name[:20]!r} must have at most {MAX_FACT_BYTES:,} bytes, got {array.nbytes:,}")
     if gate != name and not (gate.isdecimal() and len(gate) < 3):
         raise ValueError(f"{name[:20]!r} is no map of a gate")
     return array

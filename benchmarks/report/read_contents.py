@@ -1,5 +1,6 @@
 """The folder of an evaluation or a cross-validation as the contents of a report."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -34,6 +35,7 @@ def read_contents(folder: Path) -> Contents:
     file = folder / RESULTS
     if not file.is_file():
         raise InputError(f"{folder}: must be the folder of an evaluation or a cross-validation; it has no results.json")
+    _require_own_files(folder)
     results = read_json(file).data
     schema = CROSSVALIDATION if "methods" in results else EVALUATION
     if results.get("schema") != schema:
@@ -48,6 +50,14 @@ def read_contents(folder: Path) -> Contents:
         _require_file_names(file, evaluated["store"]["cases"])
         _require_file_names(file, (name for row in evaluated["models"] for name in row["dice"]["per_case"]))
         return _checked(file, _of_evaluation(folder, evaluated))
+
+
+def _require_own_files(folder: Path) -> None:
+    """Raises InputError for a link out of the folder: what it leads to would be in a page that is handed on."""
+    inside = Path(os.path.realpath(folder))
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+            raise InputError(f"{path}: leads out of {folder}, of which alone a report is made: put the files there")
 
 
 def _worst_first(cases: Sequence[str], models: Sequence[ModelRow]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import zipfile
@@ -284,9 +285,35 @@ def test_without_the_extra_one_line_says_how_to_get_it(
         write_report(evaluation, tmp_path / "report.html")
 
 
-def test_a_device_in_place_of_an_image_is_no_image(evaluation: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["cases/01-T2", "cases/01-T2/image.npz", "details.json", "cases/09"])
+def test_a_link_out_of_the_folder_is_refused(evaluation: Path, tmp_path: Path, place: str) -> None:
+    folder, other = (shutil.copytree(evaluation, tmp_path / name) for name in ("sent", "other"))
+    if (folder / place).is_dir():
+        shutil.rmtree(folder / place)
+    (folder / place).unlink(missing_ok=True)
+    (folder / place).symlink_to(other / place)
+    with pytest.raises(InputError, match=rf"{place}: leads out of .*sent, of which alone a report is made"):
+        read_contents(folder)
+
+
+def test_a_link_within_the_folder_is_followed(evaluation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "own")
+    (folder / "cases").rename(folder / "of cases")
+    (folder / "cases").symlink_to("of cases")
+    assert "01-T2" in choose_cases(read_contents(folder), "all")
+
+
+def test_classes_that_were_not_drawn_are_few(evaluation: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(evaluation, tmp_path / "many")
+    image = folder / "cases/01-T2/image.npz"
+    np.savez_compressed(image, **{**load_arrays(image), "undrawn": np.zeros(1_000_000, np.uint8)})
+    with pytest.raises(InputError, match=r"01-T2/image\.npz: .*'undrawn' must have at most 4,096 bytes, got 1,000,000"):
+        write_report(folder, cases="01-T2")
+
+
+def test_a_pipe_in_place_of_an_image_is_no_image(evaluation: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(evaluation, tmp_path / "device")
     image = folder / "cases/01-T2/image.npz"
     image.unlink()
-    image.symlink_to("/dev/zero")
+    os.mkfifo(image)
     assert "01-T2" not in choose_cases(read_contents(folder), "all")
