@@ -8,6 +8,7 @@ import numpy as np
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.program import format_table, percentile_fields
 from attunet.benchmarks.speed.training.others import Task
+from attunet.metrics.aggregate import nan_to_null
 from attunet.store import Store
 from attunet.system.environment import environment
 
@@ -43,22 +44,23 @@ def _row(name: str, rows: Sequence[Json], batch_size: int) -> Json:
     """`start_s`: seconds of each part of the start, in the round where it took longest."""
     timed = [row for row in rows if row["steps"]]
     memory = [row["peak_memory_mb"] for row in timed if row["peak_memory_mb"] is not None]
-    last, seconds = (timed or list(rows))[-1], sum(row["seconds"] for row in timed)
-    steps = [row["seconds"] / row["steps"] for row in timed]
-    rate = 1 / float(np.median(steps)) if steps else None
-    spread = percentile_fields([1000 * step for step in steps or [np.nan]], "step_ms_p{}")
-    return {
-        "name": name,
-        "device": last["device"],
-        "num_parameters": last["num_parameters"],
-        "slices_per_s": batch_size * rate if rate else None,
-        "steps_per_s": rate,
-        "waiting_share": sum(row["waiting_s"] for row in timed) / seconds if timed else None,
-        "peak_memory_mb": max(memory, default=None),
-        "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),
-        "note": rows[-1]["note"],
-        **(spread if steps else dict.fromkeys(spread)),
-    }
+    last = (timed or list(rows))[-1]
+    step_s = np.array([row["seconds"] / row["steps"] for row in timed] or [np.nan])
+    rate = 1 / float(np.median(step_s))
+    return nan_to_null(
+        {
+            "name": name,
+            "device": last["device"],
+            "num_parameters": last["num_parameters"],
+            "slices_per_s": batch_size * rate,
+            "steps_per_s": rate,
+            "waiting_share": sum(row["waiting_s"] for row in timed) / (sum(row["seconds"] for row in timed) or np.nan),
+            "peak_memory_mb": max(memory, default=None),
+            "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),
+            "note": rows[-1]["note"],
+            **percentile_fields(1000 * step_s, "step_ms_p{}"),
+        }
+    )
 
 
 def table(results: Json) -> str:
