@@ -1,5 +1,8 @@
 """The graph of a run in the precision that was chosen, with calibration on training slices for int8."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import onnx
 
@@ -8,6 +11,7 @@ from attunet.export.build.graph import export_graph, tidy
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.build.whole.graph import whole_graph
+from attunet.models import SegmentationNetwork
 from attunet.runs.load_run import TrainedRun
 from attunet.store import Store
 from attunet.store_damage import verify_case
@@ -19,17 +23,28 @@ CALIBRATION_SLICES = 48
 
 def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
     """The network of a run as the graph that the metadata describe. store: has slices for the calibration of int8."""
+    return graph_of(run.network, about, partial(_calibration_slices, run, store))
+
+
+def graph_of(
+    network: SegmentationNetwork, about: Artefact, calibration_slices: Callable[[tuple[int, int] | None], np.ndarray]
+) -> onnx.ModelProto:
+    """A network as the graph that the metadata describe. calibration_slices: of a fixed size, where they have one; for
+    int8.
+    """
     size = (about.height, about.width) if about.height and about.width else None
     temperature = about.confidence.temperature if about.confidence else 1.0
     outputs = ("logits",) if about.whole else about.outputs
-    model = export_graph(run.network, run.spec.in_channels, outputs, size, temperature=temperature)
+    model = export_graph(network, about.spec.in_channels, outputs, size, temperature=temperature)
     if about.precision == "fp16":
         model = to_half(model)
     elif about.precision == "int8":
         upsample_by_pixel_shuffle(model)
-        model = to_int8(model, _calibration_slices(run, store, size))
+        model = to_int8(model, calibration_slices(size))
     tidy(model)
-    return whole_graph(model, run.spec, run.classes, full_batches=about.precision == "fp16") if about.whole else model
+    if not about.whole:
+        return model
+    return whole_graph(model, about.spec, about.classes, full_batches=about.precision == "fp16")
 
 
 def _calibration_slices(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> np.ndarray:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 
 from attunet.benchmarks.speed.inference.forms import CALIBRATION_SLICES
@@ -12,10 +11,7 @@ from attunet.classes import CHAOS_MR
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact, write_artefact
 from attunet.export.artefact.graph_tensors import LABELS, SPACING, VOLUME
-from attunet.export.build.graph import export_graph, tidy
-from attunet.export.build.precision import to_half, to_int8
-from attunet.export.build.upsampling import upsample_by_pixel_shuffle
-from attunet.export.build.whole.graph import whole_graph
+from attunet.export.build.graph_of_run import graph_of
 from attunet.export.runtime.backends.cpu import NOT_WHILE_LOADING, session_options
 from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
@@ -61,13 +57,8 @@ def write_pair(
     Example:
         >>> sliced, whole = write_pair(network, "fp32", 192, scan, Path("artefacts"))  # doctest: +SKIP
     """
-    spec, graph = spec_of(scan, size), export_graph(network, 1, ("logits",))
-    if precision == "int8":
-        upsample_by_pixel_shuffle(graph)
-        graph = to_int8(graph, VolumeSlices(scan, spec).batch(0, min(CALIBRATION_SLICES, scan.shape[2])))
-    elif precision == "fp16":
-        graph = to_half(graph)
-    tidy(graph)
+    spec = spec_of(scan, size)
+    calibration = VolumeSlices(scan, spec).batch(0, min(CALIBRATION_SLICES, scan.shape[2]))
     count = sum(p.numel() for p in network.parameters())
     paths = []
     for whole in (False, True):
@@ -80,11 +71,9 @@ def write_pair(
             outputs=("labels",) if whole else ("logits",),
             whole=whole,
         )
-        model: onnx.ModelProto = (
-            whole_graph(graph, spec, CHAOS_MR, full_batches=precision == "fp16") if whole else graph
-        )
+        graph = graph_of(network, about, lambda _: calibration)
         paths.append(folder / f"{precision}-{size}{'-whole' if whole else ''}.onnx")
-        paths[-1].write_bytes(write_artefact(model.SerializeToString(), about))
+        paths[-1].write_bytes(write_artefact(graph.SerializeToString(), about))
     return paths[0], paths[1]
 
 
