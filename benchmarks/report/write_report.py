@@ -11,6 +11,7 @@ from attunet.benchmarks.report.contents import Contents
 from attunet.benchmarks.report.figures import figures
 from attunet.benchmarks.report.read_contents import damaged, read_contents
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
+from attunet.errors import InputError
 from attunet.system.atomic_files import write_error, write_text
 from attunet.system.outputs import RESULTS, require_ending
 from attunet.system.plain_text import printable
@@ -51,11 +52,17 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
 
 
 def write_report_if_installed(folder: Path) -> Path | None:
-    """As `write_report`; one line says how to get what is missing, and None is returned."""
+    """As `write_report`, at the end of work that is done without a report too: where there is none, one line says why,
+    and None is returned.
+    """
     if absent := missing_packages():
         logger.info(f"no report: {', '.join(absent)} not installed ({HOW_TO_INSTALL}, then: attunet report {folder})")
         return None
-    return write_report(folder)
+    try:
+        return write_report(folder)
+    except InputError as error:  # a link out of the folder, as of runs on another disk
+        logger.warning(f"no report: {error}")
+        return None
 
 
 def _render(contents: Contents, cases: list[CaseData]) -> str:

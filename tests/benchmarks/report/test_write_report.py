@@ -296,6 +296,16 @@ def test_a_link_out_of_the_folder_is_refused(evaluation: Path, tmp_path: Path, p
         read_contents(folder)
 
 
+def test_finished_work_does_not_fail_for_a_report_that_is_refused(
+    evaluation: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a cross-validation whose runs a user has moved to another disk, with a link in their place."""
+    folder = shutil.copytree(evaluation, tmp_path / "own")
+    (folder / "default").symlink_to(tmp_path)
+    assert write_report_if_installed(folder) is None
+    assert f"no report: {folder / 'default'}: leads out of" in caplog.text
+
+
 def test_a_link_within_the_folder_is_followed(evaluation: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(evaluation, tmp_path / "own")
     (folder / "cases").rename(folder / "of cases")
