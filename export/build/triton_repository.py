@@ -5,7 +5,6 @@ backend.
 """
 
 import re
-import shutil
 from pathlib import Path
 
 from attunet.errors import InputError
@@ -14,6 +13,7 @@ from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.runtime.backends.cuda_options import cuda_options
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.outputs import require_own_folder
+from attunet.system.private_folder import PrivateFolder
 
 MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)
@@ -34,17 +34,17 @@ def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, 
     Raises InputError as `check_triton_call` does.
     """
     check_triton_call(repository, name)
-    partial, is_new = repository / f".{name}.partial", not repository.exists()
-    shutil.rmtree(partial, ignore_errors=True)
+    is_new = not repository.exists()
     files = {"1/model.onnx": artefact, "config.pbtxt": triton_config(about, name).encode()}
     try:
-        for file, content in files.items():
-            (partial / file).parent.mkdir(parents=True, exist_ok=True)
-            with name_in_errors(partial / file):
-                (partial / file).write_bytes(content)
-        partial.rename(repository / name)
+        with PrivateFolder(repository, is_brief=True) as folder:
+            for file, content in files.items():
+                path = folder.path / name / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with name_in_errors(path):
+                    path.write_bytes(content)
+            (folder.path / name).rename(repository / name)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         if is_new and not any(repository.iterdir()):
             repository.rmdir()
     return repository / name
