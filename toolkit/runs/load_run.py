@@ -107,7 +107,7 @@ def _trained(path: Path, checkpoint: Checkpoint) -> TrainedRun:
         **vars(state),
         path=path,
         checkpoint=checkpoint.path,
-        name=path.name,
+        name=path.absolute().name,  # of `.` too
         network=network.eval().requires_grad_(False),
         checkpoint_sha256=(sha256(checkpoint.path / MANIFEST),),
         sections=(state.config.model,),

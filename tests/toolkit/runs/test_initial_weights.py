@@ -282,3 +282,17 @@ def test_what_is_not_the_parents_is_trained_in_a_frozen_encoder() -> None:
 def test_nothing_is_frozen_without_a_parent(small_store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"optim\.freeze: needs weights to keep \(--init\), got encoder"):
         train(small_store.path, tmp_path / "run", small_config("optim.epochs=1 optim.freeze=encoder"), fold=0)
+
+
+def test_a_parent_that_is_the_current_folder_has_a_name(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one, no checkpoint of the training that starts from it could be read."""
+    config = small_config("optim.epochs=0.2 model.depth=2")
+    train(small_store.path, tmp_path / "parent", config, fold=0)
+    monkeypatch.chdir(tmp_path / "parent")
+    assert load_run(Path()).name == "parent"
+    train(small_store.path, tmp_path / "child", config, fold=0, init=Path())
+    lineage = load_run(tmp_path / "child").lineage
+    assert lineage is not None
+    assert lineage.parent == "parent"
