@@ -45,7 +45,7 @@ def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, 
                     path.write_bytes(content)
             (folder.path / name).rename(repository / name)
     finally:
-        if is_new and not any(repository.iterdir()):
+        if is_new and repository.is_dir() and not any(repository.iterdir()):
             repository.rmdir()
     return repository / name
 

@@ -119,3 +119,8 @@ def test_a_folder_of_another_product_is_no_repository(tmp_path: Path, metadata: 
     with pytest.raises(InputError, match="holds a store; name another folder for a model repository"):
         write_triton_repository(b"model", metadata, tmp_path, "organs")
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_repository_that_cannot_be_made_is_refused_by_its_name(metadata: Artefact) -> None:
+    with pytest.raises(InputError, match=r"^/proc/repository.*: cannot be written: "):
+        write_triton_repository(b"model", metadata, Path("/proc/repository"), "model")
