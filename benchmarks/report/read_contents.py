@@ -53,10 +53,13 @@ def read_contents(folder: Path) -> Contents:
 
 
 def _require_own_files(folder: Path) -> None:
-    """Raises InputError for a link out of the folder: what it leads to would be in a page that is handed on."""
+    """Raises InputError for a link out of the folder: what it leads to would be in a page that is handed on. Logs, to
+    which trackers link, are read by no report.
+    """
     inside = Path(os.path.realpath(folder))
     for path in folder.rglob("*"):
-        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside):
+        is_read = path.is_symlink() and (path.suffix != ".log" or path.is_dir())
+        if is_read and not Path(os.path.realpath(path)).is_relative_to(inside):
             raise InputError(f"{path}: leads out of {folder}, of which alone a report is made: put the files there")
 
 

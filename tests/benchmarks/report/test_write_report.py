@@ -285,9 +285,10 @@ def test_without_the_extra_one_line_says_how_to_get_it(
         write_report(evaluation, tmp_path / "report.html")
 
 
-@pytest.mark.parametrize("place", ["cases/01-T2", "cases/01-T2/image.npz", "details.json", "cases/09"])
+@pytest.mark.parametrize("place", ["cases/01-T2", "cases/01-T2/image.npz", "details.json", "cases/09", "cases/a.log"])
 def test_a_link_out_of_the_folder_is_refused(evaluation: Path, tmp_path: Path, place: str) -> None:
     folder, other = (shutil.copytree(evaluation, tmp_path / name) for name in ("sent", "other"))
+    (other / "cases/a.log").mkdir()
     if (folder / place).is_dir():
         shutil.rmtree(folder / place)
     (folder / place).unlink(missing_ok=True)
@@ -306,10 +307,11 @@ def test_finished_work_does_not_fail_for_a_report_that_is_refused(
     assert f"no report: {folder / 'default'}: leads out of" in caplog.text
 
 
-def test_a_link_within_the_folder_is_followed(evaluation: Path, tmp_path: Path) -> None:
+def test_a_link_within_the_folder_or_to_a_log_is_no_fault(evaluation: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(evaluation, tmp_path / "own")
     (folder / "cases").rename(folder / "of cases")
     (folder / "cases").symlink_to("of cases")
+    (folder / "debug-core.log").symlink_to(tmp_path / "core.log")  # as Weights & Biases links to its own
     assert "01-T2" in choose_cases(read_contents(folder), "all")
 
 
