@@ -100,6 +100,16 @@ def test_a_small_picture_that_declares_a_large_one_asks_for_no_memory(
         refused(tmp_path / "bomb.png", r"bomb\.png: (at most|is cut short|cannot be read)")
 
 
+def test_the_refusal_of_damaged_exif_quotes_nothing_of_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "DOE"  # its description
+    exif = exif.tobytes().replace(b"Exif\0\0MM", b"Exif\0\0DOE")
+    path = save(tmp_path / "a.webp", np.zeros((16, 16, 3), np.uint8), exif=exif)
+    with pytest.raises(InputError, match=r"a\.webp: .*it is damaged or cut short \(not a TIFF file") as refusal:
+        read_volume(path)
+    assert "DOE" not in str(refusal.value)
+
+
 def test_damaged_and_unsupported_pictures_are_one_line(tmp_path: Path, refused) -> None:
     save(tmp_path / "b.tif", RNG.integers(0, 255, (70, 50)).astype(np.uint8), compression="jpeg")
     refused(tmp_path / "b.tif", r"TIFF compression must be one of raw, .* got jpeg")

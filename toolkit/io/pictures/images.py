@@ -59,13 +59,14 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
 
 
 def _in_words(error: Exception) -> str:
-    """Pillow's error as a clause; its own words may be a decoder's number."""
+    """Pillow's error as a clause, without bytes of the file; its own words may be a decoder's number."""
     if type(error).__name__ == "UnidentifiedImageError":
         kinds = ", ".join(IMAGE_FORMATS)
         return f"it is none of {kinds}, or its samples are not of 8 to 32 bits: save it with 32; or is it damaged?"
     if type(error).__name__ == "DecompressionBombError":
         return one_line(error)
-    return f"it is damaged or cut short ({one_line(error)}): {AGAIN}"
+    words = re.sub(r"""\bb(['"]).*\1""", "...", one_line(error))
+    return f"it is damaged or cut short ({words}): {AGAIN}"
 
 
 def _check_size(path: Path, image: "Image", num_pages: int) -> None:
