@@ -29,10 +29,10 @@ export class Viewer {
     await (this.ready ??= this.start());
     const labels = await this.readVolume(labelMap, "labels.nii.gz");
     const { qform_code, sform_code } = labels.hdr;
-    if (!qform_code && !sform_code) place(labels, toTheLeft(labels.hdr));
+    if (!qform_code && !sform_code) place(labels, { affine: toTheLeft(labels.hdr), pixDims: labels.hdr.pixDims });
     const image = await this.readScan(scan).catch(() => null);
     if (!image || gridOf(image) !== gridOf(labels)) return { labels, image: null };
-    place(image, labels.hdr.affine);
+    place(image, labels.hdr);
     return { labels, image };
   }
 
@@ -85,8 +85,8 @@ function gridOf({ hdr }) {
   return hdr.dims.slice(1, 4).map((length) => Math.max(length, 1)).join();
 }
 
-function place(volume, affine) {
-  volume.hdr.affine = affine;
+function place(volume, { affine, pixDims }) {
+  Object.assign(volume.hdr, { affine, pixDims });
   volume.calculateRAS();
 }
 

@@ -131,6 +131,9 @@ HEADERS = {
     "scan.mha": "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
     "Offset = -51.2 -51.2 0\nElementSpacing = 1.6 1.6 5\nDimSize = 64 64 4\nElementType = MET_SHORT\n"
     "ElementDataFile = LOCAL\n",
+    "sizes.mha": "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    "TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementSize = 1.6 1.6 5\nDimSize = 64 64 4\nElementType = MET_SHORT\n"
+    "ElementDataFile = LOCAL\n",
     "scan.nrrd": "NRRD0004\ntype: short\ndimension: 3\nsizes: 64 64 4\nspacings: 1.6 1.6 5\nendian: little\n"
     "encoding: raw\n\n",
 }
@@ -145,7 +148,7 @@ def test_the_scan_lies_where_its_label_map_lies(page, tmp_path, name):
       const show = Viewer.prototype.show;
       Viewer.prototype.show = function (volumes, classes) {
         window.places = [volumes.image, volumes.labels].map((volume) => volume.hdr.affine.flat());
-        window.corners = [volumes.image, volumes.labels].map((volume) => [...volume.matRAS]);
+        window.corners = [volumes.image, volumes.labels].map((one) => [...one.matRAS, ...one.pixDimsRAS.slice(1)]);
         return show.call(this, volumes, classes);
       };
     })""")
