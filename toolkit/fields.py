@@ -213,7 +213,9 @@ def read_json(path: str | Path) -> Fields:
         raise InputError(f"{path}: must be a regular file; reading a pipe or a device might never end")
     try:
         data = parse_json(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as JSON: {str(error)[:MAX_TEXT]}") from None
     return Fields(data, str(path))
 

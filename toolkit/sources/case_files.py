@@ -102,12 +102,14 @@ def without_names(
     where: str | Path, hidden: bool, words: str = "its files cannot be read; `attunet inspect` on them says why"
 ) -> Iterator[None]:
     """Context in which errors of reading `where` do not quote what it holds, where names are hidden: they may be names
-    that nobody knows yet. words: the error, which says how to see the reason.
+    that nobody knows yet. An error for a path that does not exist is raised as it is: the path is the user's own.
+
+    words: the error, which says how to see the reason.
     """
     try:
         yield
     except InputError:
-        if not hidden:
+        if not hidden or (isinstance(where, Path) and not where.exists()):
             raise
         raise InputError(f"{where}: {words}") from None
 

@@ -322,6 +322,14 @@ def test_refusals(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:
         done = attunet("predict", artefact, scans, tmp_path / "out", "--pseudonymise", *options)
         assert (done.code, words in done.err) == (2, True)
         assert not (tmp_path / "out").exists()
+    key.unlink()
+    nowhere = tmp_path / "nowhere"
+    for call, words in (
+        (("predict", artefact, nowhere), "no such file or folder"),
+        (("prepare", scans, "--labelled", nowhere), "cannot be read: No such file or directory"),
+    ):
+        done = attunet(*call, tmp_path / "out", "--pseudonymise", key)
+        assert (done.code, done.err) == (2, f"error: {nowhere}: {words}\n")
 
 
 def test_what_predict_leaves_out_is_said_without_names(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:
