@@ -117,6 +117,8 @@ def benchmark(
         >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
     """
     model, out = Path(model), Path(out)
+    if not model.exists():
+        raise InputError(f"{model}: no such run or artefact")
     check_seconds(latency_seconds)
     require_own_folder(out, "an evaluation")
     not_loaded: dict[str, str] = {}

@@ -35,6 +35,12 @@ def _train(store: Store, path: Path, seed: int) -> Path:
     return path
 
 
+def test_a_model_that_is_not_there_is_one_clause(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such run or artefact$"):
+        benchmark(tmp_path / "nowhere", tmp_path / "store", tmp_path / "out", providers=["cpu", "cuda"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_rows_of_what_loads_and_reasons_of_what_does_not(
     run: Path, small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
