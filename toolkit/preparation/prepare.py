@@ -161,10 +161,10 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
 
 
 def _request(source: Source, options: SourceOptions, config: DataConfig, archive: str | None) -> dict[str, object]:
-    """Return the choices of the caller, and a hash of what the source says outside of images and masks, for the
+    """Return the choices of the caller, and a hash of what the source describes besides images and masks, for the
     manifest.
     """
-    said = (
+    described = (
         *(source.layout, source.channels, sorted(source.test_patients), source.grey_ranges, source.grey_levels),
         *(source.ignored, [(coding.names, coding.values) for coding in source.codings]),
         [(case.case, case.patient, case.drawn, case.label_values) for case in source.cases],
@@ -175,7 +175,7 @@ def _request(source: Source, options: SourceOptions, config: DataConfig, archive
         "choices": dict(options.choices),
         "data": vars(config),
         "archive_sha256": archive,
-        "said_sha256": hashlib.sha256(json.dumps(said).encode()).hexdigest(),
+        "described_sha256": hashlib.sha256(json.dumps(described).encode()).hexdigest(),
     }
 
 
