@@ -30,7 +30,6 @@ class StopSignals:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._process = os.getpid()
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         is_main = threading.current_thread() is threading.main_thread()  # others cannot handle signals
         for number in self.numbers if is_main else ():
@@ -43,8 +42,6 @@ class StopSignals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked worker
-            os._exit(128 + number)
         for descriptor in self._terminals:
             if not os.isatty(descriptor):  # it was closed: what is printed goes nowhere instead of failing
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
@@ -61,6 +58,18 @@ class StopSignals:
 
     def _begin(self) -> None:
         """Begin to end after the first signal."""
+
+
+def _handle_as_usual() -> None:
+    """Give a forked process the system's own handlers. Python's would not end a worker of a pool that waits for its
+    next task: where the signal comes just before the wait, the pool waits for the worker for ever.
+    """
+    for number in StopSignals.numbers:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), StopSignals):
+            signal.signal(number, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_handle_as_usual)
 
 
 class UnwindOnSignals(StopSignals):

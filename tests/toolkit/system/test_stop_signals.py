@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import termios
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+
+from attunet.system.stop_signals import UnwindOnSignals
 
 WAIT = """
 import sys, time
@@ -79,6 +82,12 @@ def test_a_process_of_nohup_goes_on() -> None:
         process.wait(timeout=0.5)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.communicate(timeout=30)[0] == "removed\n"
+
+
+def test_a_forked_process_ends_by_the_system_alone() -> None:
+    """A handler of Python's runs after the call that waits, which may wait for ever: a pool could not end a worker."""
+    with UnwindOnSignals(), get_context("fork").Pool(1) as pool:
+        assert pool.apply(signal.getsignal, [signal.SIGTERM]) == signal.SIG_DFL
 
 
 @pytest.mark.usefixtures("hangup")
