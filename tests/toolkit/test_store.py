@@ -113,6 +113,13 @@ def test_folds_are_a_function_of_seed_and_patients_alone() -> None:
         assert deal_folds(rng.permutation(patients).tolist(), 4, 1, [shuffled[i] for i in order]) == first
 
 
+def test_patients_that_share_scans_with_the_test_set_are_in_it() -> None:
+    patients = [f"p{i}" for i in range(8)]
+    splits = deal_folds(patients, 3, 0, together=[("p1", "p6"), ("p4", "p1"), ("p2", "p3")], test=["p6", "p7"])
+    assert splits.test == ("p1", "p4", "p6", "p7")
+    assert sorted(patient for fold in splits.folds for patient in fold) == ["p0", "p2", "p3", "p5"]
+
+
 def test_test_patients_are_in_no_training_and_left_out_by_all(copied: Path) -> None:
     (copied / "splits.json").write_text(
         json.dumps({"schema": 1, "seed": 0, "folds": [["01"], ["02", "03"]], "test": ["04"]})

@@ -185,15 +185,16 @@ def _slices(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
 def _duplicates(
     facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Find cases with the same voxels, which must be in one fold: `places` is each patient's, if not drawn here."""
+    """Find cases with the same voxels, which no fold may part: `places` is each patient's, if not drawn here."""
     for first, *others in same_scans(facts):
         for other in others:
-            leaks = places.get(patients[first]) != places.get(patients[other])
+            pair = {patients[first], patients[other]}
+            leaks = len({places[patient] for patient in pair if patient in places}) > 1
             text = f"has the same voxels as {first}"
             if leaks:
                 text = f"{text}, which is in another fold: one would leak into the other"
-            elif patients[first] != patients[other]:
-                text = f"{text} of another patient; both are in one fold"
+            elif len(pair) > 1:
+                text = f"{text} of another patient; both are in one fold, or both in the test set"
             yield Finding(other, "duplicate", 2, "error" if leaks else "warning", text)
 
 

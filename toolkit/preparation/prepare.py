@@ -206,9 +206,13 @@ def _survey(
 
 def _deal(seen: Survey, folds: int, seed: int) -> Splits:
     """Draw folds of the patients, those that share a scan together; the data set's own test part is the test set."""
-    patients, test = {case.case: case.patient for case in seen.source.labelled}, seen.source.test_patients
+    patients = {case.case: case.patient for case in seen.source.labelled}
     sharing = [{patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts)]
-    return replace(deal_folds(set(patients.values()) - test, folds, seed, sharing), test=tuple(sorted(test)))
+    splits = deal_folds(patients.values(), folds, seed, sharing, seen.source.test_patients)
+    if splits.test and not splits.folds:
+        rule = "all labelled patients are of its test part, or share scans with those: none is left to train on"
+        raise InputError(f"{seen.source.root}: {rule}; `--read published-split=mix` takes no test set")
+    return splits
 
 
 def _head(seen: Survey, name: str, place: str, request: Mapping[str, object]) -> dict[str, object]:

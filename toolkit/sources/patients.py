@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from attunet.sources.case_files import CaseFiles, Source
+from attunet.sources.splits import joined
 
 Place = tuple[str, ...]  # names of folders
 
@@ -57,18 +58,21 @@ def with_patients_of_names(source: Source) -> Source:
 
 
 def with_patients_of_headers(source: Source, hashes: Mapping[str, str]) -> Source:
-    """Make one patient of all cases whose files contain the same patient identifier, of which `hashes` has the SHA-256
-    by case; one that all cases share is a placeholder and is ignored.
+    """Make one patient of all patients whose files contain the same patient identifier, of which `hashes` has the
+    SHA-256 by case; one that all cases share is a placeholder and is ignored.
     """
     if len(set(hashes.values())) < 2:
         return source
-    first: dict[str, str] = {}
-    names = {c.case: first.setdefault(hashes.get(c.case, c.case), c.patient) for c in source.cases}
-    moved = sum(names[case.case] != case.patient for case in source.cases)
+    sharing: defaultdict[str, set[str]] = defaultdict(set)
+    for case in source.cases:
+        if case.case in hashes:
+            sharing[hashes[case.case]].add(case.patient)
+    first_of = joined((case.patient for case in source.cases), sharing.values())
+    moved = sum(first != patient for patient, first in first_of.items())
     if not moved:
         return source
-    text = f"{moved} cases have the PatientID of another case's DICOM files: they are of one patient"
-    return _with(source, names, text)
+    text = f"{moved} patients have the PatientID of another case's DICOM files: they are of one patient"
+    return _with(source, {case.case: first_of[case.patient] for case in source.cases}, text)
 
 
 def _with(source: Source, patients: Mapping[str, str], text: str) -> Source:

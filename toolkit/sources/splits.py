@@ -34,7 +34,13 @@ class Splits:
         return {"schema": SCHEMA, "seed": self.seed, "folds": [list(f) for f in self.folds], "test": list(self.test)}
 
 
-def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Iterable[Collection[str]] = ()) -> Splits:
+def deal_folds(
+    patients: Iterable[str],
+    num_folds: int,
+    seed: int,
+    together: Iterable[Collection[str]] = (),
+    test: Collection[str] = (),
+) -> Splits:
     """Deal patients to folds, in the order of sha256("seed:patient"), round robin.
 
     Args:
@@ -42,23 +48,42 @@ def deal_folds(patients: Iterable[str], num_folds: int, seed: int, together: Ite
         num_folds: at most one fold per patient is made.
         together: groups of patients that are dealt as one, because they share scans; groups with a patient in common
             are one group. The order of and in the groups makes no difference.
+        test: patients that go into the test set, and with them all of their groups.
 
     Example:
         >>> deal_folds(["a", "b", "c"], 2, seed=0, together=[("a", "b")]).folds
         (('a', 'b'), ('c',))
     """
     ordered = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
-    group_of = {patient: {patient} for patient in ordered}
-    for shared in together:
-        joined = set().union(*(group_of[patient] for patient in shared if patient in group_of))
-        group_of.update(dict.fromkeys(joined, joined))
-    dealt: list[list[str]] = []
+    first_of = joined(ordered, together)
+    groups: dict[str, list[str]] = {}
     for patient in ordered:
-        group = [other for other in ordered if other in group_of[patient]] if len(group_of[patient]) > 1 else [patient]
-        if group[0] == patient:
-            dealt.append(group)
-    count = min(num_folds, len(dealt))
-    return Splits(tuple(tuple(p for group in dealt[k::count] for p in group) for k in range(count)), seed=seed)
+        groups.setdefault(first_of[patient], []).append(patient)
+    tested = sorted(p for first in {first_of[patient] for patient in test} for p in groups.pop(first))
+    dealt, count = list(groups.values()), min(num_folds, len(groups))
+    folds = tuple(tuple(p for group in dealt[k::count] for p in group) for k in range(count))
+    return Splits(folds, tuple(tested), seed)
+
+
+def joined(patients: Iterable[str], together: Iterable[Collection[str]]) -> dict[str, str]:
+    """Return for each patient the first, by name, of all that `together` joins it to, directly or through others.
+
+    Example:
+        >>> joined("abcd", [("b", "d"), ("a", "d", "elsewhere")])
+        {'a': 'a', 'b': 'a', 'c': 'c', 'd': 'a'}
+    """
+    earlier = {patient: patient for patient in patients}
+
+    def first(patient: str) -> str:
+        while earlier[patient] != patient:
+            earlier[patient] = earlier[earlier[patient]]  # shortens the way for the next
+            patient = earlier[patient]
+        return patient
+
+    for shared in together:
+        firsts = sorted(first(patient) for patient in shared if patient in earlier)
+        earlier.update(dict.fromkeys(firsts, firsts[0]) if firsts else {})
+    return {patient: first(patient) for patient in earlier}
 
 
 def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:

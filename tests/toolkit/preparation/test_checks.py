@@ -16,6 +16,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.checks import far_from_the_rest
 from attunet.preparation.prepare import prepare
+from attunet.sources.case_files import SourceOptions
 
 
 @pytest.fixture
@@ -167,6 +168,44 @@ def test_the_same_scan_under_two_patients_stays_in_one_fold(seven: Path) -> None
     for ending in ("src", "mask"):
         (seven / f"07-T2SPIR-{ending}.nii").rename(seven / f"01-again-{ending}.nii")
     assert [f[1:] for f in findings(seven)] == [("duplicate", 2, "warning")]
+
+
+def with_test_part(seven: Path, copies: int) -> Path:
+    """Two training and two test patients; the first of the test part have the first training patients' scans."""
+    source = seven.parent / "parts"
+    for number, name in enumerate("abde"):
+        part = source / ("test" if name in "de" else "training")
+        for kind, folder in (("src", "images"), ("mask", "labels")):
+            (part / folder).mkdir(parents=True, exist_ok=True)
+            of = number - 2 if 2 <= number < 2 + copies else number
+            shutil.copy(seven / f"{of:02d}-T2SPIR-{kind}.nii.gz", part / folder / f"{name}.nii.gz")
+    return source
+
+
+def test_a_training_scan_that_is_in_the_test_part_too_is_not_trained_on(seven: Path) -> None:
+    store = prepare(with_test_part(seven, 1), seven.parent / "store", DataConfig())
+    assert sorted(store.splits.test) == ["a", "d", "e"]
+    assert store.split("all") == (["b"], ["a", "d", "e"])
+    ((case, text),) = [(f.case, f.text) for f in store.findings if f.rule == "duplicate"]
+    assert (case, text.partition(";")[2]) == ("d", " both are in one fold, or both in the test set")
+
+
+def test_a_test_part_with_every_training_scan_is_one_line(seven: Path) -> None:
+    source = with_test_part(seven, 2)
+    with pytest.raises(InputError, match=r"none is left to train on; `--read published-split=mix` takes no test set"):
+        prepare(source, seven.parent / "store", DataConfig())
+    assert not (seven.parent / "store.partial").exists()
+    mixed = SourceOptions(choices={"published-split": "mix"})
+    store = prepare(source, seven.parent / "store", DataConfig(), options=mixed)
+    assert sorted(map(sorted, store.splits.folds)) == [["a", "d"], ["b", "e"]]
+
+
+def test_an_image_without_a_mask_is_in_no_fold_that_it_could_leak_into(seven: Path) -> None:
+    shutil.copy(seven / "01-T2SPIR-src.nii.gz", seven / "07-T2SPIR-src.nii.gz")
+    splits = seven.parent / "mine.json"
+    splits.write_text(json.dumps({"schema": 1, "folds": [["00", "01", "02"], ["03", "04", "05", "06"]]}))
+    found = findings(seven, splits_file=splits, allow_unlabelled=True)
+    assert ("07-T2SPIR", "duplicate", 2, "warning") in found
 
 
 def test_strict_takes_warnings_as_errors_and_writes_nothing(log_lines: list[str], seven: Path) -> None:

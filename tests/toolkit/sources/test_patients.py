@@ -93,6 +93,24 @@ def test_headers_join_cases_but_a_stand_in_for_all_tells_nothing() -> None:
     assert with_patients_of_headers(found, {"a": "x", "b": "y"}) is found
 
 
+@pytest.mark.parametrize(
+    ("hashes", "expected"),
+    [
+        ({"c": "7", "b": "7"}, ["A", "A", "A", "Q"]),  # a has no header, and is b's patient by its name
+        ({"a": "6", "c": "7", "b": "7"}, ["A", "A", "A", "Q"]),
+        ({"a": "6", "c": "7", "b": "7", "d": "6"}, ["A", "A", "A", "A"]),
+    ],
+)
+@pytest.mark.parametrize("renamed", [{}, {"P": "0"}])
+def test_headers_never_part_cases_of_one_patient(
+    hashes: dict[str, str], expected: list[str], renamed: dict[str, str]
+) -> None:
+    root, owners = Path("data"), {"a": "P", "b": "P", "c": "A", "d": "Q"}
+    files = [CaseFiles(case, renamed.get(owner, owner), (root / case,)) for case, owner in owners.items()]
+    found = patients(with_patients_of_headers(Source(root, "suffix", "", (), tuple(files)), hashes))
+    assert found == ["0" if renamed and patient == "A" else patient for patient in expected]
+
+
 def slices(folder: Path, made: SimpleNamespace) -> None:
     for patient in range(1, 5):
         for z in range(2):
