@@ -19,6 +19,10 @@ class RunError(RuntimeError):
     """The work itself failed (a loss that is not finite, a full disk, a provider that died). Exit code 1."""
 
 
+class DiskError(RunError):
+    """A file, which the message names, could not be written: the disk is full or fails."""
+
+
 class TooLittleMemory(RunError, MemoryError):
     """There was too little memory to read a file, which the message names."""
 

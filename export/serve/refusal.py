@@ -6,7 +6,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from attunet.errors import InputError, RunError, TooLarge, one_line
+from attunet.errors import DiskError, InputError, RunError, TooLarge, one_line
 
 TOO_LARGE, UNPROCESSABLE, UNAVAILABLE = 413, 422, 503
 
@@ -37,6 +37,8 @@ def refusal_of(error: Exception) -> Refusal:
         case OSError():
             reason = error.strerror or "system error"
             return Refusal(UNAVAILABLE, f"the server cannot keep the scan: {reason}", retry_after=30)
+        case DiskError():  # its text names a file of the server
+            return Refusal(UNAVAILABLE, "the server cannot keep the scan: its disk is full or fails", retry_after=30)
         case RunError():
             return Refusal(500, one_line(error, None))
         case RequestValidationError():

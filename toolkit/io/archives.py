@@ -2,12 +2,11 @@
 
 import os
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from attunet.errors import InputError, one_line
 from attunet.io.gzip_file import open_gzip, read_to_end
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN
-from attunet.system.atomic_files import name_in_errors
+from attunet.system.atomic_files import write_error
 from attunet.system.deadline import check_end
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -88,18 +87,20 @@ def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
     """Extracts the members whose name is `wanted` from one of `ARCHIVE_SUFFIXES` below a folder; returns their number.
 
     Raises InputError before a byte is written, for links and other special members, paths that lead out, names that
-    occur twice, encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data.
+    occur twice, encryption, and sizes, counts or a ratio beyond the limits above; and for damaged data. Raises
+    DiskError where the disk is full.
     """
     with _opened(archive) as members:
         chosen = [(name, member) for name, member in members.items() if wanted(name)]
         for name, member in chosen:
             check_end()
             target = into / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source = member.open()
-            assert source is not None  # a regular member can be opened
-            with name_in_errors(target), source, target.open("xb") as out:
-                shutil.copyfileobj(source, out, 2**20)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as out:
+                    out.writelines(_chunks(archive, member))
+            except OSError as error:
+                raise write_error(target, error) from None
             if target.stat().st_size != member.size:
                 raise InputError(f"{archive}: {name!r} does not have the size that the archive says")
     return len(chosen)
@@ -114,19 +115,36 @@ def member_names(archive: Path) -> list[str]:
 @contextmanager
 def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
     """The checked members of an archive, by name, while it is open."""
-    try:
-        if archive.name.lower().endswith(".zip"):
-            with zipfile.ZipFile(archive) as opened:
-                yield _checked(archive, _zip_members(opened))
-        else:
-            packed = not archive.name.lower().endswith(".tar")
-            with open_gzip(archive) if packed else archive.open("rb") as file:
+    with ExitStack() as stack:
+        with _reading(archive):
+            if archive.name.lower().endswith(".zip"):
+                members = _checked(archive, _zip_members(stack.enter_context(zipfile.ZipFile(archive))))
+            else:
+                packed = not archive.name.lower().endswith(".tar")
+                file = stack.enter_context(open_gzip(archive) if packed else archive.open("rb"))
                 headers = _Headers(file, FREE_HEADER_BYTES + os.path.getsize(archive))
-                with tarfile.TarFile(fileobj=cast(IO[bytes], headers), pax_headers=_GlobalRecords()) as opened_tar:
-                    members = _checked(archive, _tar_members(opened_tar, headers))
-                    headers.are_listed = True
-                    read_to_end(file)
-                    yield members
+                tar = tarfile.TarFile(fileobj=cast(IO[bytes], headers), pax_headers=_GlobalRecords())
+                members = _checked(archive, _tar_members(stack.enter_context(tar), headers))
+                headers.are_listed = True
+                read_to_end(file)
+        yield members
+
+
+def _chunks(archive: Path, member: _Member) -> Iterator[bytes]:
+    """The content of a regular member."""
+    with _reading(archive):
+        source = member.open()
+        assert source is not None  # a regular member can be opened
+        with source:
+            while chunk := source.read(2**20):
+                yield chunk
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Makes InputError of the errors of reading an archive."""
+    try:
+        yield
     except InputError:
         raise
     except ARCHIVE_ERRORS as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from attunet.errors import InputError, RunError
+from attunet.errors import DiskError, InputError
 from attunet.fields import is_file_name, read_json, shown
 from attunet.system.lock import is_running, place
 
@@ -36,11 +36,11 @@ def name_in_errors(path: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
-def write_error(path: Path, error: OSError) -> InputError | RunError:
-    """The error for a file or folder that could not be written: RunError where the disk is full or fails,
+def write_error(path: Path, error: OSError) -> InputError | DiskError:
+    """The error for a file or folder that could not be written: DiskError where the disk is full or fails,
     InputError where the path is wrong.
     """
-    kind = RunError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else InputError
+    kind = DiskError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else InputError
     return kind(f"{error.filename or path}: cannot be written: {error.strerror or error}")
 
 

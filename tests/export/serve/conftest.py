@@ -59,16 +59,15 @@ class Server:
 Serve = Callable[..., Server]
 
 
-def start_server(model: Path, temp: Path, *options: object, max_files: int | None = None) -> Server:
-    """max_files: that the process may have open."""
+def start_server(model: Path, temp: Path, *options: object, limit: str = "") -> Server:
+    """limit: of the process, an option of prlimit."""
     command = [sys.executable, "-m", "attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1]
-    limit = ["prlimit", f"--nofile={max_files}", "--"] if max_files else []
     process = subprocess.Popen(
-        list(map(str, [*limit, *command, *options])),
+        list(map(str, [*(["prlimit", limit, "--"] if limit else []), *command, *options])),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},  # a limit may cut bytecode short
     )
     assert process.stdout is not None
     server, ready = Server(process, "", temp), threading.Event()
@@ -92,8 +91,8 @@ def serve(artefact: Path, tmp_path: Path) -> Iterator[Serve]:
     """`serve("--max-mb", 1)` starts a server of the test's own, which is stopped at the end."""
     servers: list[Server] = []
 
-    def start(*options: object, model: Path = artefact, max_files: int | None = None) -> Server:
-        servers.append(start_server(model, tmp_path / "uploads", *options, max_files=max_files))
+    def start(*options: object, model: Path = artefact, limit: str = "") -> Server:
+        servers.append(start_server(model, tmp_path / "uploads", *options, limit=limit))
         return servers[-1]
 
     yield start

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import gzip
+import io
 import json
 import re
 import signal
 import socket
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -65,6 +68,25 @@ def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve, long_sc
         if answer.status_code == 503:
             assert 1 <= int(answer.headers["retry-after"]) <= 60
             assert "queue is full" in answer.json()["error"]
+    assert server.uploads() == []
+
+
+def test_a_full_disk_is_no_fault_of_the_scan_and_clients_come_back(serve, tmp_path):
+    """Where a zip archive is unpacked, and where a label map is written."""
+    server = serve(limit="--fsize=5000")
+    data = np.zeros((40, 48, 5), np.int16)
+    data[10:30, 10:30] = 100
+    nib.save(nib.Nifti1Image(data, np.diag([-1.5, -1.5, 5, 1])), tmp_path / "scan.nii")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.write(tmp_path / "scan.nii", "scan.nii")
+    packed = gzip.compress((tmp_path / "scan.nii").read_bytes())
+    for content, headers in ((archive.getvalue(), {}), (packed, {"Accept": "application/x-nifti"})):
+        assert len(content) < 5000
+        answer = server.post(content=content, headers=headers)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "30"), answer.text
+        assert answer.json()["error"] == "the server cannot keep the scan: its disk is full or fails"
+    assert server.post(content=packed).status_code == 200  # a small label map, compressed
     assert server.uploads() == []
 
 
@@ -271,7 +293,7 @@ def test_the_log_can_be_json(serve, scan):
 
 
 def test_connections_without_a_request_keep_nobody_out(serve):
-    server = serve(max_files=256)
+    server = serve(limit="--nofile=256")
     with ExitStack() as stack:
         for number in range(400):
             connection = stack.enter_context(server.connect())

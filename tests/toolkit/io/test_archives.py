@@ -1,5 +1,6 @@
 import gzip
 import io
+import resource
 import stat
 import tarfile
 import zipfile
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.errors import InputError
+from attunet.errors import DiskError, InputError
 from attunet.io import archives as archive
 from attunet.io.archives import extract
 
@@ -112,6 +113,31 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
     attempt(wrong_size, "cannot be read as an archive|does not have the size")
     wrong_byte = raw[:60] + bytes([raw[60] ^ 255]) + raw[61:]
     attempt(wrong_byte, "cannot be read as an archive|does not have the size|is there twice|File exists")
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "a.nii").write_bytes(bytes(5000))
+    path = tmp_path / f"a{ending}"
+    if ending == ".zip":
+        zipped(path, **{"a.nii": bytes(5000)})
+    else:
+        with tarfile.open(path, "w:gz" if ending == ".tar.gz" else "w") as opened:
+            opened.add(tmp_path / "a.nii", "a.nii")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(DiskError) as caught:
+            extract(path, tmp_path / "out", everything)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value) == f"{tmp_path / 'out/a.nii'}: cannot be written: File too large"
+
+
+def test_a_member_that_is_a_folder_too_is_the_archives_fault(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{"a": b"x", "a/b": b"x"})
+    with pytest.raises(InputError, match=r"out/a.*: cannot be written: "):
+        extract(path, tmp_path / "out", everything)
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar.gz"])

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +78,7 @@ SCANS = "../source"  # of a store
 COMMANDS: dict[str, tuple[Arguments, tuple[int, ...]]] = {  # arguments for store, made and output; limits
     "phantom": (lambda s, m, o: ["phantom", o / "scans", "--cases", 1], (LOCKED, 500)),
     "prepare": (lambda s, m, o: ["prepare", s / SCANS, o / "store"], (LOCKED, 1000, 20_000)),
+    "prepare archive": (lambda s, m, o: ["prepare", zipped(s / SCANS, o / "scans"), o / "store"], (LOCKED, 1000)),
     "inspect picture": (lambda s, m, o: ["inspect", s, "--picture", o / "all.png"], (LOCKED,)),
     "inspect augmented": (lambda s, m, o: ["inspect", s, "--augmented", o / "seen.png"], (LOCKED,)),
     "train": (lambda s, m, o: ["train", s, o / "run", "--fold", 0, *TRAINING], (LOCKED, 3000)),
@@ -110,6 +112,10 @@ FEW = ("--provider", "cpu", "--precision", "fp32")
 
 def scan_of(store: Path) -> Path:
     return sorted((store / SCANS).glob("*-src.nii.gz"))[0]
+
+
+def zipped(folder: Path, archive: Path) -> str:
+    return shutil.make_archive(str(archive), "zip", folder)
 
 
 @pytest.mark.slow
