@@ -79,8 +79,8 @@ class Guard:
             # A proxy and this server might take different ends of the body, and so another request out of it.
             raise Refusal(400, "Content-Length: must not be there beside Transfer-Encoding")
         host = HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
-        if settings.is_local and (host is None or host[1].strip("[]") not in LOOPBACK):
-            # A page of another site whose name was made to lead here sends that site's name.
+        if settings.token is None and settings.is_local and (host is None or host[1].strip("[]") not in LOOPBACK):
+            # A page of another site whose name was made to lead here sends that site's name, and knows no token.
             raise Refusal(421, f"Host: must be {' or '.join(LOOPBACK)}")
         if settings.token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")

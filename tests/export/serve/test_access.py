@@ -72,6 +72,15 @@ def test_a_page_of_another_site_cannot_use_the_server(server, scan):
     assert not any(name.startswith("access-control") for name in answer.headers)
 
 
+def test_a_server_behind_a_proxy_has_the_proxys_name(serve, tmp_path):
+    """A reverse proxy on the same machine passes on the name that clients know; the token keeps others out."""
+    (tmp_path / "token").write_text("correct-horse-battery")
+    server = serve("--token-file", tmp_path / "token")
+    host, token = {"Host": "scans.hospital.example"}, {"Authorization": "Bearer correct-horse-battery"}
+    assert server.get("/v1/models", headers=host).status_code == 401
+    assert server.get("/v1/models", headers={**host, **token}).status_code == 200
+
+
 def test_a_port_in_use_and_a_model_that_is_none_are_one_line(refused, server, artefact, tmp_path):
     port = server.url.rpartition(":")[2]
     code, line = refused(artefact, "--port", port)
