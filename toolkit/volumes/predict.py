@@ -1,5 +1,6 @@
 """Prediction of a volume slice by slice: the same code for PyTorch, every ONNX provider, validation and deployment."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -64,7 +65,7 @@ def predict_prepared(
     """
     grid = prepared.grid
     run = tiled(network)
-    batch_size = max(1, min(batch_size, MAX_BATCH_PIXELS // (grid.window[0] * grid.window[1])))
+    batch_size = slices_in_batch(grid.window, batch_size)
     labels = np.empty((grid.num_slices, *grid.plane_shape), dtype=np.uint8)
     for start in range(0, grid.num_slices, batch_size):
         stop = min(start + batch_size, grid.num_slices)
@@ -81,6 +82,16 @@ def predict_prepared(
         logits = output[:, :num_classes]
         labels[start:stop] = restore(logits, grid)
     return postprocess(assemble(labels, grid), logits.shape[1], grid.native_spacing, postprocessing)
+
+
+def slices_in_batch(window: Sequence[int], at_most: int) -> int:
+    """The number of slices of this height and width that are run at once: fewer of large ones.
+
+    Example:
+        >>> slices_in_batch((1024, 1024), 8)
+        2
+    """
+    return max(1, min(at_most, MAX_BATCH_PIXELS // math.prod(window)))
 
 
 def attention_volumes(maps: AttentionMaps, prepared: VolumeSlices) -> list[np.ndarray]:

@@ -21,7 +21,7 @@ from attunet.export.serve.settings import MB, Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
 from attunet.version import __version__
-from attunet.volumes.predict import MAX_BATCH_PIXELS, MAX_PIXELS
+from attunet.volumes.predict import MAX_BATCH_PIXELS, MAX_PIXELS, slices_in_batch
 
 router = APIRouter(tags=["Open Inference Protocol"], responses=ERRORS)
 
@@ -182,7 +182,7 @@ def _check_slices(model: ServedModel, request: InferenceRequest, settings: Setti
 def _run_slices(model: ServedModel, request: InferenceRequest, ticket: Ticket) -> dict[str, np.ndarray]:
     """The requested outputs, computed batch by batch to bound the memory beyond the tensors themselves."""
     slices, names = request.inputs[INPUT], tuple(request.outputs)
-    batch = max(1, min(BATCH, MAX_BATCH_PIXELS // (slices.shape[2] * slices.shape[3])))
+    batch = slices_in_batch(slices.shape[2:], BATCH)
     parts = []
     for start in range(0, len(slices), batch):
         ticket.check()

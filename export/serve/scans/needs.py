@@ -12,7 +12,7 @@ from attunet.export.runtime.array_volume import volume_of_array
 from attunet.export.serve.settings import MB, Settings
 from attunet.io.headers import count_voxels
 from attunet.io.nifti import NIFTI_SUFFIXES, nifti_volume
-from attunet.volumes.predict import MAX_BATCH_PIXELS, check_megapixels
+from attunet.volumes.predict import check_megapixels, slices_in_batch
 from attunet.volumes.slices import make_grid
 from attunet.volumes.volume import Volume
 
@@ -40,7 +40,7 @@ def memory_of(volume: Volume, artefact: Artefact) -> float:
     """MB beyond the loaded models at most for a volume of this shape, type and affine; its voxels are not read."""
     grid = make_grid(volume, artefact.spec)
     pixels, native = math.prod(grid.window), math.prod(grid.plane_shape)
-    batch, num_classes = max(1, min(BATCH, MAX_BATCH_PIXELS // pixels)), len(artefact.classes)
+    batch, num_classes = slices_in_batch(grid.window, BATCH), len(artefact.classes)
     per_pixel = 4 * (2 * artefact.spec.in_channels + 3 * num_classes) + feature_bytes(artefact)
     voxels = grid.num_slices * native * voxel_bytes(volume.data.dtype, len(volume.data), artefact)
     return (voxels + batch * (pixels * per_pixel + native * 12 * num_classes)) / MB

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from attunet.volumes.predict import slices_in_batch
+
 MAX_SLICES = 32
-STEP = 8  # batches are filled up to a multiple, so that a device sees few shapes
+STEP = 8  # batches are filled up to a multiple, or to as many as fit, so that a device sees few shapes
 
 
 @dataclass(eq=False)
@@ -26,7 +28,7 @@ class SharedBatches:
     """`Segmenter.run` for many threads, which runs the slices that wait while the device is busy in one batch.
 
     The thread that gets the device runs its own slices and those of others with the same height, width and outputs, up
-    to `max_slices`. No thread waits for a batch to fill.
+    to `max_slices`, or fewer where they are large. No thread waits for a batch to fill.
     """
 
     def __init__(
@@ -48,11 +50,11 @@ class SharedBatches:
 
     def _take(self, own: _Item) -> list[_Item]:
         """The thread's own slices and others that fit beside them, the oldest first."""
-        taken, count = [own], len(own.slices)
+        taken, count, limit = [own], len(own.slices), slices_in_batch(own.slices.shape[2:], self._max_slices)
         with self._access:
             self._waiting.remove(own)
             for item in list(self._waiting):
-                if item.fits(own) and count + len(item.slices) <= self._max_slices:
+                if item.fits(own) and count + len(item.slices) <= limit:
                     self._waiting.remove(item)
                     taken.append(item)
                     count += len(item.slices)
@@ -60,7 +62,8 @@ class SharedBatches:
 
     def _run(self, items: list[_Item]) -> None:
         count = sum(len(item.slices) for item in items)
-        filling = [items[-1].slices[-1:]] * (-count % STEP)
+        room = slices_in_batch(items[0].slices.shape[2:], self._max_slices) - count
+        filling = [items[-1].slices[-1:]] * min(-count % STEP, room)
         try:
             slices = np.concatenate([*(item.slices for item in items), *filling])
             outputs = self._network(items[0].names, slices)

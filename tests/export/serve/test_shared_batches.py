@@ -69,6 +69,16 @@ def test_other_shapes_have_batches_of_their_own(device: Device, shared: SharedBa
     assert sorted(device.batches) == [(8, 1, 16, 16), (8, 1, 32, 32)]
 
 
+@pytest.mark.parametrize(("side", "count", "expected"), [(2048, 1, [1, 1, 1]), (1024, 1, [2, 2]), (512, 5, [8, 8, 8])])
+def test_batches_of_large_slices_have_no_more_pixels_than_those_of_predict(
+    device: Device, side: int, count: int, expected: list[int]
+) -> None:
+    shared = SharedBatches(device)
+    futures = run_together(device, shared, [slices(value, count=count, side=side) for value in (1, 2, 3)])
+    assert [future.result()[0].flat[0] for future in futures] == [2, 4, 6]
+    assert [shape[0] for shape in device.batches] == expected
+
+
 def test_slices_with_the_same_outputs_share_a_batch(device: Device, shared: SharedBatches) -> None:
     """As the Open Inference Protocol asks for them, by name."""
     parts, outputs = [slices(1), slices(2), slices(3), slices(4)], [("1",), ("3", "1"), ("1", "3"), ("3", "1")]
