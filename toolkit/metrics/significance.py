@@ -17,6 +17,7 @@ LEVEL = 0.95  # share of such intervals that should cover the mean
 MIN_PATIENTS = 5  # resampling fewer values says more about these values than about the population
 EXACT_UP_TO = 16  # patients whose 2**n sign patterns are all enumerated; for more, SIGN_DRAWS are drawn
 SIGN_DRAWS = 20_000
+VALUES_AT_ONCE = 2**20  # drawn in memory; results do not depend on it
 
 
 def bootstrap_interval(values: np.ndarray, *, draws: int = 10_000, seed: int = 0) -> tuple[float, float] | None:
@@ -34,9 +35,14 @@ def bootstrap_interval(values: np.ndarray, *, draws: int = 10_000, seed: int = 0
     if n < MIN_PATIENTS:
         return None
     tail = special.ndtr(np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 - LEVEL) / 2))
-    picks = np.random.default_rng(seed).integers(0, n, (draws, n))
-    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
+    rng, block = np.random.default_rng(seed), _draws_at_once(n)
+    blocks = (rng.integers(0, n, (min(block, draws - start), n)) for start in range(0, draws, block))
+    low, high = np.quantile(np.concatenate([values[picks].mean(axis=1) for picks in blocks]), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _draws_at_once(num_patients: int) -> int:
+    return max(1, VALUES_AT_ONCE // num_patients)
 
 
 def patient_interval(values: Mapping[str, float], patients: Mapping[str, str]) -> list[float] | None:
@@ -61,7 +67,8 @@ def permutation_p_value(differences: np.ndarray, *, draws: int = SIGN_DRAWS, see
         return np.asarray(np.abs(values.mean(axis=axis)))
 
     test = partial(stats.permutation_test, permutation_type="samples", vectorized=True, alternative="greater")
-    return float(test((differences,), distance, n_resamples=resamples, rng=np.random.default_rng(seed)).pvalue)
+    rng, batch = np.random.default_rng(seed), _draws_at_once(len(differences))
+    return float(test((differences,), distance, n_resamples=resamples, batch=batch, rng=rng).pvalue)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """Intervals and comparisons on data whose answer is known."""
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from attunet.metrics import significance
 from attunet.metrics.significance import EXACT_UP_TO, bootstrap_interval, compare_paired, permutation_p_value
 
 PATIENTS = {f"c{i}": f"p{i}" for i in range(40)}
@@ -48,6 +52,26 @@ def test_permutation_test_rejects_as_often_as_it_says_when_nothing_differs() -> 
     for n in (8, 25):  # enumerated, and drawn
         p = [permutation_p_value(rng.normal(0, 1, n), draws=500, seed=i) for i in range(400)]
         assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.085
+
+
+@pytest.mark.parametrize("n", [6, 30])
+def test_intervals_and_tests_are_the_same_whatever_memory_holds_at_once(n: int, monkeypatch) -> None:
+    values = np.random.default_rng(5).normal(0.01, 0.05, n)
+    expected = bootstrap_interval(values), permutation_p_value(values)
+    for at_once in (33 * n, 999 * n):
+        monkeypatch.setattr(significance, "VALUES_AT_ONCE", at_once)
+        assert (bootstrap_interval(values), permutation_p_value(values)) == expected
+
+
+@pytest.mark.parametrize("compute", [bootstrap_interval, permutation_p_value])
+def test_thousands_of_patients_need_little_memory(compute: Callable[..., object]) -> None:
+    values = np.random.default_rng(6).normal(0.01, 1, 5000)
+    tracemalloc.start()
+    try:
+        assert compute(values, draws=3000)
+        assert tracemalloc.get_traced_memory()[1] < 2**27
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
