@@ -22,7 +22,8 @@ def answer(contents: Contents) -> Answer:
         return Answer("No model has a case that it was not trained on: there is no score.", ())
     _, best = max(scored, key=lambda pair: pair[0])
     dice = best.scores["dice"]
-    measured = f"Measured on {best.num_scored} case{'s' if best.num_scored > 1 else ''} that it was not trained on"
+    count = best.num_scored("dice")
+    measured = f"Measured on {count} case{'s' if count > 1 else ''} that it was not trained on"
     headline = f"{best.label} reaches a mean Dice of {dice['mean']:.3f}"
     if dice["ci95"]:
         headline += f" (95 % interval {dice['ci95'][0]:.3f} to {dice['ci95'][1]:.3f})"

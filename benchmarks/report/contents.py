@@ -36,10 +36,12 @@ class ModelRow:
         values = self.scores[metric]["per_case"].get(case, {})
         return mean(np.nan if v is None else v for name, v in values.items() if name != "mean")
 
-    @property
-    def num_scored(self) -> int:
-        """Cases that its means are over."""
-        return len(set(self.scores["dice"]["per_case"]) - self.seen)
+    def num_scored(self, metric: Metric, name: str | None = None) -> int:
+        """Cases that a mean is over: those with a score of a class, or of any class."""
+        rows = {case: row for case, row in self.scores[metric]["per_case"].items() if case not in self.seen}
+        if name is not None:
+            return sum(row.get(name) is not None for row in rows.values())
+        return sum(not np.isnan(self.case_mean(case, metric)) for case in rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,9 +72,9 @@ def models_table(contents: Contents) -> Table:
 
 
 def _accuracy(model: ModelRow) -> list[Cell]:
-    over = f"mean over {model.num_scored} cases that {model.label} was not trained on"
     cells = [Cell(model.label, model.label)]
     for metric, (_, digits, how) in METRICS.items():
+        over = f"mean over {model.num_scored(metric)} cases that {model.label} was not trained on"
         cells.append(figure(model.scores[metric]["mean"], digits, f"{how}; {over}."))
         if metric == "dice":
             ci95 = model.scores["dice"]["ci95"]
@@ -124,7 +124,7 @@ def organs_table(contents: Contents) -> Table:
                 figure(
                     model.scores[metric]["per_class"].get(name),
                     digits,
-                    f"{name}: {how}; mean over {model.num_scored} cases.",
+                    f"{name}: {how}; mean over {model.num_scored(metric, name)} cases.",
                 )
                 for metric, (_, digits, how) in METRICS.items()
             ]

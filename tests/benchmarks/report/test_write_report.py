@@ -23,7 +23,7 @@ from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.contents import twins_of
 from attunet.benchmarks.report.read_contents import read_contents
 from attunet.benchmarks.report.speed_figures import log_ticks
-from attunet.benchmarks.report.tables import models_table
+from attunet.benchmarks.report.tables import models_table, organs_table
 from attunet.benchmarks.report.write_report import write_report, write_report_if_installed
 from attunet.errors import InputError
 
@@ -123,6 +123,23 @@ def test_every_figure_of_the_table_says_how_it_was_got(evaluation: Path) -> None
     table = models_table(read_contents(evaluation))
     assert all(cell.how for row in table.rows for cell in row[1:])
     assert [column.title for column in table.columns][:3] == ["Model", "Dice", "95 % interval"]
+
+
+def test_cases_without_a_score_are_not_among_those_of_a_mean(edited: Callable[[Edit], Path]) -> None:
+    """An empty mask, classes that were not drawn, a class that was not found."""
+
+    def change(results: dict[str, Any]) -> None:
+        row = results["models"][0]
+        row["dice"]["per_case"]["01-T2"] = dict.fromkeys(row["dice"]["per_case"]["01-T2"])
+        row["dice"]["per_case"]["02-T2"]["liver"] = None
+        row["hd95_mm"]["per_case"]["03-T2"]["liver"] = None
+
+    contents = read_contents(edited(change))
+    assert answer(contents).lines[0].startswith("Measured on 4 cases that it was not trained on")
+    _, dice, _, hd95, *_ = models_table(contents).rows[0]
+    assert ["mean over 4 cases" in dice.how, "mean over 5 cases" in hd95.how] == [True, True]
+    liver = next(row for row in organs_table(contents).rows if row[0].text == "liver")
+    assert [cell.how.rpartition("; ")[2] for cell in liver[2:4]] == ["mean over 3 cases.", "mean over 4 cases."]
 
 
 def test_names_from_strangers_stay_text(edited: Callable[[Edit], Path]) -> None:
