@@ -14,7 +14,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from attunet.errors import RunError
+from attunet.errors import RunError, one_line
 from attunet.export.serve.app import make_app
 from attunet.export.serve.service import Service
 from attunet.export.serve.settings import Settings
@@ -57,8 +57,9 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=512)
-    except OSError as error:
-        raise RunError(f"{settings.host}:{settings.port}: cannot be listened on: {error.strerror or error}") from None
+    except (OSError, TypeError) as error:  # the second for a host that is no name, such as ä..b
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise RunError(f"{settings.host}:{settings.port}: cannot be listened on: {reason}") from None
 
 
 class _Server(uvicorn.Server):

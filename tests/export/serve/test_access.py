@@ -85,6 +85,9 @@ def test_a_port_in_use_and_a_model_that_is_none_are_one_line(refused, server, ar
     port = server.url.rpartition(":")[2]
     code, line = refused(artefact, "--port", port)
     assert (code, f"127.0.0.1:{port}: cannot be listened on" in line) == (1, True)
+    for host in ("a..b", "ä..b"):
+        code, line = refused(artefact, "--port", 0, "--host", host, "--insecure")
+        assert (code, f"{host}:0: cannot be listened on: " in line) == (1, True)
     (tmp_path / "none.onnx").write_bytes(b"none")
     for models, expected in (
         ([tmp_path / "none.onnx"], "none.onnx"),
