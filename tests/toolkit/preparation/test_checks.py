@@ -184,10 +184,10 @@ def with_test_part(seven: Path, copies: int) -> Path:
 
 def test_a_training_scan_that_is_in_the_test_part_too_is_not_trained_on(seven: Path) -> None:
     store = prepare(with_test_part(seven, 1), seven.parent / "store", DataConfig())
-    assert sorted(store.splits.test) == ["a", "d", "e"]
-    assert store.split("all") == (["b"], ["a", "d", "e"])
+    assert store.split("all") == (["training_b"], ["test_d", "test_e", "training_a"])
+    assert store.split(0) == ([], ["training_b"])
     ((case, text),) = [(f.case, f.text) for f in store.findings if f.rule == "duplicate"]
-    assert (case, text.partition(";")[2]) == ("d", " both are in one fold, or both in the test set")
+    assert (case, text.partition(";")[2]) == ("training_a", " both are in one fold, or both in the test set")
 
 
 def test_a_test_part_with_every_training_scan_is_one_line(seven: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_test_part_with_every_training_scan_is_one_line(seven: Path) -> None:
     assert not (seven.parent / "store.partial").exists()
     mixed = SourceOptions(choices={"published-split": "mix"})
     store = prepare(source, seven.parent / "store", DataConfig(), options=mixed)
-    assert sorted(map(sorted, store.splits.folds)) == [["a", "d"], ["b", "e"]]
+    assert sorted(map(sorted, store.splits.folds)) == [["test_d", "training_a"], ["test_e", "training_b"]]
 
 
 def test_an_image_without_a_mask_is_in_no_fold_that_it_could_leak_into(seven: Path) -> None:
