@@ -37,7 +37,8 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
 
     results_file = out / "evaluation" / "results.json"
     note = out / "demo.json"
-    if not note.exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # Hidden are the lock of this call, where it lies in the folder, and what one that was killed at its first file left
+    if not note.exists() and out.exists() and (not out.is_dir() or any(out.glob("[!.]*"))):
         raise InputError(f"{out}: must be a new or an empty folder, or that of an earlier demo")
     cases = str(data.resolve()) if data else f"{num_cases} generated cases"
     require_same_call(note, {"data": cases, "config": config.to_json()})
@@ -45,7 +46,7 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
         results: EvaluationResults = json.loads(results_file.read_text(encoding="utf-8"))
         logger.info(f"{out}: this demo is finished; remove the folder, or name another one, to run it again")
         _log_table(results)
-        _write_report(out / "evaluation")
+        _finish(out)
         return results
     source, store = data or out / "source", out / "store"
     if data is None and not source.exists():
@@ -63,13 +64,9 @@ def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) ->
     logger.info("== evaluating")
     runs = [out / "runs" / name for name in MODELS]
     results = evaluate(store, [*runs, *artefacts], out / "evaluation", fold=FOLD, latency_seconds=LATENCY_SECONDS)
-    opened = open_store(store)
-    draw_store(opened, out / "evaluation" / "plots" / "cases.png", f"{len(opened.cases)} cases")
     _log_table(results)
-    for picture in sorted((out / "evaluation" / "plots").glob("*.png")):
-        logger.info(f"picture: {picture}")
     logger.info(f"models: {', '.join(map(str, artefacts))}")
-    _write_report(out / "evaluation")
+    _finish(out)
     return results
 
 
@@ -81,10 +78,16 @@ def _log_table(results: EvaluationResults) -> None:
         logger.info(line)
 
 
-def _write_report(evaluation: Path) -> None:
-    """The report, and how to open it, unless it is there already."""
+def _finish(out: Path) -> None:
+    """The picture of all cases and the report, unless they are there already, and where to find them."""
     from attunet.benchmarks.report.write_report import write_report_if_installed
 
+    evaluation = out / "evaluation"
+    if not (sheet := evaluation / "plots" / "cases.png").exists():
+        opened = open_store(out / "store")
+        draw_store(opened, sheet, f"{len(opened.cases)} cases")
+    for picture in sorted((evaluation / "plots").glob("*.png")):
+        logger.info(f"picture: {picture}")
     report = evaluation / "report.html"
     if report.exists() or write_report_if_installed(evaluation):
         logger.info(f"open it in a browser: {report.resolve().as_uri()}")

@@ -32,15 +32,37 @@ def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path, monke
     assert str(tmp_path) not in page
 
     changed = (out / "models" / "unet.onnx").stat().st_mtime_ns
+    sheet = out / "evaluation" / "plots" / "cases.png"
+    sheet.unlink()  # as a kill behind the evaluation leaves it
     again = attunet("demo", "--out", out, *QUICK)
     assert again.code == 0
     assert "this demo is finished" in again.out.splitlines()[0]
     assert "attention_unet (onnxruntime cpu)" in again.out
     assert (out / "models" / "unet.onnx").stat().st_mtime_ns == changed
+    assert sheet.exists()
 
     other = attunet("demo", "--out", out, *QUICK, "--set", "optim.epochs=1")
     assert (other.code, other.err.count("\n")) == (2, 1)
     assert "was made with other config; name another folder" in other.err
+
+
+def test_a_folder_with_a_lock_or_the_draft_of_a_killed_call_is_empty(
+    attunet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attunet.phantom.write_phantom", interrupt)
+    out = tmp_path / "demo"
+    out.mkdir()
+    for name in (".demo.lock", ".1-01234567.partial.demo.json"):
+        (out / name).touch()
+    assert attunet("demo", "--out", out, *QUICK).code == 130
+    assert (out / "demo.json").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine").touch()
+    done = attunet("demo", "--out", tmp_path / "other", *QUICK)
+    assert (done.code, "must be a new or an empty folder" in done.err) == (2, True)
 
 
 @pytest.mark.slow
