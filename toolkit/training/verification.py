@@ -4,12 +4,13 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from attunet.errors import InputError
+from attunet.errors import InputError, one_line
 from attunet.store import Store
 from attunet.store_damage import verify_case
 
@@ -50,13 +51,18 @@ class Verification:
                 raise InputError(error)
 
     def _work(self) -> None:
+        try:
+            self._verify()
+        except InputError as error:
+            self._error = str(error)
+        except Exception as error:  # whatever ends this thread, not all arrays were read
+            self._error = f"{self._store.path}: its arrays cannot be compared with their SHA-256: {one_line(error)}"
+
+    def _verify(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+            with suppress(OSError):  # of a sandbox that lets nobody change it
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         for case in self._cases:
             if self._is_stopped:
                 return
-            try:
-                verify_case(self._store, case)
-            except InputError as error:
-                self._error = str(error)
-                return
+            verify_case(self._store, case)

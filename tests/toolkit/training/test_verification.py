@@ -34,6 +34,32 @@ def test_labels_that_were_shifted_end_the_training(copied: Path, tmp_path: Path,
     assert newest is None or not newest.state.finished
 
 
+def test_a_training_that_cannot_read_all_arrays_is_not_finished(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("attunet.training.verification.verify_case", fail)
+    with pytest.raises(InputError, match=r"store: its arrays cannot be compared with their SHA-256: MemoryError"):
+        train(copied, tmp_path / "run", small_config("optim.epochs=2"), fold=0)
+    newest = newest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert newest is None or not newest.state.finished
+
+
+def test_arrays_are_compared_where_no_thread_may_have_a_priority_of_its_own(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("attunet.training.verification.os.setpriority", refuse)
+    path = copied / "cases" / open_store(copied).split(0)[0][-1] / "label.npy"
+    np.save(path, np.roll(np.load(path), 3, axis=1))
+    with pytest.raises(InputError, match="is not the array that was prepared"):
+        train(copied, tmp_path / "run", small_config("optim.epochs=2"), fold=0)
+
+
 def test_slices_that_no_array_holds_are_refused_before_memory_is_reserved(copied: Path, tmp_path: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["cases"][0]["num_slices"] = 2**40
