@@ -9,6 +9,7 @@ import pytest
 from attunet.classes import Classes
 from attunet.errors import InputError
 from attunet.io.dicom.organ_codes import ORGANS, code_of, read_codes
+from attunet.io.dicom.segmentation import check_segmentation_file
 from attunet.io.readers import read_volume
 from attunet.io.writers import write_labels
 from attunet.volumes.volume import Volume
@@ -130,6 +131,22 @@ def test_nothing_found_is_a_segmentation_too(series: Path, tmp_path: Path, caplo
     write_labels(tmp_path / "out.dcm", np.zeros(volume.shape, np.uint8), CLASSES, volume)
     assert caplog.text == ""
     assert not hd.seg.segread(tmp_path / "out.dcm").pixel_array.any()
+
+
+def test_a_segmentation_that_another_program_compressed_is_whole(series: Path, tmp_path: Path) -> None:
+    volume, path = read_volume(series), tmp_path / "out.dcm"
+    write_labels(path, np.ones(volume.shape, np.uint8), CLASSES, volume)
+    check_segmentation_file(path)
+    made = pydicom.dcmread(path)
+    frames = 255 * made.pixel_array.astype(np.uint8)
+    made.SegmentationType, made.BitsAllocated, made.BitsStored, made.HighBit = "FRACTIONAL", 8, 8, 7
+    made.compress(pydicom.uid.RLELossless, frames, generate_instance_uid=False)
+    made.save_as(path)
+    check_segmentation_file(path)
+    made.NumberOfFrames += 1
+    made.save_as(path)
+    with pytest.raises(InputError, match=r"out\.dcm: "):
+        check_segmentation_file(path)
 
 
 def test_what_makes_no_segmentation_is_one_line(series: Path, tmp_path: Path, write_series) -> None:

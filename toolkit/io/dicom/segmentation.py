@@ -12,7 +12,7 @@ import numpy as np
 
 from attunet.classes import Classes
 from attunet.errors import InputError
-from attunet.io.dicom.file import dataset_of, pydicom_errors
+from attunet.io.dicom.file import UNCOMPRESSED, dataset_of, pydicom_errors, syntax_of
 from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
 from attunet.io.dicom.series import SliceNames
 from attunet.io.dicom.slices import identity_of
@@ -92,8 +92,14 @@ def segmentation_of(
 def check_segmentation_file(path: Path) -> None:
     """Raises InputError for a file that is no DICOM Segmentation with all its pixels."""
     with dataset_of(path) as dataset:
-        bits = math.prod(int(dataset[key].value) for key in ("Rows", "Columns", "NumberOfFrames", "BitsAllocated"))
-        if str(dataset.get("Modality")) != "SEG" or 8 * len(dataset.PixelData) < bits:
+        frames, *size = (int(dataset[key].value) for key in ("NumberOfFrames", "Rows", "Columns", "BitsAllocated"))
+        if syntax_of(dataset) in UNCOMPRESSED:
+            is_whole = 8 * len(dataset.PixelData) >= frames * math.prod(size)
+        else:
+            from pydicom.encaps import generate_frames
+
+            is_whole = sum(1 for _ in generate_frames(dataset.PixelData, number_of_frames=frames)) == frames
+        if str(dataset.get("Modality")) != "SEG" or not is_whole:
             raise InputError(f"{path}: is no whole DICOM Segmentation")
 
 
