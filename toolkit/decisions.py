@@ -197,7 +197,9 @@ def choice(rule: str, choices: Choices) -> str:
 
 
 def parse_choices(texts: Iterable[str], series: str | None = None) -> dict[str, str]:
-    """The options `--read RULE=VALUE` and `--series` as choices; raises InputError for an unknown rule or value."""
+    """The options `--read RULE=VALUE` and `--series` as choices, without those that are taken without an option. Raises
+    InputError for an unknown rule or value.
+    """
     choices = {} if series is None else {"dicom-series": series.strip()}
     if "" in choices.values():
         raise InputError("--series: must be a number or a part of a description, got nothing")
@@ -209,7 +211,7 @@ def parse_choices(texts: Iterable[str], series: str | None = None) -> dict[str, 
         if value not in known[name]:
             raise InputError(f"--read: {name} must be one of {', '.join(known[name])}, got {value!r}")
         choices[name] = value
-    return choices
+    return {rule: value for rule, value in choices.items() if (value,) != known.get(rule, ())[:1]}
 
 
 def as_findings(decisions: Mapping[str | None, Iterable[Decision]]) -> list[Finding]:

@@ -76,6 +76,19 @@ def test_a_label_map_that_was_corrected_stays(predict, sure: Path, tmp_path: Pat
     assert "scan-0.nii.gz: was made by another version of attunet" in predict(sure, code=2)
 
 
+def test_a_choice_that_changes_nothing_is_no_other_reading(predict, artefact: Path, scans: Path) -> None:
+    for path in scans.iterdir():
+        image = nib.Nifti1Image.from_bytes(nib.load(path).to_bytes())
+        image.set_sform(image.affine, code=0)
+        image.set_qform(image.affine, code=0)
+        nib.save(image, path)
+    predict(artefact)
+    assert "2 finished before" in predict(artefact, "", "out", "--read", "nifti-orientation=LAS")
+    predict(artefact, "", "second", "--read", "nifti-orientation=LAS")
+    assert "2 finished before" in predict(artefact, "", "second")
+    assert "by another --read" in predict(artefact, "", "second", "--read", "nifti-orientation=RAS", code=2)
+
+
 def test_the_files_of_an_earlier_label_map_go_with_it(predict, sure: Path, other: Path, tmp_path: Path) -> None:
     predict(sure, "", "out", "--uncertainty")
     predict(sure, "scan-0.nii.gz", "one.nii.gz", "--uncertainty")
