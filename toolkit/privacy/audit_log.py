@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from attunet.errors import InputError
 from attunet.fields import JsonObject, parse_json
-from attunet.system.atomic_files import name_in_errors
+from attunet.system.atomic_files import name_in_errors, sync
 
 FIRST = "0" * 64  # stands for the record before the first
 MAX_LINE_BYTES = 2**20
@@ -67,6 +67,8 @@ class AuditLog:
             try:
                 _write_all(file, line)
                 os.fsync(file.fileno())
+                if not end:  # a new log: its name too
+                    sync(self.path.parent)
             except OSError:  # a full disk: no part of a record stays
                 file.truncate(end)
                 raise

@@ -115,3 +115,10 @@ def test_processes_that_write_at_once_keep_one_chain(tmp_path):
     with context.Pool(3) as pool:
         pool.starmap(write, [(path, 20, 100 * number) for number in range(3)])
     assert verify_audit(path).records == 60
+
+
+def test_the_name_of_a_new_log_is_on_the_disk_with_its_first_record(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("attunet.privacy.audit_log.sync", synced.append)
+    write(tmp_path / "audit.jsonl", 2)
+    assert synced == [tmp_path]
