@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 from click import option
 
+from attunet.errors import InputError
 from attunet.launch.exit_codes import debug_option
 from attunet.launch.options import (
     DEVICE,
@@ -157,6 +158,8 @@ def export(run: Path, out: Path, web: Path | None, **options: Value) -> None:
     from attunet.export.web.write_page import page_files, require_page, write_page
 
     if web is not None:  # what ends the page ends the work before the export
+        if options["whole"] or options["triton"]:
+            raise InputError("--web: the page gives slices to one file: leave out --whole and --triton")
         page_files()
         require_page(web)
     export_run(run, out, **options)

@@ -108,6 +108,14 @@ def test_a_second_call_is_refused_and_what_a_killed_one_left_goes(
     assert [path.name for path in tmp_path.iterdir()] == ["web"]
 
 
+@pytest.mark.parametrize("option", [("--whole",), ("--triton", "organs")])
+def test_an_export_that_no_page_can_run_is_refused_before_the_work(
+    attunet, built_page: Path, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    done = attunet("export", tmp_path / "run", tmp_path / "model.onnx", "--web", tmp_path / "web", *option)
+    assert (done.code, "leave out --whole and --triton" in done.err) == (2, True)
+
+
 def test_a_file_that_is_no_artefact_is_refused(built_page: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"hello")
     with pytest.raises(InputError, match="not an ONNX model"):
