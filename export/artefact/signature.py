@@ -95,8 +95,11 @@ def _check_files(*paths: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The library takes the curve of any key."""
-    return "must be an elliptic-curve key" if isinstance(error, AttributeError) else one_line(error)
+    """The library takes the curve of any key, and of a signature what the other kind of signature lacks."""
+    if not isinstance(error, AttributeError):
+        return one_line(error)
+    is_key = error.name == "curve"
+    return "must be an elliptic-curve key" if is_key else "is of a certificate where this is a key, or the reverse"
 
 
 def _library(name: str) -> ModuleType:

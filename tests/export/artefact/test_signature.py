@@ -142,6 +142,12 @@ def test_an_authority_vouches_for_the_signer(artefact, tmp_path):
     run(f"{request} -x509 -keyout o.pem -out other.crt -subj /CN=other -days 2")
     with pytest.raises(InputError, match="does not verify"):
         verify_signature(model, tmp_path / "other.crt")
+    run("pkey -in signer.pem -pubout -out signer.pub")
+    with pytest.raises(InputError, match=r"signer\.pub: is of a certificate where this is a key"):
+        verify_signature(model, tmp_path / "signer.pub")
+    sign_artefact(model, tmp_path / "signer.pem")
+    with pytest.raises(InputError, match=r"root\.crt: is of a certificate where this is a key, or the reverse"):
+        verify_signature(model, tmp_path / "root.crt")
 
 
 def test_a_key_of_another_kind_is_refused(artefact, tmp_path):
