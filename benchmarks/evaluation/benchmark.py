@@ -206,7 +206,7 @@ def _is_of(path: Path, run: "TrainedRun", precision: str, whole: bool) -> bool:
 def _load(paths: Sequence[Path], providers: Sequence[str], not_loaded: dict[str, str]) -> list[EvaluatedModel]:
     loaded = []
     for path in paths:
-        for provider in providers:
+        for provider in dict.fromkeys(providers):
             try:
                 loaded += load_models([path], providers=(provider,), device=provider if path.is_dir() else "cpu")
             except (InputError, RunError) as error:
