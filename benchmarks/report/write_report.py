@@ -13,6 +13,7 @@ from attunet.benchmarks.report.read_contents import damaged, read_contents
 from attunet.benchmarks.report.tables import cases_table, data_table, models_table, organs_table
 from attunet.errors import InputError
 from attunet.system.atomic_files import write_error, write_text
+from attunet.system.lock import writing
 from attunet.system.outputs import RESULTS, require_ending
 from attunet.system.plain_text import printable
 from attunet.version import __version__
@@ -35,9 +36,16 @@ def write_report(folder: str | Path, out: str | Path | None = None, *, cases: st
             of the file.
     """
     folder = Path(folder)
-    contents = read_contents(folder)
     out = folder / "report.html" if out is None else Path(out)
     require_ending(out, ".html")
+    if not folder.is_dir() or out.resolve().parent != folder.resolve():
+        return _write(folder, out, cases)
+    with writing(folder, "report"):  # the results in the folder stay those that are drawn
+        return _write(folder, out, cases)
+
+
+def _write(folder: Path, out: Path, cases: str) -> Path:
+    contents = read_contents(folder)
     chosen = choose_cases(contents, cases)
     with damaged(folder / RESULTS):
         page = _render(contents, [case_data(contents, name, number) for number, name in enumerate(chosen)])

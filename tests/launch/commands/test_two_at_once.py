@@ -76,10 +76,14 @@ def test_the_second_of_two_is_refused_and_the_first_finishes(
         ],
         "benchmark": ["benchmark", artefact, store, "--out", out, "--provider", "cpu", *shortly],
     }
+    if command == "evaluate":
+        out.mkdir()
     working = first(out, *arguments[command])
-    refused = attunet(*arguments[command])
-    assert refused.code == 2
-    assert re.fullmatch(rf"error: .*: in use by process {working.pid} on .*; one [a-z -]+ at a time .*\n", refused.err)
+    for call in (arguments[command], *([["report", out]] if command == "evaluate" else [])):
+        refused = attunet(*call)
+        assert refused.code == 2
+        in_use = rf"error: .*: in use by process {working.pid} on .*; one [a-z -]+ at a time .*\n"
+        assert re.fullmatch(in_use, refused.err)
     finish(working)
     made = {"predict": "01-T2SPIR-src.nii.gz", "export": ".", "benchmark": "benchmark.md"}.get(command, "results.md")
     assert (out / made).exists() if command != "export" else out.is_file()
