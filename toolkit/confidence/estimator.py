@@ -171,7 +171,7 @@ def learn(cases: Sequence[LearnedCase]) -> Estimator:
     rows = [row for organ in range(num_organs) for row in _rows(cases, organ)]
     if not rows:
         return replace(base, cannot="no organ was predicted in enough held-out cases")
-    threshold = round(float(np.quantile([row.dice for row in rows], POOR)), 2)
+    threshold = min(0.99, round(float(np.quantile([row.dice for row in rows], POOR)), 2))  # below 1 is every estimate
     return replace(
         base,
         fit=fit(rows, num_organs),

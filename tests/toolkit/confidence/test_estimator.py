@@ -112,6 +112,11 @@ def test_estimates_are_not_extrapolated_to_scans_outside_of_the_trainings_ranges
     assert edge <= inside
 
 
+def test_the_threshold_of_very_good_cases_is_below_one() -> None:
+    cases = [dataclasses.replace(case, dice=(0.996, 0.998)) for case in cases_of(12)]
+    assert learn(cases).threshold == 0.99
+
+
 def test_few_patients_cannot_tell() -> None:
     estimator = learn(cases_of(MIN_PATIENTS - 1))
     assert estimator.fit is None
