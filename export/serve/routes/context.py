@@ -5,12 +5,14 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from starlette.requests import Request
 
+from attunet.export.runtime.audit import Audit
 from attunet.export.serve.refusal import Refusal
 from attunet.export.serve.scans.upload import Upload, receive
 from attunet.export.serve.service import Service
@@ -25,6 +27,12 @@ def service_of(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
+
+
+def audit_of(request: Request, model: ServedModel) -> Audit | None:
+    """The model's audit log, for the user that a request names. Raises InputError for a name that is none."""
+    header = request.headers.get("x-attunet-user", "").encode("latin-1")  # as starlette decodes headers
+    return model.audit and replace(model.audit, user=header.decode("utf-8", "surrogateescape") or None)
 
 
 async def receive_and_run(

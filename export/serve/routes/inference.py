@@ -1,7 +1,9 @@
 """`/v2`: the Open Inference Protocol, so that its clients, Triton's among them, work unchanged."""
 
 import gzip
+import hashlib
 import zlib
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -9,13 +11,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
 
-from attunet.errors import InputError, TooLarge
+from attunet.confidence.estimate import CaseConfidence
+from attunet.errors import Finding, InputError, TooLarge
 from attunet.export.artefact.graph_tensors import INPUT, LABELS, SPACING, VOLUME, Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
-from attunet.export.serve.routes.context import receive_and_run, service_of
+from attunet.export.serve.routes.context import audit_of, receive_and_run, service_of
 from attunet.export.serve.routes.description import BINARY, ERRORS, JSON, TEXT, ModelName, json_object
 from attunet.export.serve.routes.tensors import DTYPES, InferenceRequest, inflate, read_request, write_answer
 from attunet.export.serve.scans.needs import BATCH, check_oriented, feature_bytes
+from attunet.export.serve.scans.segment import recorded
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import MB, Settings
 from attunet.export.serve.work.queue import Ticket
@@ -114,9 +118,27 @@ def index(request: Request) -> JSONResponse:
 @router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
 async def infer(name: ModelName, request: Request, version: str = VERSION) -> Response:
     model, settings = _model(request, name, version), service_of(request).settings
-    work = partial(_infer, model, request.headers, settings)
+    audit, headers = audit_of(request, model), request.headers
+
+    def work(upload: Upload, ticket: Ticket) -> tuple[Response, int]:
+        inferred = recorded(audit, upload.files, partial(_infer, model, headers, settings, upload, ticket))
+        return inferred.response, len(inferred.response.body)
+
     response, _ = await receive_and_run(request, model, work)
     return response
+
+
+@dataclass(frozen=True)
+class _Inferred:
+    """The response to a request, for the audit log too, which has no findings and estimates of tensors."""
+
+    response: Response
+    findings: tuple[Finding, ...] = ()
+    confidence: CaseConfidence | None = None
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.response.body).hexdigest()
 
 
 def _model(request: Request, name: str, version: str) -> ServedModel:
@@ -125,9 +147,7 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
     return service_of(request).model(name)
 
 
-def _infer(
-    model: ServedModel, headers: Headers, settings: Settings, upload: Upload, ticket: Ticket
-) -> tuple[Response, int]:
+def _infer(model: ServedModel, headers: Headers, settings: Settings, upload: Upload, ticket: Ticket) -> _Inferred:
     if len(upload.files) != 1:
         raise Refusal(400, "body: must be one request, not a form")
     try:
@@ -141,8 +161,7 @@ def _infer(
     except InputError as error:
         raise Refusal(400, str(error).replace(f"{model.segmenter.path}: ", "inputs: ")) from None
     with ticket.stage("write"):
-        response = _response(*write_answer(model.name, request, results), headers.get("accept-encoding", ""))
-        return response, len(response.body)
+        return _Inferred(_response(*write_answer(model.name, request, results), headers.get("accept-encoding", "")))
 
 
 def _response(content: bytes, json_bytes: int | None, accepted: str) -> Response:

@@ -1,6 +1,5 @@
 """`/v1`: scans in, label maps on their own grid out."""
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -8,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from attunet.export.serve.formats import MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import Refusal
-from attunet.export.serve.routes.context import receive_and_run, service_of
+from attunet.export.serve.routes.context import audit_of, receive_and_run, service_of
 from attunet.export.serve.routes.description import BINARY, ERRORS, TEXT, ModelName, json_object
 from attunet.export.serve.scans.segment import Answer, ending_for, recorded, segment
 from attunet.export.serve.scans.upload import Upload
@@ -75,8 +74,7 @@ async def segment_scan(
     ending = SUMMARY if answer == "summary" else accepted
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "Content-Encoding: must be identity; a scan may be gzipped itself (.nii.gz)")
-    header = request.headers.get("x-attunet-user", "").encode("latin-1")  # as starlette decodes headers
-    audit = model.audit and replace(model.audit, user=header.decode("utf-8", "surrogateescape") or None)
+    audit = audit_of(request, model)
 
     def work(upload: Upload, ticket: Ticket) -> tuple[Answer, int]:
         result = recorded(audit, upload.files, lambda: segment(model, upload, ending, ticket, service.settings))

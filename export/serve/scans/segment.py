@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -95,7 +96,23 @@ def ending_for(accept: str) -> str:
     raise Refusal(406, f"Accept: must be one of {', '.join(ENDINGS)}, got {accept[:200]!r}")
 
 
-def recorded(audit: Audit | None, files: Sequence[Path], work: Callable[[], Answer]) -> Answer:
+class Recorded(Protocol):
+    """An answer with what the audit log keeps of it."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
+
+    @property
+    def confidence(self) -> CaseConfidence | None: ...
+
+
+Result = TypeVar("Result", bound=Recorded)
+
+
+def recorded(audit: Audit | None, files: Sequence[Path], work: Callable[[], Result]) -> Result:
     """The answer of `work`, which may fail, with a record in the audit log: of the files before they are renamed."""
     if audit is None:
         return work()

@@ -148,6 +148,34 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
     assert verify_audit(log).records == 4
 
 
+def test_the_server_records_what_comes_as_tensors(artefact, tmp_path):
+    pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    from attunet.export.serve.app import make_app
+    from attunet.export.serve.service import Service
+    from attunet.export.serve.settings import Settings
+    from attunet.export.serve.work.served_model import load_models
+    from attunet.system.private_folder import PrivateFolder
+
+    log = tmp_path / "audit.jsonl"
+    slices = {"name": "slices", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 32 * 32}
+    body = json.dumps({"inputs": [slices], "outputs": [{"name": "labels"}]}).encode()
+    with PrivateFolder(tmp_path) as folder:
+        service = Service(Settings(), load_models([artefact], num_threads=1, audit_log=AuditLog(log)), folder)
+        with testclient.TestClient(make_app(service), base_url="http://localhost") as client:
+            url = f"/v2/models/{artefact.stem}/infer"
+            answer = client.post(url, content=body, headers={"X-Attunet-User": "station 7"})
+            assert answer.status_code == 200
+            assert client.post(url, content=b"{}").status_code == 400
+            good, bad = records(log)
+            log.unlink()
+            log.mkdir()
+            assert client.post(url, content=body).status_code == 503  # nothing is answered without a record
+    assert good["input_sha256"] == hashlib.sha256(body).hexdigest()
+    assert good["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
+    assert (good["user"], good["status"], bad["status"]) == ("station 7", "done", "failed")
+
+
 @pytest.mark.parametrize("user", ["", " ", "a\nb\x1b[31m", "x" * 129, "Dr \udcdc"])
 def test_a_user_without_a_printable_name_is_refused_before_the_work(attunet, artefact, small_store, tmp_path, user):
     scan = sorted(small_store.path.parent.glob("source/*src*"))[0]
