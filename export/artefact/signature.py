@@ -66,19 +66,22 @@ def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = 
     verifying = _library("verifying")
     content = _read_signature(signature)
     data = path.read_bytes() if data is None else data
-    try:
-        config = verifying.Config()
-        if b"BEGIN CERTIFICATE" in key.read_bytes():
-            config.use_certificate_verifier(certificate_chain=[key])
-        else:
-            config.use_elliptic_key_verifier(public_key=key)
-        with PrivateFolder() as folder:  # copies that nobody else can exchange
-            model, own = folder.path / path.name, folder.path / signature.name
+    with PrivateFolder() as folder:  # copies that nobody else can exchange
+        model, own = folder.path / path.name, folder.path / signature.name
+        try:
             model.write_bytes(data)
             own.write_bytes(content)
+        except OSError as error:  # a full disk is no bad signature
+            raise write_error(model, error) from None
+        try:
+            config = verifying.Config()
+            if b"BEGIN CERTIFICATE" in key.read_bytes():
+                config.use_certificate_verifier(certificate_chain=[key])
+            else:
+                config.use_elliptic_key_verifier(public_key=key)
             config.verify(model, own)
-    except Exception as error:  # of several libraries, without a base of their own
-        raise InputError(f"{path}: its signature does not verify with {key}: {_reason(error)}") from None
+        except Exception as error:  # of several libraries, without a base of their own
+            raise InputError(f"{path}: its signature does not verify with {key}: {_reason(error)}") from None
     return hashlib.sha256(content).hexdigest()
 
 

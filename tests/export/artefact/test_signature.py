@@ -1,5 +1,6 @@
 """Signatures without a network: an artefact that is unsigned, altered or of another key is refused."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from attunet import load_model
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError
 from attunet.export.artefact.signature import sign_artefact, signature_of, verify_signature
 from attunet.export.runtime import Segmenter
 
@@ -89,6 +90,17 @@ def test_what_is_unsigned_altered_or_of_another_key_is_refused(signed, artefact,
             verify_signature(model, public)
     with pytest.raises(InputError, match="cannot be signed"):
         sign_artefact(model, public)
+
+
+def test_a_full_disk_is_no_bad_signature(signed, monkeypatch):
+    model, public = signed
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RunError, match=r"model\.onnx: cannot be written: No space left on device"):
+        verify_signature(model, public)
 
 
 def test_bytes_that_were_exchanged_after_the_check_do_not_run(signed):
