@@ -133,14 +133,15 @@ def test_nothing_found_is_a_segmentation_too(series: Path, tmp_path: Path, caplo
     assert not hd.seg.segread(tmp_path / "out.dcm").pixel_array.any()
 
 
-def test_a_segmentation_that_another_program_compressed_is_whole(series: Path, tmp_path: Path) -> None:
-    volume, path = read_volume(series), tmp_path / "out.dcm"
+def test_a_segmentation_that_another_program_compressed_is_whole(tmp_path: Path, write_series) -> None:
+    write_series(tmp_path / "large", np.zeros((64, 64, 4), np.int16), np.diag([-1.5, -1.5, 4, 1]), **STUDY)
+    volume, path = read_volume(tmp_path / "large"), tmp_path / "out.dcm"
     write_labels(path, np.ones(volume.shape, np.uint8), CLASSES, volume)
     check_segmentation_file(path)
     made = pydicom.dcmread(path)
     frames = 255 * made.pixel_array.astype(np.uint8)
     made.SegmentationType, made.BitsAllocated, made.BitsStored, made.HighBit = "FRACTIONAL", 8, 8, 7
-    made.compress(pydicom.uid.RLELossless, frames, generate_instance_uid=False)
+    made.compress(pydicom.uid.RLELossless, frames, encoding_plugin="pydicom", generate_instance_uid=False)
     made.save_as(path)
     check_segmentation_file(path)
     made.NumberOfFrames += 1
