@@ -6,7 +6,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attunet.errors import InputError, RunError
-from attunet.export.runtime.origin import REMEDY, Origin, clear_tables, hashes_of, origin_file, same_stem
+from attunet.export.runtime.origin import (
+    REMEDY,
+    Origin,
+    check_place,
+    clear_tables,
+    hashes_of,
+    origin_file,
+    same_stem,
+)
 from attunet.fields import read_json
 from attunet.io.readers import stem_of
 from attunet.system.atomic_files import sha256, sync, write_error
@@ -40,12 +48,13 @@ class CaseOutput(PrivateFolder):
     def publish(self, origin: Origin, record: str | None = None) -> None:
         """Give all files their names, the label map last, because it marks a case as finished. An earlier label map
         goes first, and what was written with it. `record` is the hash of its record in the audit log. Raises InputError
-        where a file of somebody else has one of the names.
+        where a file of somebody else has one of the names, or the label map was corrected while this one was made.
         """
         files = sorted(self.path.iterdir(), key=lambda file: file == self.draft)
-        require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])
         hidden = self.path / "origin.json"
         origin.write(hidden, files, record)
+        check_place(self._labels)
+        require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])
         clear(self._labels)
         os.replace(hidden, origin_file(self._labels))
         for file in files:

@@ -140,7 +140,7 @@ def _check_readable(labels: Path) -> None:
         raise InputError(f"{labels}: was changed since it was made, and is damaged: {REMEDY} ({error})") from None
 
 
-def check_place(labels: Path, scan: Sequence[Path]) -> None:
+def check_place(labels: Path, scan: Sequence[Path] = ()) -> None:
     """Raises InputError where a label map would replace a file of its scan, or one that is no label map of this
     program.
     """

@@ -108,6 +108,22 @@ def test_a_file_of_somebody_else_is_not_replaced(labels: Path) -> None:
         require_own_files(labels, [other])
 
 
+@pytest.mark.parametrize(
+    ("earlier", "words"), [(True, "was changed since it was made"), (False, "no file says which model and scan")]
+)
+def test_a_label_map_that_somebody_writes_meanwhile_stays(labels: Path, earlier: bool, words: str) -> None:
+    if earlier:
+        write(labels, "first")
+    with CaseOutput(labels) as output:
+        for file in (confidence_file(output.draft), output.draft):
+            file.write_text("second")
+        labels.write_text("corrected by hand")
+        before = contents(labels.parent)
+        with pytest.raises(InputError, match=rf"one\.nii\.gz: .*{words}.*: move it elsewhere"):
+            output.publish(Origin("model", "second"))
+    assert contents(labels.parent) == before
+
+
 def test_a_hidden_file_of_somebody_else_removes_nothing_but_its_own(tmp_path: Path) -> None:
     labels, content = tmp_path / "out/a.nii.gz", b"the same"
     for path in (labels, tmp_path / "scan.nii.gz", tmp_path / "out/scan.nii.gz", tmp_path / "out/a-map.nii.gz"):
