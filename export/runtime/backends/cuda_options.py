@@ -30,6 +30,6 @@ def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:
     the graph's names, which are equal for networks of one shape.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()[:16]
+    cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()
     cache.mkdir(parents=True, exist_ok=True)
     return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": cache, "trt_fp16_enable": int(precision == "fp16")}

@@ -1,5 +1,6 @@
 """Options and libraries of the GPU providers, so far as they can be checked without a GPU."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from attunet.errors import RunError
 from attunet.export.runtime.backends import gpu_libraries
-from attunet.export.runtime.backends.cuda_options import cuda_options
+from attunet.export.runtime.backends.cuda_options import cuda_options, tensorrt_options
 from attunet.export.runtime.backends.gpu_libraries import preload, without_cudnn_messages
 
 
@@ -47,3 +48,12 @@ def test_another_tensorrt_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.M
 def test_float32_stays_float32() -> None:
     assert cuda_options("fp32")["use_tf32"] == 0
     assert cuda_options("fp16")["prefer_nhwc"] == 1
+
+
+def test_the_whole_hash_of_an_artefact_names_the_folder_of_its_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files that share the beginning of a hash can be made; the engine of one would run for the other."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = Path(str(tensorrt_options("fp16", b"an artefact")["trt_engine_cache_path"]))
+    assert (folder.is_dir(), folder.name) == (True, hashlib.sha256(b"an artefact").hexdigest())
