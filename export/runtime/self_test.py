@@ -1,7 +1,6 @@
 """Self test of an artefact: a generated input with its output at export, to compare a machine without data."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -62,15 +61,14 @@ def _blobs(channels: int, height: int, width: int) -> np.ndarray:
     return np.asarray(spots + 0.2 * random.standard_normal(spots.shape, dtype=np.float32))
 
 
-def verify(path: Path, provider: str = "cpu") -> Verification:
-    """Run the self test of the artefact at `path` on a provider: `cpu`, `cuda`, `tensorrt` or `openvino`.
+def verify(segmenter: Segmenter) -> Verification:
+    """Run the self test of an artefact.
 
     Raises:
         RunError: with the figures, if the output differs by more than the tolerance.
         InputError: for an artefact without a self test.
     """
-    segmenter = Segmenter(path, provider=provider)
-    test = segmenter.metadata.self_test
+    path, test = segmenter.path, segmenter.metadata.self_test
     if test is None:
         raise InputError(f"{path}: has no self test")
     whole = segmenter.metadata.whole
@@ -86,7 +84,7 @@ def verify(path: Path, provider: str = "cpu") -> Verification:
     else:
         difference = _root_mean_square(output - test.logits) / max(_root_mean_square(test.logits), 1e-12)
         same_labels = float((output.argmax(axis=1) == test.logits.argmax(axis=1)).mean())
-    result = Verification(provider, difference, test.tolerance, same_labels)
+    result = Verification(segmenter.provider, difference, test.tolerance, same_labels)
     if not difference <= test.tolerance:  # NaN fails
         raise RunError(f"{path}: computes other {kind} than at export: {result}")
     return result

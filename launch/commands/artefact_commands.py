@@ -82,7 +82,7 @@ def sign(model: Path, key: Path, certificate: Path | None, chain: tuple[Path, ..
 @debug_option
 def verify(model: Path | None, provider: str, key: Path | None, audit: Path | None) -> None:
     """Run the small generated input that the artefact MODEL carries, and compare with the answer it got at export."""
-    from attunet.export.artefact.signature import verify_signature
+    from attunet.export.runtime.segmenter import Segmenter
     from attunet.export.runtime.self_test import verify as run
     from attunet.privacy.audit_log import verify_audit
 
@@ -90,7 +90,8 @@ def verify(model: Path | None, provider: str, key: Path | None, audit: Path | No
         raise click.UsageError("needs either MODEL or --audit LOG")
     if audit is not None:
         click.echo(f"{audit}: {verify_audit(audit)}")
-    if model is not None and key is not None:
-        click.echo(f"{model}: signed with {key}, signature {verify_signature(model, key)}")
     if model is not None:
-        click.echo(run(model, provider))
+        segmenter = Segmenter(model, provider=provider, public_key=key)
+        if key is not None:
+            click.echo(f"{model}: signed with {key}, signature {segmenter.signature}")
+        click.echo(run(segmenter))

@@ -14,6 +14,7 @@ from attunet import load_model
 from attunet.errors import InputError, RunError
 from attunet.export.artefact.signature import sign_artefact, signature_of, verify_signature
 from attunet.export.runtime import Segmenter
+from attunet.export.runtime.self_test import make_self_test
 
 pytest.importorskip("model_signing")
 serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
@@ -129,6 +130,24 @@ def test_files_that_are_exchanged_between_two_reads_do_not_run(signed, tmp_path,
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(InputError, match="does not verify"):
         Segmenter(other, num_threads=1, public_key=public)
+
+
+def test_verify_runs_the_bytes_whose_signature_it_verified(attunet, artefact, save_artefact, tmp_path, monkeypatch):
+    """An artefact that is exchanged as soon as its signature was verified; the other one has no self test."""
+    model = save_artefact("model.onnx", self_test=make_self_test(Segmenter(artefact, num_threads=1)))
+    private, public = write_key(tmp_path, "own")
+    sign_artefact(model, private)
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == public:
+            shutil.copy(artefact, model)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    done = attunet("verify", model, "--key", public)
+    assert (done.code, "signed with" in done.out, "same class in 100.00%" in done.out) == (0, True, True), done.err
+    assert model.read_bytes() == artefact.read_bytes()
 
 
 def test_an_authority_vouches_for_the_signer(artefact, tmp_path):

@@ -104,8 +104,8 @@ def test_the_file_names_nothing_of_the_exporting_machine(exported, run):
 
 
 def test_the_self_test_passes_and_a_changed_graph_fails_it(exported, tmp_path):
-    assert verify(exported).same_labels == 1
-    assert verify(exported).difference < 1e-4
+    assert verify(Segmenter(exported)).same_labels == 1
+    assert verify(Segmenter(exported)).difference < 1e-4
     from attunet.export.artefact.artefact_file import load_artefact, write_artefact
 
     about, data = load_artefact(exported)
@@ -116,7 +116,7 @@ def test_the_self_test_passes_and_a_changed_graph_fails_it(exported, tmp_path):
     other = tmp_path / "other.onnx"
     other.write_bytes(write_artefact(graph.SerializeToString(), about))
     with pytest.raises(RunError, match="computes other logits than at export: provider cpu: logits differ by"):
-        verify(other)
+        verify(Segmenter(other))
 
 
 def test_artefact_that_disagrees_is_refused_and_leaves_no_file(run, tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_int8_run_is_calibrated_on_its_training_slices_and_close_to_the_checkpoi
     out = tmp_path / "int8.onnx"
     about = export_run(run, out, precision="int8")
     assert about.precision == "int8"
-    assert verify(out).same_labels == 1
+    assert verify(Segmenter(out)).same_labels == 1
     model = onnx.load(out)
     assert "ConvTranspose" not in _operators(model)
     quantized = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8]
@@ -230,7 +230,7 @@ def test_whole_artefact_segments_as_the_ordinary_one_and_passes_its_self_test(ex
     assert about.outputs == ("labels",)
     ordinary_dice = read_artefact(exported).dice_at_export["artefact"]
     assert about.dice_at_export["artefact"] == pytest.approx(ordinary_dice, abs=1e-4)
-    assert verify(out).same_labels == 1
+    assert verify(Segmenter(out)).same_labels == 1
     whole, ordinary = Segmenter(out), Segmenter(exported)
     volume, _ = small_store.read_source(load_run(run).held_out[0])
     assert (whole.predict_volume(volume) != ordinary.predict_volume(volume)).mean() < 1e-4
