@@ -138,7 +138,8 @@ def compare(segmenter: Segmenter, folder: Path, change: str) -> list[NewOrgan]:
         prepared = segmenter.prepare(volume)
         observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
         indices = segmenter.predict_prepared(prepared, observers=observed.observers)
-        confidence = observed.confidence(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
+        findings = check_input(volume, segmenter.ranges, segmenter.spec.orientation)
+        confidence = observed.confidence(indices, findings)
         assert confidence is not None
         mask = np.asarray(nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask")).dataobj).astype(np.uint8)
         dice = dice_from_confusion(confusion(indices, mask[::-1] if change == MIRRORED else mask, len(CHAOS_MR)))

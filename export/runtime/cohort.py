@@ -126,7 +126,7 @@ class Work:
         """Write the label map, the estimates and the maps; none has its name before all are whole and in the log. Gives
         the estimates.
         """
-        estimates = case.observed.confidence(case.findings)
+        estimates = case.observed.confidence(case.indices, case.findings)
         with case.output as output, output.errors_by_name():
             write_labels(output.draft, case.indices, self.model.classes, case.volume, codes=job.codes)
             case.observed.write(output.draft, estimates)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from scipy import ndimage
+
 from attunet.confidence.estimate import CaseConfidence
 from attunet.confidence.estimator import Estimator
 from attunet.confidence.features import FeatureObserver, training_distance
@@ -63,15 +66,17 @@ class ObservedCase:
     def observers(self) -> list[Observer]:
         return [observer for observer in (self._features, self._map) if observer is not None]
 
-    def confidence(self, findings: Sequence[Finding]) -> CaseConfidence | None:
-        """The estimates after the prediction; None without an estimator. findings: about the scan."""
+    def confidence(self, indices: np.ndarray, findings: Sequence[Finding]) -> CaseConfidence | None:
+        """The estimates after the prediction of the class indices `(X, Y, Z)`; None without an estimator. findings:
+        about the scan.
+        """
         if self._features is None or self._estimator is None:
             return None
         distance = training_distance(self._volume, self._model.ranges, self._model.spec.orientation)
         features = self._features.features(distance)
-        return self._estimator.estimate(
-            features, self._model.classes.foreground, findings, threshold=self._options.threshold
-        )
+        names = self._model.classes.foreground
+        present = [box is not None for box in ndimage.find_objects(indices, max_label=len(names))]
+        return self._estimator.estimate(features, names, findings, present=present, threshold=self._options.threshold)
 
     def write(self, labels: Path, confidence: CaseConfidence | None) -> None:
         """Write the estimates and the map beside a label map."""

@@ -281,6 +281,6 @@ class Segmenter:
             findings = warn_if_untrained(volume, self)
             observed = ObservedCase(self, self.estimator, volume, prepared)
             indices = self.predict_prepared(prepared, observers=observed.observers)
-            return Prediction(volume, indices, findings, observed.confidence(findings))
+            return Prediction(volume, indices, findings, observed.confidence(indices, findings))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error

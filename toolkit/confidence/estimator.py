@@ -87,25 +87,33 @@ class Estimator:
         names: Sequence[str],
         findings: Sequence[Finding] = (),
         *,
+        present: Sequence[bool] | None = None,
         threshold: float | None = None,
     ) -> CaseConfidence:
         """The estimates of a case, by the features of its prediction and the names of the foreground classes.
 
-        Findings about the training's ranges mark the case, since estimates say little outside of them. `threshold`
-        replaces the learned one.
+        Findings about the training's ranges mark the case, since estimates say little outside of them. `present` says
+        for each class whether the label map has it: on its own grid and after post-processing a class of few voxels may
+        be lost, or found; by default those with features. `threshold` replaces the learned one.
+
+        Example:
+            >>> estimator.estimate(observer.features(distance), classes.foreground).review  # doctest: +SKIP
         """
         reasons = [finding.text for finding in findings if finding.rule.startswith(OUTSIDE)]
         if self.fit is None:
             return CaseConfidence(bool(reasons), (*reasons, f"cannot tell: {self.cannot}"), LEVEL, None, {})
         limit = self.threshold if threshold is None else threshold
-        organs = {name: self._organ(features, index, limit) for index, name in enumerate(names)}
+        there = [organ is not None for organ in features.organs] if present is None else present
+        organs = {name: self._organ(features, index, there[index], limit) for index, name in enumerate(names)}
         marks = [f"{name}: {organ.reason}" for name, organ in organs.items() if organ.reason]
         review = bool(reasons) or any(organ.review for organ in organs.values())
         return CaseConfidence(review, (*reasons, *marks), LEVEL, limit, organs)
 
-    def _organ(self, features: CaseFeatures, index: int, threshold: float | None) -> OrganEstimate:
+    def _organ(self, features: CaseFeatures, index: int, is_present: bool, threshold: float | None) -> OrganEstimate:
         assert self.fit is not None
-        if features.organs[index] is None:
+        if is_present and features.organs[index] is None:
+            return OrganEstimate(None, None, None, self.expected[index], "cannot tell: too small on the network's grid")
+        if not is_present:
             missing = self.expected[index]
             reason = "not in the label map, and no case learned from lacked it" if missing else ""
             return OrganEstimate(None, None, None, missing, reason)

@@ -186,7 +186,7 @@ def segment(model: ServedModel, upload: Upload, ending: str, ticket: Ticket, set
         decisions=volume.decisions,
         shape=volume.shape,
         spacing=volume.spacing,
-        confidence=observed.confidence(findings),
+        confidence=observed.confidence(indices, findings),
     )
 
 

@@ -110,6 +110,27 @@ def test_the_map_is_the_entropy_with_the_artefacts_temperature(sure: Path, scans
     assert any(one == pytest.approx(expected, abs=1e-3) for one in (turned, turned[:, ::-1]))
 
 
+def test_the_label_map_says_which_organs_are_missing(sure: Path, scans: Path) -> None:
+    """Few voxels on the network's grid may be none on the scan's own, and the other way round."""
+    segmenter = Segmenter(sure, num_threads=1)
+    volume = read_volume(scans / "scan-0.nii.gz")
+    prepared = segmenter.prepare(volume)
+    observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
+    indices = segmenter.predict_prepared(prepared, observers=observed.observers)
+    assert set(np.unique(indices)) == {0, 1, 2, 3, 4}
+    without_liver = observed.confidence(np.where(indices == 1, 0, indices).astype(np.uint8), ())
+    assert without_liver is not None
+    assert without_liver.organs["liver"].dice is None
+    assert "liver: not in the label map, and no case learned from lacked it" in without_liver.reasons
+    assert without_liver.organs["spleen"].dice is not None
+    nothing_on_its_grid = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
+    on_scan_alone = nothing_on_its_grid.confidence(indices, ())
+    assert on_scan_alone is not None
+    assert on_scan_alone.organs["liver"].dice is None
+    assert on_scan_alone.organs["liver"].review
+    assert "liver: cannot tell: too small on the network's grid" in on_scan_alone.reasons
+
+
 def test_one_scan_has_its_record_beside_the_label_map(attunet, sure: Path, scans: Path, tmp_path: Path) -> None:
     done = attunet("predict", sure, scans / "scan-0.nii.gz", tmp_path / "labels.nii.gz", "--review-below", 0.999)
     assert done.code == 0, done.err

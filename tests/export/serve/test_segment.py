@@ -272,8 +272,8 @@ def test_the_summary_and_a_header_have_the_estimates_of_an_artefact_with_an_esti
     volume = read_volume(scan)
     prepared = segmenter.prepare(volume)
     observed = ObservedCase(segmenter, segmenter.estimator, volume, prepared)
-    segmenter.predict_prepared(prepared, observers=observed.observers)
-    expected = observed.confidence(())
+    indices = segmenter.predict_prepared(prepared, observers=observed.observers)
+    expected = observed.confidence(indices, ())
     assert expected is not None
     for name, organ in expected.to_json()["organs"].items():
         assert record["organs"][name]["dice"] == pytest.approx(organ["dice"], abs=1e-3)
