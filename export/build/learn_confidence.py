@@ -33,7 +33,7 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
     if snapshots:
         logger.warning("confidence of the snapshots is learned on single networks")
     ensembles = run.num_members > 1 and not snapshots
-    estimator = learn(_cases_of_ensembles(runs, store) if ensembles else _cases_of_runs(runs))
+    estimator = learn(_cases_of_ensembles(runs, store, postprocessing) if ensembles else _cases_of_runs(runs))
     logger.info(f"confidence {estimator.describe()}")
     return estimator
 
@@ -73,7 +73,7 @@ def _cases_of_runs(runs: Sequence[Path]) -> list[LearnedCase]:
     return [case for path in runs for case in read_learned_cases(path)[1].values()]
 
 
-def _cases_of_ensembles(runs: Sequence[Path], store: Store) -> list[LearnedCase]:
+def _cases_of_ensembles(runs: Sequence[Path], store: Store, postprocessing: Postprocessing) -> list[LearnedCase]:
     """Predictions of the ensembles of each fold's runs, one for each network and seed."""
     folds: dict[str, list[Path]] = {}
     for path in runs:
@@ -88,6 +88,6 @@ def _cases_of_ensembles(runs: Sequence[Path], store: Store) -> list[LearnedCase]
         model = run_model(ensemble, "cpu")
         for case in ensemble.held_out:
             evaluation = observe_case(model, read_labelled_case(store, case))
-            cases.append(evaluation.learned(store.case(case).patient, store.preprocessing.postprocessing))
+            cases.append(evaluation.learned(store.case(case).patient, postprocessing))
         logger.info(f"confidence: {name}, {len(members)} networks on {len(ensemble.held_out)} held-out cases")
     return cases

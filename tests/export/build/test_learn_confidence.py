@@ -13,11 +13,13 @@ import pytest
 from attunet.confidence.estimator import LearnedCase, learn
 from attunet.confidence.features import FeatureObserver, softmax
 from attunet.errors import InputError
+from attunet.evaluate_case import ObservedEvaluation
 from attunet.export.artefact.artefact_file import read_artefact
 from attunet.export.artefact.graph_tensors import DISAGREEMENT
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.store import Store
+from attunet.volumes.spec import Postprocessing
 
 torch = pytest.importorskip("torch")
 
@@ -210,6 +212,27 @@ def test_an_ensemble_of_seeds_learns_from_ensembles_of_each_fold(
     assert f"confidence: fold-0, 2 networks on {len(held_out)} held-out cases" in caplog.text
     assert (estimator.num_cases, estimator.num_patients) == (len(held_out), len(held_out))
     assert "cannot tell" in estimator.describe()
+
+
+def test_an_ensembles_dice_is_that_after_the_artefacts_post_processing(
+    run: Path, tmp_path: Path, small_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may have been prepared again with another one."""
+    own, used, learned = small_store.preprocessing.postprocessing, [], ObservedEvaluation.learned
+    other = dataclasses.replace(own, largest_component=not own.largest_component)
+    paths = [tmp_path / f"table/demo/unet/seed-{seed}/fold-0" for seed in range(2)]
+    for path in paths:
+        shutil.copytree(run, path)
+        write_learned_cases(path, ObservedModel.of(load_run(path), other), {})
+
+    def note(case: ObservedEvaluation, patient: str, how: Postprocessing) -> LearnedCase:
+        used.append(how)
+        return learned(case, patient, how)
+
+    monkeypatch.setattr(ObservedEvaluation, "learned", note)
+    ensemble = ensemble_of(tmp_path / "table/demo/unet", [load_run(path) for path in paths])
+    learn_confidence(tmp_path / "table", ensemble, small_store, other)
+    assert used == [other] * len(small_store.split(0)[1])
 
 
 def test_an_ensemble_of_both_networks_wants_runs_of_both(
