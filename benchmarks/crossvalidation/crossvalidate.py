@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run, scoring_seconds
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
-from attunet.benchmarks.crossvalidation.plan import Grid, Parent, PlannedRun, minutes_per_run, start_from
+from attunet.benchmarks.crossvalidation.plan import Grid, PlannedRun, minutes_per_run, start_from
 from attunet.benchmarks.crossvalidation.results import keep_cases, results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
 from attunet.benchmarks.evaluation.commands import preparing_command
@@ -98,7 +98,7 @@ def crossvalidate(
             spent, at_a_time = (time.monotonic() - began) / 60, jobs or max(1, len(visible_gpus()))
             grid = grid.in_minutes(minutes_per_run(minutes, len(plan), at_a_time, scoring=scoring, spent=spent))
             plan = grid.plan(store, out)
-        _check_runs(plan, store, grid.parent)
+        _check_runs(plan, store)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
         results = _score(store, out, grid, plan, every_postprocessing, failed)
@@ -107,13 +107,11 @@ def crossvalidate(
     return results
 
 
-def _check_runs(plan: Sequence[PlannedRun], store: Store, parent: Parent) -> None:
+def _check_runs(plan: Sequence[PlannedRun], store: Store) -> None:
     """Raises InputError for a run from an earlier call that does not belong in its folder."""
     for run in plan:
         if progress_of(run.path)[0]:
-            there = load_run(run.path)
-            check_belongs(there, store, run)
-            parent.check_same(there)
+            check_belongs(load_run(run.path), store, run)
 
 
 def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:

@@ -127,6 +127,7 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
                 raise InputError(
                     f"{run.path}: was trained with {section}.{name} = {was!r}, this comparison wants {value!r}"
                 )
+    planned.parent.check_same(run)
 
 
 def _check_time(run: TrainedRun, minutes: float) -> None:

@@ -45,7 +45,8 @@ class Parent:
         """Raises InputError if a run started from other weights."""
         lineage = run.lineage
         if (lineage.sha256 if lineage else "") != self.sha256:
-            there = f"the weights of {lineage.parent}" if lineage else "fresh weights"
+            which = "other" if lineage and lineage.parent == self.name else "the"
+            there = f"{which} weights of {lineage.parent}" if lineage else "fresh weights"
             wanted = f"those of {self.name}" if self.name else "fresh weights"
             raise InputError(f"{run.path}: started from {there}, this comparison wants {wanted} (--init)")
 
@@ -79,6 +80,7 @@ class PlannedRun:
     path: Path
     config: Config
     arguments: tuple[str, ...]  # of `attunet train`, besides store, folder and fold
+    parent: Parent = Parent()
 
     @property
     def key(self) -> Key:
@@ -121,7 +123,7 @@ class Grid:
             arguments = ("--model", model, *named, *repeated("--set", settings), *self.parent.arguments)
             config = dataclasses.replace(training_config(config_name, settings, model), data=store.data_config)
             path = out / recipe / model / f"seed-{seed}" / f"fold-{fold}"
-            runs.append(PlannedRun(recipe, model, seed, fold, path, config, arguments))
+            runs.append(PlannedRun(recipe, model, seed, fold, path, config, arguments, self.parent))
         return runs
 
     def command(self, store: Store, out: Path, every_postprocessing: bool) -> str:

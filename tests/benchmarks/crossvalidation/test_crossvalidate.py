@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -582,6 +582,23 @@ def test_every_training_starts_from_the_model_of_init(compare, folder: Path, tmp
     assert done.code == 2
     assert "must not have seen the cases that are left out, but it was trained on" in done.err
     assert not (tmp_path / "seen").exists()
+
+
+def test_a_training_that_started_from_other_weights_than_the_call_is_in_no_table(
+    small_store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run of --init may be trained on while the others start from it."""
+    trained, out = folder / "default/unet/seed-0/fold-0", tmp_path / "out"
+    weights = next((trained / "checkpoints").glob("step-*")) / "average.safetensors"
+
+    def train(plan: Sequence[PlannedRun], *_: object) -> str:
+        shutil.copytree(trained, plan[0].path)
+        return ""
+
+    monkeypatch.setattr(module, "_train", train)
+    with pytest.raises(InputError, match="started from fresh weights, this comparison wants those of average"):
+        crossvalidate(small_store.path, out, models=["unet"], settings=SETTINGS, folds=[0], init=weights)
+    assert not (out / "results.json").exists()
 
 
 def test_a_recipe_s_file_may_not_lead_out_of_the_folder(attunet, small_store, tmp_path: Path) -> None:
