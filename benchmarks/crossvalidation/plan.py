@@ -8,16 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.benchmarks.evaluation.commands import command, repeated
+from attunet.benchmarks.evaluation.saved_cases import FOLDER as CASES
 from attunet.config import Config
 from attunet.errors import InputError
 from attunet.fields import is_file_name
 from attunet.presets import preset_names, training_config
 from attunet.runs.initial_weights import parse_renamed, read_initial_weights
 from attunet.runs.load_run import TrainedRun
+from attunet.runs.run_folder import CHECKPOINTS
 from attunet.store import Store
+from attunet.system.atomic_files import MANIFEST
+from attunet.system.outputs import BESIDE_RESULTS, RESULTS
 
 SCORING_SHARE = 0.08  # of the time, for scores and pictures
 MIN_MINUTES = 0.1  # of a training
+# Of the files and folders that lie beside the recipes, or make another product of their folder
+OWN_NAMES = {MANIFEST, CHECKPOINTS, CASES, RESULTS, *(Path(name).parts[0] for name in BESIDE_RESULTS)}
 
 Key = tuple[str, str, int, int]  # recipe, model, seed, fold
 
@@ -176,6 +182,10 @@ def _recipes(config_names: Sequence[str]) -> dict[str, str | None]:
         recipe = name if name in preset_names() else Path(name).stem
         if not is_file_name(recipe):
             raise InputError(f"--config: the name of {name} must name the recipe's folder, got {recipe!r}; rename it")
+        if recipe.startswith(".") or recipe.lower() in OWN_NAMES:
+            raise InputError(
+                f"--config: the recipe {recipe!r} would have the place of the table's own files; rename {name}"
+            )
         if recipe in recipes:
             raise InputError(f"--config: must have distinct names, got two recipes {recipe!r}; rename the file {name}")
         recipes[recipe] = name

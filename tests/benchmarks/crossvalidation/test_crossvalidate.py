@@ -601,6 +601,18 @@ def test_a_training_that_started_from_other_weights_than_the_call_is_in_no_table
     assert not (out / "results.json").exists()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "cases", "Plots", "manifest.json", "results.json", ".partial"])
+def test_no_recipe_has_the_place_of_the_table_s_own_files(
+    attunet, small_store: Store, tmp_path: Path, name: str
+) -> None:
+    """A folder with `checkpoints` is a run to the next call, and an evaluation removes `cases`."""
+    recipe, out = tmp_path / f"{name}.toml", tmp_path / "out"
+    recipe.write_text("[model]\nbase_width = 4\n")
+    out.mkdir()
+    done = attunet("crossvalidate", small_store.path, out, "--model", "unet", "--config", recipe, "--no-train")
+    assert (done.code, f"the recipe {name!r} would have the place of the table's own files" in done.err) == (2, True)
+
+
 def test_a_recipe_s_file_may_not_lead_out_of_the_folder(attunet, small_store, tmp_path: Path) -> None:
     recipe = tmp_path / "...toml"
     recipe.write_text("[model]\nbase_width = 4\n")
