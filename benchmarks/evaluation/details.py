@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from attunet.benchmarks.evaluation.commands import command, preparing_command, training_command
 from attunet.benchmarks.evaluation.models import EvaluatedModel
+from attunet.export.artefact.card import card_of
+from attunet.export.runtime.segmenter import Segmenter
 from attunet.manifest import Case
 from attunet.metrics.results import MetricsRow
 from attunet.store import Store
@@ -93,15 +95,12 @@ def _model_details(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     """The origin of a model; empty if it is neither a run nor an artefact."""
     if model.backend == "pytorch":
         return _of_run(model, is_hidden)
-    if model.path.suffix != ".onnx":
+    if not isinstance(model.model, Segmenter):
         return {}
-    from attunet.export.artefact.artefact_file import load_artefact
-    from attunet.export.artefact.card import card
-
-    about, _ = load_artefact(model.path)
+    about = model.model.metadata
     precision = [] if about.precision == "fp32" else ["--precision", about.precision]
     return {
-        "card": card(model.path, is_hidden=is_hidden),
+        "card": card_of(about, model.file_mb, is_hidden=is_hidden),
         "settings": about.config,
         "license": about.license,
         "curves": [],

@@ -127,6 +127,8 @@ def evaluate_loaded(
     for one in loaded:
         _check_fit(one.model, one.path, opened)
     require_own_cases(out)
+    arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
+    details = evaluation_details(opened, cases, loaded, arguments)  # runs are read again: at once, before they change
     with new_results(out) as new:
         by_model, predictions = _evaluate_cases(loaded, opened, cases, new / CASES)
         _keep_worst(loaded, by_model, opened, new / CASES)
@@ -154,8 +156,6 @@ def evaluate_loaded(
         results = nan_to_null(results)
         write_text(new / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         write_text(new / "results.md", markdown(results))
-        arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
-        details = evaluation_details(opened, cases, loaded, arguments)
         write_text(new / DETAILS, json.dumps(nan_to_null(details), indent=1) + "\n")
         (new / "plots").mkdir()
         draw_evaluation(new / "plots", results, loaded, predictions, opened)

@@ -10,11 +10,16 @@ MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10
 NOT_LEARNED = "not learned; export with --confidence CROSSVALIDATION"
 
 
-def card(path: Path | str, *, is_hidden: bool = False) -> str:
-    """Lines of text about the artefact at `path`; InputError for any other file. is_hidden: no names of cases."""
+def card(path: Path | str) -> str:
+    """Lines of text about the artefact at `path`; InputError for any other file."""
     about, data = load_artefact(Path(path))
+    return card_of(about, len(data) / 1e6)
+
+
+def card_of(about: Artefact, file_mb: float, *, is_hidden: bool = False) -> str:
+    """Lines of text about an artefact. is_hidden: no names of cases."""
     rows = [
-        ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {len(data) / 1e6:.1f} MB"),
+        ("artefact", f"{about.name}, {about.precision}, {about.num_parameters:,} parameters, {file_mb:.1f} MB"),
         ("network", _network(about)),
         ("input", _input(about)),
         *([("channels", ", ".join(about.channels))] if about.channels else []),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
-from attunet.export.artefact.card import card, score
+from attunet.export.artefact.card import card_of, score
 from attunet.system.plain_text import markdown_table, printable_line, table_cell
 from attunet.version import __version__
 
@@ -16,7 +16,8 @@ from attunet.version import __version__
 def hub_card(path: str | Path) -> str:
     """The model card of the artefact at `path`, `README.md` on the Hub. Raises InputError for any other file."""
     path = Path(path)
-    about, _ = load_artefact(path)
+    about, data = load_artefact(path)
+    metadata = card_of(about, len(data) / 1e6).replace("```", "").splitlines()
     parts = [
         _metadata_block(about),
         f"# {table_cell(about.name)}",
@@ -33,7 +34,7 @@ def hub_card(path: str | Path) -> str:
         "## Limits",
         _limits(about),
         "## All metadata",
-        "```text\n" + "\n".join(f" {line}" for line in card(path).replace("```", "").splitlines()) + "\n```",
+        "```text\n" + "\n".join(f" {line}" for line in metadata) + "\n```",
         f"Written by attunet {__version__} (Apache-2.0).",
     ]
     return "\n\n".join(parts) + "\n"
