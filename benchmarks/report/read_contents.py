@@ -157,6 +157,7 @@ def _of_crossvalidation(folder: Path, results: CrossvalidationResults) -> Conten
     cases = [case for fold in store["folds"].values() for case in fold]
     methods = [method for method in results["methods"] if method["configured"] and method["num_runs"]]
     models = [_method_row(folder, method, cases, classes, results) for method in methods]
+    runs = [run for method in methods for run in _runs(folder, method, results)]
     labels = {model.label for model in models}
     return Contents(
         kind="cross-validation",
@@ -167,7 +168,7 @@ def _of_crossvalidation(folder: Path, results: CrossvalidationResults) -> Conten
         models=tuple(models),
         comparisons=tuple(c for c in results["comparisons"] if c["first"] in labels and c["second"] in labels),
         environment=results["environment"],
-        case_details=_case_details(folder, cases),
+        case_details=_case_details(runs, cases),
         commands=tuple(results["commands"]),
         about=f"{len(cases)} cases of {store['num_patients']} patients in {len(store['folds'])} folds, "
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}; every case is judged by networks that were trained without "
@@ -186,12 +187,19 @@ def _missing(results: CrossvalidationResults) -> str:
     )
 
 
+def _runs(folder: Path, method: MethodRow, results: CrossvalidationResults) -> list[Path]:
+    """The trainings of a network and recipe that the results are of, those of the lowest seed first; the folder may
+    have others of earlier calls.
+    """
+    own = folder / method["recipe"] / method["model"]
+    planned = [(seed, fold) for seed in results["seeds"] for fold in results["store"]["folds"]]
+    return [path for seed, fold in planned if (path := own / f"seed-{int(seed)}" / f"fold-{int(fold)}").is_dir()]
+
+
 def _method_row(
     folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults
 ) -> ModelRow:
-    own = folder / method["recipe"] / method["model"]
-    planned = [(seed, fold) for seed in results["seeds"] for fold in results["store"]["folds"]]  # lowest seed first
-    runs = [path for seed, fold in planned if (path := own / f"seed-{int(seed)}" / f"fold-{int(fold)}").is_dir()]
+    runs = _runs(folder, method, results)
     predictions = _first_file(runs, cases, ".npz")
     scores: dict[Metric, Score] = {}
     for metric in SCORES:
@@ -248,10 +256,10 @@ def _confusion(folder: Path, predictions: dict[str, Path], classes: Classes) -> 
     return counts if counts.any() else None
 
 
-def _case_details(folder: Path, cases: list[str]) -> dict[str, CaseDetails]:
+def _case_details(runs: Iterable[Path], cases: list[str]) -> dict[str, CaseDetails]:
     """Hashes as the runs noted them when they were judged; sizes from the kept images."""
     details: dict[str, CaseDetails] = {}
-    for file in sorted(folder.glob("*/*/seed-*/fold-*/held_out.json")):
+    for file in filter(Path.is_file, (run / "held_out.json" for run in runs)):
         hashes = read_json(file).inner("cases")
         for case in hashes.data:
             image, label = hashes.get(case, Rule(str, length=2))

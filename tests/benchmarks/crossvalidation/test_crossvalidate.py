@@ -403,11 +403,15 @@ def test_label_maps_of_another_post_processing_are_made_again(small_store: Store
 
 def test_a_report_shows_the_trainings_of_its_results_alone(compare, folder: Path) -> None:
     assert compare("--no-train", "--folds", "0").code == 0
-    before, *_ = read_contents(folder).models
-    of_earlier_call = folder / "default/unet/seed--1/fold-0"
-    shutil.copytree(folder / "default/unet/seed-0/fold-0", of_earlier_call)
-    after, *_ = read_contents(folder).models
-    assert (after.predictions, after.details, after.curves) == (before.predictions, before.details, before.curves)
+    contents = read_contents(folder)
+    before, *_ = contents.models
+    assert set(contents.case_details) == set(contents.cases)
+    for of_earlier_call in ("default/unet/seed--1/fold-0", "another/unet/seed-0/fold-0"):
+        run = shutil.copytree(folder / "default/unet/seed-0/fold-0", folder / of_earlier_call)
+        (run / "held_out.json").write_text("{")
+        after, *_ = read_contents(folder).models
+        assert (after.predictions, after.details, after.curves) == (before.predictions, before.details, before.curves)
+        assert read_contents(folder).case_details == contents.case_details
 
 
 def test_a_damaged_last_checkpoint_is_not_finished(folder: Path, change_state) -> None:
