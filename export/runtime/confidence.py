@@ -17,6 +17,7 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.fields import read_json
 from attunet.io.readers import stem_of
 from attunet.system.atomic_files import write_text
+from attunet.system.lock import waiting
 from attunet.system.plain_text import spreadsheet_cell
 from attunet.volumes.model import Model
 
@@ -70,7 +71,23 @@ def write_tables(folder: Path, model: Model) -> int:
     """Write `confidence.json` and `confidence.csv` of a folder from the files that were written with the model's label
     maps there, worst cases first. Without such files there are no tables. Gives the number of cases that are marked for
     review.
+
+    Processes that share the folder write them in turn: the last one lists the cases of all.
     """
+    with waiting(folder, "writing of tables", part=".tables"):
+        cases, estimator = _cases(folder, model), estimator_of(model)
+        if not cases or estimator is None:
+            clear_tables(folder, model.sha256)
+            return 0
+        content = {"schema": SCHEMA, "model_sha256": model.sha256, "learned": estimator.to_json(), "cases": cases}
+        texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", _table(cases, model.classes.foreground))
+        for name, text in zip(TABLES, texts, strict=True):
+            write_text(folder / name, text)
+    return sum(bool(record.get("review")) for record in cases.values())
+
+
+def _cases(folder: Path, model: Model) -> dict[str, CaseRecord]:
+    """The records of a folder's label maps of a model that lie there as they were written, worst cases first."""
     cases: dict[str, CaseRecord] = {}
     for path in label_maps_of(folder, model.sha256):
         file = confidence_file(path)
@@ -78,16 +95,7 @@ def write_tables(folder: Path, model: Model) -> int:
             continue
         with suppress(InputError):  # another process has just taken it away
             cases[path.relative_to(folder).with_name(stem_of(path)).as_posix()] = cast(CaseRecord, read_json(file).data)
-    ordered = dict(sorted(cases.items(), key=lambda case: (not case[1].get("review"), _poorest(case[1]), case[0])))
-    estimator = estimator_of(model)
-    if not cases or estimator is None:
-        clear_tables(folder, model.sha256)
-        return 0
-    content = {"schema": SCHEMA, "model_sha256": model.sha256, "learned": estimator.to_json(), "cases": ordered}
-    texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", _table(ordered, model.classes.foreground))
-    for name, text in zip(TABLES, texts, strict=True):
-        write_text(folder / name, text)
-    return sum(bool(record.get("review")) for record in ordered.values())
+    return dict(sorted(cases.items(), key=lambda case: (not case[1].get("review"), _poorest(case[1]), case[0])))
 
 
 def _poorest(record: CaseRecord) -> float:

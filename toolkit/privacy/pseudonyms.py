@@ -7,15 +7,14 @@ import csv
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.privacy.hidden_names import HiddenNames
 from attunet.system.atomic_files import write_error, write_file, write_text
-from attunet.system.lock import writing
+from attunet.system.lock import waiting
 
 COLUMNS = ["name", "number"]
 DIGITS = 4
@@ -58,7 +57,7 @@ class Pseudonyms(HiddenNames):
         """
         names = list(dict.fromkeys(names))
         try:
-            with self._locked():
+            with waiting(self.path, "pseudonymisation", max_s=WAIT_S):
                 self._id, self._numbers = self._read()
                 new = [name for name in names if name not in self._numbers]
                 if new or not self._id:
@@ -74,20 +73,6 @@ class Pseudonyms(HiddenNames):
     def claim(self, folder: Path) -> None:
         """Mark a folder of outputs that are called by numbers of this table; see `claim`."""
         claim(folder, self._id, f"the table {self.path.name}")
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Holds the table's lock. Others hold it for moments, so that one that has changed hands is waited for too."""
-        end = time.monotonic() + WAIT_S
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(writing(self.path, "pseudonymisation"))
-                    break
-                except InputError:
-                    if time.monotonic() > end:
-                        raise
-            yield
 
     def _read(self) -> tuple[str, dict[str, str]]:
         """The table's id, empty where it has none, and the numbers."""

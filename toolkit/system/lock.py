@@ -7,14 +7,15 @@ import fcntl
 import functools
 import json
 import logging
+import math
 import os
 import secrets
 import socket
 import stat
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -28,6 +29,10 @@ BEAT_S = 5.0
 SILENT_S = 60.0  # NFS may show an old modification time for so long
 POLL_S = 1.0
 MAX_BYTES = 4096  # of a lock that is read
+
+
+class InUse(InputError):
+    """Another process holds a lock."""
 
 
 class Lock:
@@ -49,7 +54,7 @@ class Lock:
         self._left = threading.Event()
 
     def __enter__(self) -> "Lock":
-        """Take the lock. Raises InputError when another process holds it, OSError when it cannot be written."""
+        """Take the lock. Raises InUse when another process holds it, OSError when it cannot be written."""
         self._made_folders = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while not self._create():
@@ -131,7 +136,7 @@ class Lock:
 
 
 def require_free(locks: Sequence[Lock]) -> None:
-    """Raise InputError if another process holds one of the locks; those of dead ones are removed. All are watched at
+    """Raise InUse if another process holds one of the locks; those of dead ones are removed. All are watched at
     the same time: the processes of an array may have left hundreds.
     """
     while held := {lock: content for lock in locks if (content := lock._read()) is not None}:
@@ -141,7 +146,7 @@ def require_free(locks: Sequence[Lock]) -> None:
 
 
 def _wait_for_silence(held: Mapping[Lock, str]) -> None:
-    """Return once the holders are known to be dead. Raises InputError as soon as one touches its file."""
+    """Return once the holders are known to be dead. Raises InUse as soon as one touches its file."""
     before = {lock: lock._touched() for lock, content in held.items() if not _is_gone(content)}
     if not before:
         return
@@ -154,7 +159,7 @@ def _wait_for_silence(held: Mapping[Lock, str]) -> None:
     while before and time.monotonic() < end:
         now = {lock: touched for lock in before if (touched := lock._touched()) is not None}
         if alive := next((lock for lock, touched in now.items() if touched != before[lock]), None):
-            raise InputError(
+            raise InUse(
                 f"{alive._subject}: in use by {_describe(held[alive])}; one {alive._activity} at a time "
                 f"({alive.path.name})"
             )
@@ -174,6 +179,23 @@ def writing(subject: Path, activity: str, *, part: str = "") -> Lock:
     if subject.is_dir() and path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
         path = subject / path.name
     return Lock(path, subject, activity)
+
+
+@contextmanager
+def waiting(subject: Path, activity: str, *, part: str = "", max_s: float = math.inf) -> Iterator[None]:
+    """Hold the lock of `writing`, which others hold for moments: one that has changed hands is waited for too. Raises
+    InUse after `max_s` seconds.
+    """
+    end = time.monotonic() + max_s
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(writing(subject, activity, part=part))
+                break
+            except InUse:
+                if time.monotonic() > end:
+                    raise
+        yield
 
 
 def beside(path: Path, before: str, after: str) -> Path:

@@ -20,7 +20,7 @@ from attunet.confidence.estimator import Estimator, learn
 from attunet.confidence.features import softmax
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.export.runtime import cohort
+from attunet.export.runtime import cohort, confidence
 from attunet.export.runtime.case_output import confidence_file
 from attunet.export.runtime.cohort import Job, Work, predict_cohort
 from attunet.export.runtime.confidence import check_confidence, write_tables
@@ -29,6 +29,7 @@ from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.readers import read_volume
 from attunet.sources.inputs import find_inputs
 from attunet.store import Store
+from attunet.system import lock
 from attunet.volumes.model import NetworkModel
 
 
@@ -177,6 +178,45 @@ def test_a_case_is_finished_when_all_of_it_is_there(
     assert confidence_file(jobs[0].write).stat().st_mtime_ns == before
     write_tables(out, segmenter)
     assert len(json.loads((out / "confidence.json").read_text())["cases"]) == 3
+
+
+TABLES_OF_ANOTHER = """
+import logging, sys
+from pathlib import Path
+from attunet.export.runtime.confidence import write_tables
+from attunet.export.runtime.segmenter import Segmenter
+logging.basicConfig(level="INFO", stream=sys.stdout)
+write_tables(Path(sys.argv[2]), Segmenter(sys.argv[1], num_threads=1))
+print("written", flush=True)
+"""
+
+
+def test_the_tables_have_the_cases_of_all_processes_that_end_together(
+    sure: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finishes a case and writes its tables while this one has listed, and has not written yet."""
+    segmenter, out = Segmenter(sure, num_threads=1), tmp_path / "out"
+    work = Work(segmenter, confidence=ConfidenceOptions())
+    first, last, *_ = jobs_of(scans, out)
+    predict_cohort(work, [first])
+    original, others = confidence.write_text, []
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+
+    def write_text(path: Path, text: str) -> None:
+        if not others:
+            predict_cohort(work, [last])
+            code = [sys.executable, "-c", TABLES_OF_ANOTHER, str(sure), str(out)]
+            others.append(subprocess.Popen(code, stdout=subprocess.PIPE, text=True))
+            others[0].stdout.readline()  # it has written, or waits
+        original(path, text)
+
+    monkeypatch.setattr(confidence, "write_text", write_text)
+    write_tables(out, segmenter)
+    (other,) = others
+    assert other.communicate(timeout=60)[0].endswith("written\n")
+    assert set(json.loads((out / "confidence.json").read_text())["cases"]) == {"scan-0", "scan-1"}
+    assert len((out / "confidence.csv").read_text().splitlines()) == 3
+    assert not list(tmp_path.glob(".*.lock"))
 
 
 @pytest.mark.slow
