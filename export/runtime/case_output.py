@@ -84,7 +84,9 @@ def require_own_files(labels: Path, files: Collection[Path]) -> None:
 
 
 def clear(labels: Path) -> None:
-    """Remove a label map, then what was written with it, and the folder's tables if they have its estimates."""
+    """Remove a label map, then what was written with it, and the tables that have its estimates: those of its folder or
+    of one above.
+    """
     earlier, model = hashes_of(labels), ""
     with suppress(InputError):
         model = read_json(origin_file(labels)).text("model_sha256")
@@ -93,5 +95,6 @@ def clear(labels: Path) -> None:
         if path.is_file() and sha256(path) == digest:
             path.unlink()
             if path.suffix == ".json":
-                clear_tables(labels.parent, model)
+                for folder in labels.absolute().parents:
+                    clear_tables(folder, model)
     origin_file(labels).unlink(missing_ok=True)

@@ -139,6 +139,17 @@ def test_the_tables_go_with_the_estimates_of_a_case(predict, sure: Path, other: 
     assert names(tmp_path / "out") == ["scan-0.nii.gz", "scan-1-confidence.json", "scan-1.nii.gz"]
 
 
+def test_the_tables_of_a_folder_go_with_the_estimates_of_a_case_in_a_folder_below(
+    predict, sure: Path, other: Path, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "b").mkdir()
+    (scans / "scan-1.nii.gz").rename(scans / "b/scan-1.nii.gz")
+    predict(sure)
+    assert set(json.loads((tmp_path / "out/confidence.json").read_text())["cases"]) == {"scan-0", "b/scan-1"}
+    predict(other, "b/scan-1.nii.gz", "out/b/scan-1.nii.gz")
+    assert names(tmp_path / "out") == ["b", "scan-0-confidence.json", "scan-0.nii.gz"]
+
+
 def test_a_map_that_was_not_written_with_the_label_map_is_not_taken_for_its_own(
     predict, sure: Path, other: Path, tmp_path: Path
 ) -> None:
