@@ -43,11 +43,11 @@ class LearnedCase:
         }
 
     @classmethod
-    def from_json(cls, at: Fields) -> "LearnedCase":
-        """Raises InputError for anything that `to_json` would not have written."""
-        features = CaseFeatures.from_json(at.inner("features"))
-        dice = at.each("dice", Rule(float, 0, 1, null=True), len(features.organs))
-        had = at.each("had", Rule(bool, null=True), len(features.organs))
+    def from_json(cls, at: Fields, num_organs: int) -> "LearnedCase":
+        """Raises InputError for what `to_json` would not have written, or another number of foreground classes."""
+        features = CaseFeatures.from_json(at.inner("features"), num_organs)
+        dice = at.each("dice", Rule(float, 0, 1, null=True), num_organs)
+        had = at.each("had", Rule(bool, null=True), num_organs)
         return cls(at.text("patient"), features, dice, had, at.optional("calibration", CalibrationCounts.from_json))
 
 

@@ -17,6 +17,7 @@ from attunet.volumes.volume import Volume
 
 # Of the logarithm of a figure's range: training scans of one spacing do not make 1 % more a distance
 MIN_HALF_WIDTH = 0.1
+MIN_SIZE = 1e-30  # mm³ of an organ in a file: its logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class OrganFeatures:
         """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
         shares = ("largest_part", "expected_dice", "entropy", "margin")
         return cls(
-            size=at.get("size", Rule(float, 0)),
+            size=at.get("size", Rule(float, MIN_SIZE)),
             parts=at.whole("parts", 1),
             **{name: at.get(name, Rule(float, 0, 1)) for name in shares},
             disagreement=at.get("disagreement", Rule(float, 0, 1, null=True)),
@@ -65,9 +66,12 @@ class CaseFeatures:
     distance: float
 
     @classmethod
-    def from_json(cls, at: Fields) -> "CaseFeatures":
-        """Raises InputError for anything that `dataclasses.asdict` of one would not give."""
-        return cls(tuple(at.optional_rows("organs", OrganFeatures.from_json)), at.get("distance", Rule(float, 0)))
+    def from_json(cls, at: Fields, num_organs: int) -> "CaseFeatures":
+        """Raises InputError for what `dataclasses.asdict` of one would not give, or another number of foreground
+        classes.
+        """
+        organs = at.optional_rows("organs", OrganFeatures.from_json, num_organs)
+        return cls(tuple(organs), at.get("distance", Rule(float, 0)))
 
 
 class FeatureObserver:

@@ -82,8 +82,9 @@ def write_learned_cases(run: Path, model: ObservedModel, cases: Mapping[str, Lea
 def read_learned_cases(run: Path) -> tuple[ObservedModel, dict[str, LearnedCase]]:
     """The cases of a run, by name. Raises InputError for a file that is missing or not of `write_learned_cases`."""
     at = read_json(run / FILE)
-    cases = at.inner("cases")
-    return ObservedModel.from_json(at), {name: LearnedCase.from_json(cases.inner(name)) for name in cases.data}
+    model, cases = ObservedModel.from_json(at), at.inner("cases")
+    num_organs = len(model.classes) - 1
+    return model, {name: LearnedCase.from_json(cases.inner(name), num_organs) for name in cases.data}
 
 
 def is_learned(run: Path, model: ObservedModel) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_the_artefact_carries_what_the_held_out_cases_teach(
     carried = read_artefact(out).confidence
     assert carried is not None
     by_fold = [case for fold in range(2) for i, case in enumerate(learned_cases(12)) if i % 2 == fold]
-    assert carried.to_json() == learn([LearnedCase.from_json(_fields(case)) for case in by_fold]).to_json()
+    assert carried.to_json() == learn([LearnedCase.from_json(_fields(case), 4) for case in by_fold]).to_json()
     assert "patients left out" in attunet("inspect", out).out
     slices = np.random.default_rng(0).standard_normal((2, 1, 32, 48), dtype=np.float32)
     labels, logits, probabilities = Segmenter(out, num_threads=1).run(("labels", "logits", "probabilities"), slices)
@@ -78,7 +79,7 @@ def _fields(case: LearnedCase):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"classes": ("background", "liver")}, "classes differs"),
+        ({"classes": ("background", "a", "b", "c", "d")}, "classes differs"),
         ({"preprocessing": "0" * 64}, "preprocessing differs"),
         ({"model": {"name": "attention_unet"}}, "network differs"),
         ({"postprocessing": "some other"}, "post-processing differs"),
@@ -94,6 +95,28 @@ def test_runs_of_another_kind_are_refused(
     with pytest.raises(InputError, match=words):
         export_run(run, tmp_path / "model.onnx", confidence=table)
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda case: [values.pop() for values in (case["features"]["organs"], case["dice"], case["had"])],
+            "features.organs: must be a list of 4",
+        ),
+        (lambda case: case["features"]["organs"][0].update(size=0), "size: must be a number of at least 1e-30, got 0"),
+    ],
+    ids=["organs", "size"],
+)
+def test_cases_from_which_nothing_can_be_learned_are_refused_by_the_field(
+    run: Path, table: Path, small_store: Store, change: Callable[[dict], object], words: str
+) -> None:
+    file = table / f"demo/unet/seed-0/fold-1/{FILE}"
+    content = json.loads(file.read_text())
+    change(next(iter(content["cases"].values())))
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(str(file)) + f".*{words}"):
+        learn_confidence(table, load_run(run), small_store, small_store.preprocessing.postprocessing)
 
 
 def test_cases_of_a_run_that_was_trained_again_are_refused(

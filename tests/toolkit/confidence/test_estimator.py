@@ -179,7 +179,7 @@ def test_a_case_says_what_its_reference_has() -> None:
     observed = ObservedEvaluation(case, np.full_like(truth, 2), UNTOUCHED, features, None).learned("p", UNTOUCHED)
     assert observed.dice == (0.0, 0.0, None)
     assert observed.had == (True, False, None)
-    again = LearnedCase.from_json(Fields(json.loads(json.dumps(observed.to_json())), "file"))
+    again = LearnedCase.from_json(Fields(json.loads(json.dumps(observed.to_json())), "file"), 3)
     assert again.to_json() == observed.to_json()
 
 

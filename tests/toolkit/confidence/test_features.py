@@ -113,7 +113,7 @@ def test_features_do_not_depend_on_the_batches_and_labels_not_on_observers() -> 
 def test_features_survive_json() -> None:
     organ = OrganFeatures(123.4, 3, 0.9, 1 / 3, 0.1, 0.7, None)
     features = CaseFeatures((organ, None, OrganFeatures(5.0, 1, 1.0, 0.5, 0.2, 0.1, 0.05)), 0.3)
-    assert CaseFeatures.from_json(Fields(json.loads(json.dumps(asdict(features))), "file")) == features
+    assert CaseFeatures.from_json(Fields(json.loads(json.dumps(asdict(features))), "file"), 3) == features
 
 
 def test_distance_is_in_half_widths_of_the_ranges() -> None:
