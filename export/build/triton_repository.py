@@ -5,13 +5,14 @@ backend.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 from attunet.errors import InputError
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.graph_tensors import Tensor
 from attunet.export.runtime.backends.cuda_options import cuda_options
-from attunet.system.atomic_files import name_in_errors
+from attunet.system.atomic_files import sync, write_file
 from attunet.system.outputs import require_own_folder
 from attunet.system.private_folder import PrivateFolder
 
@@ -41,9 +42,9 @@ def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, 
             for file, content in files.items():
                 path = folder.path / name / file
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with name_in_errors(path):
-                    path.write_bytes(content)
+                write_file(path, partial(Path.write_bytes, data=content))
             (folder.path / name).rename(repository / name)
+            sync(repository)
     finally:
         if is_new and repository.is_dir() and not any(repository.iterdir()):
             repository.rmdir()

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,31 @@ def test_a_full_disk_is_named_and_leaves_nothing(
 ) -> None:
     about, data = load_artefact(artefact)
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")  # without the file's name, as writing gives it
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device: .*1/model.onnx'"):
         write_triton_repository(data, about, tmp_path / "models", "organs")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_files_are_on_the_disk_before_the_model_has_its_name(
+    tmp_path: Path, metadata: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a folder with the name is whole: another call refuses to replace it."""
+    synced, fsync = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2].rpartition(".partial.")[2]
+        synced.append((name, (tmp_path / "models/organs").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_triton_repository(b"model", metadata, tmp_path / "models", "organs")
+    before = [name for name, has_name in synced if not has_name]
+    assert {"model.onnx", "1", "config.pbtxt", "organs"} <= set(before)
+    assert synced[-1] == ("models", True)
 
 
 def test_a_whole_artefact_takes_one_volume_and_int8_runs_on_a_cpu(metadata: Artefact, description: Any) -> None:
