@@ -5,8 +5,7 @@ With the slice graph the runtime prepares slices in NumPy, runs the network in b
 scan's grid; a whole graph does all of that itself. Both segment one generated scan in one process, in turns, from
 voxels in memory to labels on the scan's own grid; the network alone, on slices that are ready, is timed beside them.
 The network has random weights. Wall time and user CPU time of the process are medians of the runs; user time with one
-thread hardly depends on what else the machine does. `--nodes` also counts the nodes by provider: each one that is not
-on the GPU waits for it.
+thread hardly depends on what else the machine does.
 """
 
 import logging
@@ -18,14 +17,7 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.forms import fresh_network
-from attunet.benchmarks.speed.inference.whole_forms import (
-    PROVIDERS,
-    balance_head,
-    count_nodes,
-    generated_scan,
-    spec_of,
-    write_pair,
-)
+from attunet.benchmarks.speed.inference.whole_forms import balance_head, generated_scan, spec_of, write_pair
 from attunet.benchmarks.speed.program import choices, format_table, percentile_fields, program_parser, run_program
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -60,7 +52,6 @@ def measure(
     runs: int,
     enlarged: float = 1.5,
     num_threads: int | None = None,
-    nodes: bool = False,
 ) -> Json:
     """Times and agreement of every precision and size, as JSON values; arguments are the program's options. A precision
     that the provider does not run is in `skipped`, with the reason.
@@ -90,8 +81,6 @@ def measure(
                 try:
                     ordinary, whole = (Segmenter(path, provider=provider, num_threads=num_threads) for path in paths)
                     rows.append({"precision": precision, "size": size, **_row(ordinary, whole, scan, runs)})
-                    if nodes:
-                        rows[-1]["nodes"] = count_nodes(paths[1], whole, scan, num_threads)
                 except (InputError, RunError) as error:
                     skipped[name] = str(error)
                     logger.info(f"skipped: {name}: {error}")
@@ -140,18 +129,13 @@ def _user_seconds() -> float:
 
 
 def table(results: Json) -> str:
-    extra = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
-    for row in results["rows"]:
-        for provider, by in row.get("nodes", {}).items():
-            ranked = sorted(by.items(), key=lambda item: -item[1][1])
-            figures = ", ".join(f"{operator} {int(count)} ({ms:.2f} ms)" for operator, (count, ms) in ranked)
-            extra.append(f"{row['precision']}, {row['size']}, {provider.removesuffix('ExecutionProvider')}: {figures}")
-    return "\n".join([format_table(results["rows"], COLUMNS), *extra])
+    skipped = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
+    return "\n".join([format_table(results["rows"], COLUMNS), *skipped])
 
 
 def main() -> None:
     parser = program_parser("A whole graph beside the slice graph, timed in turns on one scan.")
-    parser.add_argument("--provider", choices=list(PROVIDERS), default="cpu")
+    parser.add_argument("--provider", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--model", choices=list(MODELS), default="attention_unet")
     parser.add_argument("--width", type=int, help="channels of the finest level, 16 by default, on a GPU 64")
     parser.add_argument(
@@ -169,8 +153,6 @@ def main() -> None:
     )
     parser.add_argument("--threads", dest="num_threads", type=int, help="of the CPU, the runtime's choice by default")
     parser.add_argument("--runs", type=int, default=10, help="timed runs of each form, 10 by default")
-    parser.add_argument("--nodes", action="store_true", help="also counts the nodes of the whole graph by provider")
-
     run_program("inference.whole", parser, lambda options: measure(**choices(options)), table)
 
 

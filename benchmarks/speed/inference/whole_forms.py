@@ -1,6 +1,5 @@
-"""One network as an ordinary and as a whole artefact, a scan for both, and the nodes of a whole graph by provider."""
+"""One network as an ordinary and as a whole artefact, and a scan for both."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +8,14 @@ import torch
 from attunet.benchmarks.speed.inference.forms import CALIBRATION_SLICES
 from attunet.classes import CHAOS_MR
 from attunet.export.artefact.artefact import Artefact
-from attunet.export.artefact.artefact_file import load_artefact, write_artefact
-from attunet.export.artefact.graph_tensors import LABELS, SPACING, VOLUME
+from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.build.graph_of_run import graph_of
-from attunet.export.runtime.backends.cpu import NOT_WHILE_LOADING, session_options
-from attunet.export.runtime.backends.cuda_options import cuda_options
-from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
-from attunet.export.runtime.segmenter import Segmenter
 from attunet.models import SegmentationNetwork
-from attunet.system.private_folder import PrivateFolder
-from attunet.volumes.oriented_volume import OrientedVolume
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.spec import Preprocessing, PreprocessSpec
 from attunet.volumes.volume import Volume
 
 PIXEL_MM, SLICE_MM = 1.0, 6.0  # of the scan
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def spec_of(scan: Volume, size: int) -> PreprocessSpec:
@@ -75,43 +66,3 @@ def write_pair(
         paths.append(folder / f"{precision}-{size}{'-whole' if whole else ''}.onnx")
         paths[-1].write_bytes(write_artefact(graph.SerializeToString(), about))
     return paths[0], paths[1]
-
-
-def count_nodes(
-    path: Path, segmenter: Segmenter, scan: Volume, num_threads: int | None
-) -> dict[str, dict[str, list[float]]]:
-    """Provider -> operator -> [runs, ms] of one segmentation. On a GPU, ms is the host's time;
-    a node outside it makes the host wait.
-    """
-    import onnxruntime
-
-    prepared = segmenter.prepare(scan)
-    assert isinstance(prepared, OrientedVolume)
-    with PrivateFolder() as folder:
-        options = session_options()
-        options.enable_profiling, options.profile_file_prefix = True, str(folder.path / "profile")
-        options.intra_op_num_threads = num_threads or 0
-        settings = (
-            {k: str(v) for k, v in cuda_options(segmenter.metadata.precision).items()}
-            if segmenter.provider == "cuda"
-            else {}
-        )
-        providers = [(PROVIDERS[segmenter.provider], settings)]
-        session = onnxruntime.InferenceSession(
-            load_artefact(path)[1],
-            options,
-            providers=providers,
-            enable_fallback=0,
-            disabled_optimizers=DISABLED_OPTIMIZERS.get(segmenter.provider, NOT_WHILE_LOADING),
-        )
-        for _ in range(2):
-            session.run([LABELS], {VOLUME: prepared.data, SPACING: prepared.spacing})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    last = max(event["ts"] for event in events if event["name"] == "model_run")
-    counts: dict[str, dict[str, list[float]]] = {}
-    for event in events:
-        if event["ts"] >= last and event["name"].endswith("_kernel_time"):
-            row = counts.setdefault(event["args"]["provider"], {}).setdefault(event["args"]["op_name"], [0, 0.0])
-            row[0] += 1
-            row[1] += event["dur"] / 1000
-    return counts

@@ -15,7 +15,7 @@ SMALL = {"provider": "cpu", "width": 4, "sizes": [32], "slices": 9, "runs": 2, "
 
 
 def test_both_ways_are_timed_and_agree() -> None:
-    results = measure(**SMALL, precisions=["fp32", "int8"], nodes=True)
+    results = measure(**SMALL, precisions=["fp32", "int8"])
     json.dumps(results, allow_nan=False)
     assert [row["precision"] for row in results["rows"]] == ["fp32", "int8"]
     for row in results["rows"]:
@@ -24,12 +24,7 @@ def test_both_ways_are_timed_and_agree() -> None:
         assert row["differ"] <= {"fp32": 1e-4, "int8": 1e-2}[row["precision"]] * row["voxels"]
         assert all(row[form]["wall_ms_p50"] > 0 for form in FORMS)
         assert row["ratio_wall"] == pytest.approx(row["whole"]["wall_ms_p50"] / row["ordinary"]["wall_ms_p50"])
-    counted = results["rows"][0]["nodes"]["CPUExecutionProvider"]
-    assert counted["Loop"][0] == 1
-    assert counted["TopK"][0] == 4
-    printed = table(results)
-    assert "int8" in printed
-    assert "TopK 4 (" in printed
+    assert "int8" in table(results)
 
 
 def test_what_the_provider_does_not_run_is_skipped_with_the_reason(log_lines: list[str]) -> None:
