@@ -5,13 +5,14 @@ mark a part of the stomach, joined by a neck of 2 to 8 mm half-width. Smooth noi
 the logits, disturbs the prediction.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
 
+from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.program import program_parser
 from attunet.phantom import generate_case
 from attunet.phantom.anatomy import SPLEEN
 from attunet.volumes.postprocess import postprocess
@@ -19,30 +20,23 @@ from attunet.volumes.spec import LARGEST, UNTOUCHED, Postprocessing
 
 SETTINGS = (UNTOUCHED, LARGEST, Postprocessing(largest_component=True, erosion_mm=5.0))
 NOISE = (1e-3, 1e-2, 3e-2, 1e-1)
+CASES, DRAWS = 8, 5
 NECKS_MM = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 PIECE_MM, DISTANCE_MM, MARGIN_MM = 15.0, 22.0, 40.0
 MM_PER_LOGIT, MAX_LOGIT = 4.0, 5.0  # slope of a trained network's logits across a border, and their bound inside
 MIN_VOXELS = 200
 
 
-def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[dict[str, object]]:
-    """Mean Dice and its spread for each setting and noise level.
-
-    Args:
-        draws: disturbed predictions of each organ and neck.
-        seed: of the cases and the noise.
-        reduce: divides the pixels in plane.
-
-    Returns:
-        Rows `{"postprocessing", "noise", "dice", "mean_spread", "max_spread"}`; a spread is the largest minus the
-        smallest Dice over the draws of one organ with one neck.
+def measure(cases: int, draws: int) -> list[Json]:
+    """Mean Dice and its spread for each setting and noise level: a spread is the largest minus the smallest Dice over
+    the draws, the disturbed predictions of one organ with one neck.
     """
     dice: dict[tuple[Postprocessing, float], list[list[float]]] = {
         (how, level): [] for how in SETTINGS for level in NOISE
     }
-    for number, (truth, logits, spacing) in enumerate(_predictions(cases, seed, reduce)):
+    for number, (truth, logits, spacing) in enumerate(_predictions(cases)):
         rms = float(np.sqrt(np.square(logits).mean()))
-        noise = [_noise(logits.shape, [seed, number, draw]) for draw in range(draws)]
+        noise = [_noise(logits.shape, [0, number, draw]) for draw in range(draws)]
         for how, level in dice:
             labels = ((logits + level * rms * disturbed > 0).astype(np.uint8) for disturbed in noise)
             dice[how, level].append([_dice(postprocess(each, 2, spacing, how) == 1, truth) for each in labels])
@@ -58,13 +52,11 @@ def measure(cases: int, draws: int, *, seed: int = 0, reduce: int = 3) -> list[d
     ]
 
 
-def _predictions(
-    cases: int, seed: int, reduce: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, float, float]]]:
+def _predictions(cases: int) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, float, float]]]:
     """Truth `(X, Y, Z)`, logits of the organ minus those of the background, and spacing, of each case and neck."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for index in range(cases):
-        case = generate_case(seed, index, reduce=reduce)
+        case = generate_case(0, index, reduce=3)
         spacing = np.linalg.norm(case.affine[:3, :3], axis=0)
         organ = case.labels == SPLEEN
         if organ.sum() < MIN_VOXELS:
@@ -101,17 +93,18 @@ def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (prediction & truth).sum() / (prediction.sum() + truth.sum()))
 
 
+def table(rows: list[Json]) -> str:
+    header = ["post-processing", "noise", "Dice", "mean spread", "max spread"]
+    columns = ("dice", "mean_spread", "max_spread")
+    cells = [[row["postprocessing"], f"{row['noise']:g}", *(f"{row[name]:.4f}" for name in columns)] for row in rows]
+    return aligned([header, *cells])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m attunet.benchmarks.evaluation.steadiness", description=__doc__)
-    parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument("--draws", type=int, default=5)
-    arguments = parser.parse_args()
-    rows = measure(arguments.cases, arguments.draws)
-    print(f"{'post-processing':<40}{'noise':>8}{'Dice':>8}{'mean spread':>13}{'max spread':>12}")
-    for row in rows:
-        figures = f"{row['noise']:>8g}{row['dice']:>8.4f}{row['mean_spread']:>13.4f}{row['max_spread']:>12.4f}"
-        print(f"{row['postprocessing']:<40}{figures}")
-    print(json.dumps({"cases": arguments.cases, "draws": arguments.draws, "rows": rows}))
+    program_parser(__doc__).parse_args()  # there is --help alone
+    rows = measure(CASES, DRAWS)
+    print(table(rows))
+    print(json.dumps({"cases": CASES, "draws": DRAWS, "rows": rows}))
 
 
 if __name__ == "__main__":
