@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from attunet.benchmarks.program import program_parser
-from attunet.benchmarks.speed.gpu.run import printed_summary, run_steps
+from attunet.benchmarks.speed.gpu.run import run_steps, summary
 from attunet.benchmarks.speed.gpu.steps import steps_of
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
@@ -36,7 +36,7 @@ def main() -> None:
     write_text(arguments.out / "environment.json", json.dumps(environment(), indent=1) + "\n")
     steps = steps_of(arguments.out, rehearse=arguments.rehearse, source=arguments.source)
     outcomes = run_steps(steps, arguments.out, arguments.minutes)
-    print(printed_summary(outcomes))
+    print(summary(outcomes))
     print(f"written to {arguments.out / 'gpu.md'}")
     sys.exit(0 if all(outcome.state == "done" for outcome in outcomes) else 1)
 

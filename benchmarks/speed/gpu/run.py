@@ -1,4 +1,4 @@
-"""Run steps one after the other, each in a process of its own with a time limit, and put their results on a page."""
+"""Steps one after the other, each in a process of its own with a time limit, and a page of their results."""
 
 import json
 import os
@@ -17,8 +17,7 @@ from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 
 KILL_AFTER_S = 5  # of a step that SIGTERM does not end
-MAX_TABLE_LINES = 60  # of one step on the page
-LINES_PER_STEP, MAX_PRINTED_LINES = 12, 98
+MAX_TABLE_LINES, MAX_PRINTED_LINES = 60, 12  # of one step on the page: of its table, or of what it printed
 
 
 @dataclass(frozen=True)
@@ -72,41 +71,26 @@ def run_step(step: Step, left_s: float) -> Outcome:
 def _text(step: Step, printed: str, state: str) -> str:
     """The table of a step's JSON, which may be of a part of the step; else the last lines that it printed."""
     file = Path(step.command[-1])
-    if step.table is not None and file.suffix == ".json" and file.exists():
+    if step.table is not None and file.exists():
         text = step.table(json.loads(file.read_text(encoding="utf-8")))
         return text if state == "done" else f"{text}\n({state}: the results until then)"
-    return "\n".join(printed.strip().splitlines()[-12:])
+    return "\n".join(printed.strip().splitlines()[-MAX_PRINTED_LINES:])
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
     """All results as Markdown."""
     about = environment()
     gpu = about["gpus"][0]["name"] if about["gpus"] else "no GPU"
-    lines = [f"# {gpu}", "", f"torch {torch.__version__}, {about['platform']}, commit {about['commit']}", ""]
-    lines += ["```", _summary(outcomes), "```", ""]
+    parts = [f"# {gpu}", f"torch {torch.__version__}, {about['platform']}, commit {about['commit']}"]
+    parts.append(f"```\n{summary(outcomes)}\n```")
     for outcome in outcomes:
         text = "\n".join(outcome.text.splitlines()[:MAX_TABLE_LINES])
-        lines += [
-            f"## {outcome.step.name}",
-            "",
-            f"`python {' '.join(map(str, outcome.step.command))[:300]}`",
-            "",
-            "```",
-            text,
-            "```",
-            "",
-        ]
-    return "\n".join(lines)
+        command = " ".join(outcome.step.command)[:300]
+        parts += [f"## {outcome.step.name}", f"`python {command}`", f"```\n{text}\n```"]
+    return "\n\n".join(parts) + "\n"
 
 
-def _summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """The state and the seconds of each step as aligned text."""
     rows = [[o.step.name, o.state, f"{o.seconds:.0f}", f"{o.step.limit_s:.0f}"] for o in outcomes]
     return aligned([["step", "state", "seconds", "limit"], *rows])
-
-
-def printed_summary(outcomes: Sequence[Outcome]) -> str:
-    """The summary and the first lines of each step's result, at most `MAX_PRINTED_LINES` lines."""
-    lines = _summary(outcomes).splitlines()
-    for outcome in outcomes:
-        lines += [f"-- {outcome.step.name}", *(line[:160] for line in outcome.text.splitlines()[:LINES_PER_STEP])]
-    return "\n".join(lines[:MAX_PRINTED_LINES])

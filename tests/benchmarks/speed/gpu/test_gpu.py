@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.benchmarks.speed.gpu.run import MAX_PRINTED_LINES, Outcome, page, printed_summary, run_step, run_steps
+from attunet.benchmarks.speed.gpu.run import Outcome, page, run_step, run_steps
 from attunet.benchmarks.speed.gpu.steps import NNUNET_S, Step, steps_of
 from attunet.benchmarks.speed.training.kernels import kind_of
 from attunet.benchmarks.speed.training.sweep import rows_of
@@ -19,7 +19,6 @@ def test_the_rehearsal_runs_every_step(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "attunet.benchmarks.speed.gpu", str(tmp_path), "--rehearse", "--minutes", "9"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) < 110
     text = (tmp_path / "gpu.md").read_text()
     for name in ("tests", "gate", "norm_relu", "training_sweep", "inference", "training"):
         assert f"## {name}\n" in text
@@ -67,9 +66,8 @@ def test_nnunet_is_a_step_where_it_is_installed(tmp_path: Path, monkeypatch: pyt
     assert training(rehearse=False).limit_s == 90
 
 
-def test_what_is_printed_is_short() -> None:
+def test_the_page_is_short() -> None:
     long = Outcome(Step("long", 1, []), "done", 1.0, "line\n" * 500)
-    assert len(printed_summary([long] * 20).splitlines()) <= MAX_PRINTED_LINES
     assert len(page([long]).splitlines()) < 100
 
 
