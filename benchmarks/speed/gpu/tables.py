@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from attunet.benchmarks.speed.training.sweep import COLUMNS, shown
+from attunet.system.plain_text import markdown_table
+
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results"
 GPU = "h200"
@@ -25,8 +28,7 @@ def _read(name: str) -> Any:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("%", " %")
+    return markdown_table(head, rows).replace("%", " %") + "\n"
 
 
 def _one(rows: Sequence[dict[str, Any]], **wanted: object) -> dict[str, Any]:
@@ -58,24 +60,8 @@ def training_rows(name: str = "training-sweep") -> list[dict[str, Any]]:
 
 def training_table(name: str = "training-sweep") -> str:
     """Trainings of a sweep."""
-    columns = {
-        "network": "{model}",
-        "wide": "{width}",
-        "batch": "{batch_size}",
-        "CUDA graph": "{graph}",
-        "compiled": "{compiled}",
-        "slices/s": "{slices_per_s:,.0f}",
-        "ms a step": "{step_ms:.1f}",
-        "ms to queue it": "{host_ms:.1f}",
-        "of the matmul rate": "{matmul_share:.0%}",
-        "memory GB": "{memory_gb:.1f}",
-    }
-    rows = []
-    for row in training_rows(name):
-        graph, compiled = ("yes" if row[key] else "no" for key in ("cuda_graph", "compile"))
-        shown = {**row, "graph": graph, "compiled": compiled, "memory_gb": row["peak_memory_mb"] / 1000}
-        rows.append([template.format_map(shown) for template in columns.values()])
-    return _markdown(list(columns), rows)
+    rows = [[cell.format_map(shown(row)) for cell in COLUMNS.values()] for row in training_rows(name)]
+    return _markdown(list(COLUMNS), rows)
 
 
 def kinds_table() -> str:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from attunet.benchmarks.evaluation.results_table import Json, aligned
-from attunet.benchmarks.speed.program import add_device, keep, numbers, program_parser, run_program
+from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.speed.program import add_device, format_table, keep, numbers, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.kernels import profile_step
 from attunet.config import MODELS, load_config
@@ -33,6 +33,19 @@ from attunet.system.private_folder import PrivateFolder
 from attunet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+COLUMNS = {  # on the terminal and on the page
+    "network": "{model}",
+    "wide": "{width}",
+    "batch": "{batch_size}",
+    "CUDA graph": "{cuda_graph}",
+    "compiled": "{compile}",
+    "slices/s": "{slices_per_s:,.1f}",
+    "ms a step": "{step_ms:.1f}",
+    "ms to queue it": "{host_ms:.1f}",
+    "of the matmul rate": "{matmul_share:.0%}",
+    "memory MB": "{peak_memory_mb:,.0f}",
+}
 
 
 @dataclass(frozen=True)
@@ -149,26 +162,25 @@ def _time_steps(trainer: Trainer, settings: Settings) -> Json:
 
 
 def table(results: Json) -> str:
-    cells = [
-        ["network", "wide", "batch", "graph", "compiled", "slices/s", "ms/step", "host ms", "of matmul", "memory MB"]
-    ]
-    for row in results["rows"]:
-        head = [row["model"], str(row["width"]), str(row["batch_size"])]
-        head += ["yes" if row[key] else "no" for key in ("cuda_graph", "compile")]
-        if "error" in row:
-            cells.append([*head, row["error"][:40], "", "", "", ""])
-            continue
-        memory = "-" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}"
-        times = [f"{row[key]:.1f}" for key in ("slices_per_s", "step_ms", "host_ms")]
-        cells.append([*head, *times, f"{row['matmul_share']:.0%}", memory])
-    text = aligned(cells)
-    profiled = next((row for row in results["rows"] if row.get("kinds_ms")), None)
+    measured = [row for row in results["rows"] if "error" not in row]
+    lines = [format_table(map(shown, measured), COLUMNS)] if measured else []
+    lines += [f"{_name(row)}: {row['error']}" for row in results["rows"] if "error" in row]
+    profiled = next((row for row in measured if row["kinds_ms"]), None)
     if profiled is not None:
         kinds = sorted(profiled["kinds_ms"].items(), key=lambda item: -item[1])
         parts = ", ".join(f"{kind} {ms:.1f}" for kind, ms in kinds[:8])
-        name = f"{profiled['model']} {profiled['width']} wide, batch {profiled['batch_size']}"
-        text += f"\n{name}: ms of one step: {parts}"
-    return text
+        lines.append(f"{_name(profiled)}: ms of one step: {parts}")
+    return "\n".join(lines)
+
+
+def shown(row: Json) -> Json:
+    """A measured row as its table shows it."""
+    return {**row, **{key: "yes" if row[key] else "no" for key in ("cuda_graph", "compile")}}
+
+
+def _name(row: Json) -> str:
+    variants = [word for key, word in (("cuda_graph", "CUDA graph"), ("compile", "compiled")) if row[key]]
+    return ", ".join([f"{row['model']} {row['width']} wide", f"batch {row['batch_size']}", *variants])
 
 
 def main() -> None:
