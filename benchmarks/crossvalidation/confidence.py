@@ -19,14 +19,13 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
-from attunet.benchmarks.program import program_parser, require_same_call, running
+from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.program import program_parser, running
 from attunet.classes import CHAOS_MR
-from attunet.confidence.estimate import OrganEstimate
 from attunet.confidence.estimator import Estimator
 from attunet.export.build.export_run import export_run
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.segmenter import Segmenter
-from attunet.fields import JsonObject
 from attunet.io.readers import read_volume
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.phantom import write_phantom
@@ -48,7 +47,8 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 MIRRORED = "left and right exchanged"  # whose labels are mirrored too
 SETTINGS = ("model.base_width=8", "optim.epochs=5")
-FOLDS = 4
+PATIENTS, NEW_SCANS = 32, 16
+FOLDS, SEEDS = 4, 2  # an ensemble learns from the seeds of a fold
 
 
 def write_scans(folder: Path, cases: int, seed: int) -> None:
@@ -74,61 +74,39 @@ def with_noise(image: np.ndarray, deviations: float, rng: np.random.Generator) -
     return np.hypot(image + real, imaginary)
 
 
-@dataclass(frozen=True)
-class NewOrgan:
-    """An organ of a new scan: its true Dice, and what was estimated."""
-
-    change: str
-    case: str
-    review: bool  # of the case
-    organ: str
-    true: float
-    estimate: OrganEstimate
-
-
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A network, what was learned for it, and its estimates of new scans."""
+    """A network, what was learned for it, and a row for each organ of the new scans."""
 
     network: str
     learned: Estimator
-    new: list[NewOrgan]
-
-    def to_json(self) -> JsonObject:
-        return {"network": self.network, "learned": self.learned.to_json(), "new": [asdict(one) for one in self.new]}
+    new: list[Json]
 
 
-def measure(folder: Path, patients: int, new: int, seeds: int) -> list[Arm]:
-    """Trains, learns and compares.
-
-    Args:
-        patients: generated cases of the cross-validation.
-        new: scans of the comparison afterwards.
-        seeds: trainings per fold; an ensemble needs two.
-    """
-    require_same_call(folder / "call.json", {"patients": patients, "new": new})
-    write_scans(folder / "source", patients, seed=0)
-    write_scans(folder / "new", new, seed=1)
+def measure(folder: Path) -> list[Arm]:
+    """Trains, learns and compares."""
+    write_scans(folder / "source", PATIENTS, seed=0)
+    write_scans(folder / "new", NEW_SCANS, seed=1)
     store, table = folder / "store", folder / "crossvalidation"
     if not store.exists():
         prepare(folder / "source", store, training_config("demo", (), None).data, folds=FOLDS)
-    crossvalidate(store, table, models=["unet"], config_names=["demo"], settings=SETTINGS, num_seeds=seeds)
-    runs = {"single network": table / "demo/unet/seed-0/fold-0"}
-    if seeds > 1:
-        runs[f"ensemble of {FOLDS * seeds}"] = table / "demo/unet"
-    arms = []
-    for name, run in runs.items():
-        artefact = folder / f"{name.replace(' ', '-')}.onnx"
-        about = export_run(run, artefact, confidence=table, parity_cases=1)
-        assert about.confidence is not None
-        changes = list(CHANGES) if run.name == "fold-0" else ["as learned"]
-        segmenter = Segmenter(artefact)
-        rows = [row for change in changes for row in compare(segmenter, folder / "new", change)]
-        arms.append(Arm(name, about.confidence, rows))
-    return arms
+    crossvalidate(store, table, models=["unet"], config_names=["demo"], settings=SETTINGS, num_seeds=SEEDS)
+    single, ensemble = table / "demo/unet/seed-0/fold-0", table / "demo/unet"
+    return [
+        _learn_and_compare("single network", single, folder, list(CHANGES)),
+        _learn_and_compare(f"ensemble of {FOLDS * SEEDS}", ensemble, folder, ["as learned"]),
+    ]
 
 
-def compare(segmenter: Segmenter, folder: Path, change: str) -> list[NewOrgan]:
+def _learn_and_compare(network: str, run: Path, folder: Path, changes: Sequence[str]) -> Arm:
+    artefact = folder / f"{network.replace(' ', '-')}.onnx"
+    learned = export_run(run, artefact, confidence=folder / "crossvalidation", parity_cases=1).confidence
+    assert learned is not None
+    segmenter = Segmenter(artefact)
+    return Arm(network, learned, [row for change in changes for row in compare(segmenter, folder / "new", change)])
+
+
+def compare(segmenter: Segmenter, folder: Path, change: str) -> list[Json]:
     """Estimated and true Dice of every organ of the scans in a folder, after one of `CHANGES`."""
     rows = []
     for number, file in enumerate(sorted(folder.glob("*-src.nii.gz"))):
@@ -143,64 +121,57 @@ def compare(segmenter: Segmenter, folder: Path, change: str) -> list[NewOrgan]:
         assert confidence is not None
         mask = np.asarray(nib.Nifti1Image.from_filename(str(file).replace("-src", "-mask")).dataobj).astype(np.uint8)
         dice = dice_from_confusion(confusion(indices, mask[::-1] if change == MIRRORED else mask, len(CHAOS_MR)))
-        case = file.name.partition("-")[0]
+        about = {"change": change, "case": file.name.partition("-")[0], "review": confidence.review}
         for name, true in zip(CHAOS_MR.foreground, dice[1:], strict=True):
-            rows.append(NewOrgan(change, case, confidence.review, name, float(true), confidence.organs[name]))
+            rows.append({**about, "organ": name, "true": float(true), "estimate": asdict(confidence.organs[name])})
     return rows
 
 
-def lines(arm: Arm) -> list[str]:
-    """Patients left out, new scans, probabilities."""
-    learned, check, calibration = arm.learned, arm.learned.check, arm.learned.calibration
-    if check is None or calibration is None or learned.threshold is None:
-        return [f"{arm.network}: {learned.describe()}"]
-    changes = dict.fromkeys(one.change for one in arm.new)
-    return [
-        f"{arm.network}, {learned.num_patients} patients, poor is a Dice below {learned.threshold:.2f}",
-        f"  patients left out: {check.describe()}; marked: {_percent(check.marked_of_poor)} of poor organs, "
-        f"{_percent(check.marked_of_good)} of the others",
-        f"  probabilities: temperature {calibration.temperature:.2f}, expected calibration error "
-        f"{calibration.error_before:.4f} before, {calibration.error_after:.4f} after, patients left out",
-        "  new scans                      true  estimated  error  in range  marked: poor organs  others  cases",
-        *(_line([one for one in arm.new if one.change == change], learned.threshold) for change in changes),
-    ]
-
-
-def _line(rows: Sequence[NewOrgan], threshold: float) -> str:
-    known = [(one.true, one.estimate) for one in rows if one.estimate.dice is not None]
-    figures = [(true, estimate.dice, estimate.low, estimate.high) for true, estimate in known]
-    true, estimated, low, high = np.array(figures, dtype=np.float64).T
-    is_poor, is_marked = true < threshold, estimated < threshold
-    cases = {one.case: one.review for one in rows}
-    return (
-        f"  {rows[0].change:29}  {true.mean():.2f}  {estimated.mean():9.2f}  {np.abs(true - estimated).mean():5.3f}  "
-        f"{np.mean((low <= true) & (true <= high)):8.0%}  {f'{is_marked[is_poor].sum()} of {is_poor.sum()}':>19}  "
-        f"{f'{is_marked[~is_poor].sum()} of {(~is_poor).sum()}':>8}  {sum(cases.values())} of {len(cases)}"
+def table(arm: Arm) -> str:
+    """What was learned, and a row for each change of the new scans."""
+    learned, check = arm.learned, arm.learned.check
+    lines = [f"{arm.network}: {learned.describe()}"]
+    if check is None or learned.threshold is None:
+        return lines[0]
+    poor, good = ("none" if share is None else f"{share:.0%}" for share in (check.marked_of_poor, check.marked_of_good))
+    lines.append(
+        f"poor is a Dice below {learned.threshold:.2f}; of patients left out {poor} are marked, {good} of others"
     )
+    header = ["new scans", "true", "estimated", "error", "in range", "poor organs marked", "others", "cases"]
+    changes = dict.fromkeys(row["change"] for row in arm.new)
+    cells = [_cells([row for row in arm.new if row["change"] == change], learned.threshold) for change in changes]
+    return "\n".join([*lines, aligned([header, *cells])])
 
 
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{share:.0%}"
+def _cells(rows: Sequence[Json], threshold: float) -> list[str]:
+    known = [row for row in rows if row["estimate"]["dice"] is not None]
+    true = np.array([row["true"] for row in known])
+    estimated, low, high = (np.array([row["estimate"][name] for row in known]) for name in ("dice", "low", "high"))
+    is_poor, is_marked = true < threshold, estimated < threshold
+    cases = {row["case"]: row["review"] for row in rows}
+    return [
+        rows[0]["change"],
+        f"{true.mean():.2f}",
+        f"{estimated.mean():.2f}",
+        f"{np.abs(true - estimated).mean():.3f}",
+        f"{np.mean((low <= true) & (true <= high)):.0%}",
+        f"{is_marked[is_poor].sum()} of {is_poor.sum()}",
+        f"{is_marked[~is_poor].sum()} of {(~is_poor).sum()}",
+        f"{sum(cases.values())} of {len(cases)}",
+    ]
 
 
 def main() -> None:
     parser = program_parser(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--patients", type=int, default=32, help="of the cross-validation")
-    parser.add_argument("--new", type=int, default=16, help="scans to compare with")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings per fold")
-    arguments = parser.parse_args()
+    folder = parser.parse_args().folder
     with running(sys.stdout):
-        arms = measure(arguments.folder, arguments.patients, arguments.new, arguments.seeds)
-    results = {
-        "schema": 1,
-        "environment": environment(),
-        "settings": list(SETTINGS),
-        "networks": [arm.to_json() for arm in arms],
-    }
-    write_text(arguments.folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+        arms = measure(folder)
+    networks = [{"network": arm.network, "learned": arm.learned.to_json(), "new": arm.new} for arm in arms]
+    results = {"schema": 1, "environment": environment(), "settings": list(SETTINGS), "networks": networks}
+    write_text(folder / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     for arm in arms:
-        print("\n".join(lines(arm)))
+        print(table(arm))
 
 
 if __name__ == "__main__":
