@@ -134,9 +134,8 @@ def table(arm: Arm) -> str:
     if check is None or learned.threshold is None:
         return lines[0]
     poor, good = ("none" if share is None else f"{share:.0%}" for share in (check.marked_of_poor, check.marked_of_good))
-    lines.append(
-        f"poor is a Dice below {learned.threshold:.2f}; of patients left out {poor} are marked, {good} of others"
-    )
+    marked = f"of patients left out {poor} are marked, {good} of others"
+    lines.append(f"poor is a Dice below {learned.threshold:.2f}; {marked}")
     header = ["new scans", "true", "estimated", "error", "in range", "poor organs marked", "others", "cases"]
     changes = dict.fromkeys(row["change"] for row in arm.new)
     cells = [_cells([row for row in arm.new if row["change"] == change], learned.threshold) for change in changes]
