@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -30,7 +30,8 @@ from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.loop import train
 
-ORGANS = CHAOS_MR.names[1:]
+ORGANS = CHAOS_MR.foreground
+TRAINING_SCANS, TEST_SCANS = 16, 6
 
 
 @dataclass(frozen=True)
@@ -98,33 +99,25 @@ def _copy(source: Path, target: Path, name: str, organs: Sequence[str]) -> None:
     nib.save(nib.Nifti1Image(visible, image.affine, image.header), target / f"{name}-mask.nii.gz")
 
 
-@dataclass(frozen=True)
-class Setup:
-    """The size of a comparison: scans, seeds and the steps of the shortest training."""
+def compare(folder: Path, settings: Sequence[str], *, steps: int, seeds: int, scans_seed: int) -> Json:
+    """Train and score all arms, one seed after the other; writes and returns the content of results.json. settings:
+    `section.field=value` of all trainings; steps: of the shortest.
 
-    num_training: int = 16
-    num_test: int = 6
-    steps: int = 1500
-    seeds: int = 1
-    scans_seed: int = 0
-
-
-def compare(folder: Path, settings: Sequence[str], setup: Setup, arms: Sequence[Arm] = ARMS) -> Json:
-    """Train and score arms, one seed after the other; writes and returns the content of results.json.
-    settings: `section.field=value` of all trainings.
+    Example:
+        >>> compare(Path("out"), ["model.base_width=8"], steps=998, seeds=3, scans_seed=0)  # doctest: +SKIP
     """
-    made_with = {name: value for name, value in asdict(setup).items() if name != "seeds"}
-    require_same_call(folder / "call.json", {**made_with, "settings": list(settings)})
-    partial = write_sources(folder / "sources", setup.num_training, setup.num_test, setup.scans_seed)
+    call = {"steps": steps, "scans_seed": scans_seed, "settings": list(settings)}
+    require_same_call(folder / "call.json", call)
+    partial = write_sources(folder / "sources", TRAINING_SCANS, TEST_SCANS, scans_seed)
     write_text(folder / "labelled.json", json.dumps(partial))
-    test, config = _cases(folder / "sources" / "all")[setup.num_training :], load_config(None, settings)
+    test, config = _cases(folder / "sources" / "all")[TRAINING_SCANS:], load_config(None, settings)
     about = {"schema": 1, "environment": environment(), "config": config.to_json()}
-    results: Json = {**about, "steps": setup.steps, "drawn": partial, "results": []}
-    stores = {arm.name: _prepare(folder, arm, config, test) for arm in arms}
-    for seed in range(setup.seeds):
-        for arm in arms:
-            steps = setup.steps * arm.steps_factor
-            results["results"].append(_train(folder, arm, stores[arm.name], settings, steps, seed))
+    results: Json = {**about, "steps": steps, "drawn": partial, "results": []}
+    stores = {arm.name: _prepare(folder, arm, config, test) for arm in ARMS}
+    for seed in range(seeds):
+        for arm in ARMS:
+            own_steps = steps * arm.steps_factor
+            results["results"].append(_train(folder, arm, stores[arm.name], settings, own_steps, seed))
             write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
@@ -186,20 +179,14 @@ def case_means(results: Json, arm: str) -> dict[str, float]:
 def main() -> None:
     parser = program_parser(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--training", type=int, default=16, help="training scans, a multiple of 16")
-    parser.add_argument("--test", type=int, default=6, help="test scans")
     parser.add_argument("--steps", type=int, default=1500, help="of the trainings that are not longer")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each arm")
     parser.add_argument("--scans-seed", type=int, default=0, help="of the generated scans: another number makes others")
-    parser.add_argument(
-        "--arm", dest="arms", action="append", metavar="NAME", choices=[arm.name for arm in ARMS], help="default: all"
-    )
     add_settings(parser)
-    arguments = parser.parse_args()
-    setup = Setup(arguments.training, arguments.test, arguments.steps, arguments.seeds, arguments.scans_seed)
-    arms = [arm for arm in ARMS if arguments.arms is None or arm.name in arguments.arms]
+    options = vars(parser.parse_args())
+    settings = ["optim.batch_size=8", *options.pop("settings")]
     with running(sys.stdout):
-        results = compare(arguments.folder, ["optim.batch_size=8", *arguments.settings], setup, arms)
+        results = compare(options.pop("folder"), settings, **options)
     print(table(results))
 
 
