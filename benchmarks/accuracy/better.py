@@ -17,6 +17,7 @@ OUT/results.json is written after every training; the same call does what is lef
 one seed of every other arm, the next seed, and at the end the arms that start from generated abdomens.
 """
 
+import argparse
 import json
 import logging
 import sys
@@ -55,16 +56,9 @@ def better(
     seeds: int = 2,
     settings: Sequence[str] = (),
 ) -> Json:
-    """Trains and judges the arms, as far as the time goes, and returns the content of results.json. Raises InputError
-    where an earlier call had another store or other settings.
-
-    Args:
-        out: folder of the runs and results; results that are there are kept.
-        arms: in the order of their worth.
-        minutes: for everything.
-        processes: trainings at once.
-        seeds: trainings of each network on each fold.
-        settings: `section.field=value` of all trainings, over those of the arms.
+    """Trains and judges the arms, in the order of their worth and as far as the time goes, and returns the content of
+    results.json; other arguments are the program's options. Raises InputError where an earlier call had another store
+    or other settings.
 
     Example:
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP
@@ -101,9 +95,7 @@ def better(
         dice = ", ".join(f"{row['kind']} {row['mean'] or 0:.4f}" for row in new)
         logger.info(f"[{len(timings)}/{len(left)}] {seconds:5.1f} s  {training.name}: {error or dice}")
         write()
-    results = write()
-    write_text(out / "results.txt", table(results) + "\n")
-    return results
+    return write()
 
 
 def unfinished(trainings: Sequence[Training], rows: Sequence[Json]) -> list[Training]:
@@ -185,28 +177,26 @@ def main() -> None:
     parser.add_argument("store", type=Path, help="prepared with --config chaos-cpu")
     parser.add_argument("out", type=Path)
     parser.add_argument("--source", type=Path, help="the store's source files, if they moved")
-    parser.add_argument("--minutes", type=float, default=4)
-    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=4, help="for everything, 4 by default")
+    parser.add_argument("--processes", type=int, default=8, help="trainings at once, 8 by default")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--arms", help=f"names, separated by semicolons, of: {'; '.join(arm.name for arm in ARMS)}")
-    add_settings(parser)
-    arguments = parser.parse_args()
-    names = [name.strip() for name in arguments.arms.split(";")] if arguments.arms else [arm.name for arm in ARMS]
-    if unknown := sorted(set(names) - {arm.name for arm in ARMS}):
-        parser.error(f"--arms: there is no arm {unknown[0]!r}")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each network on each fold, 2 by default")
+    names = "; ".join(arm.name for arm in ARMS)
+    parser.add_argument("--arms", type=chosen_arms, default=ARMS, help=f"names, separated by semicolons, of: {names}")
+    add_settings(parser, "of all trainings, over those of the arms")
+    options = vars(parser.parse_args())
     with running(sys.stdout):
-        results = better(
-            open_store(arguments.store, source=arguments.source),
-            arguments.out,
-            arms=[arm for arm in ARMS if arm.name in names],
-            minutes=arguments.minutes,
-            processes=arguments.processes,
-            device=arguments.device,
-            seeds=arguments.seeds,
-            settings=arguments.settings,
-        )
+        store = open_store(options.pop("store"), source=options.pop("source"))
+        results = better(store, options.pop("out"), **options)
     print(table(results))
+
+
+def chosen_arms(names: str) -> list[Arm]:
+    """The value of `--arms`."""
+    wanted = [name.strip() for name in names.split(";")]
+    if unknown := set(wanted) - {arm.name for arm in ARMS}:
+        raise argparse.ArgumentTypeError(f"there is no arm {min(unknown)!r}")
+    return [arm for arm in ARMS if arm.name in wanted]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from attunet.volumes.model import Model
 
 KEY = ("arm", "kind", "network", "seed", "fold", "case")
 KINDS = ("single", "snapshots", "ensemble")
-MAX_LINES = 60
 
 Group = tuple[str, str, str]  # arm, kind, and network or "all"
 
@@ -125,7 +124,7 @@ def _compare(rows: Sequence[Json], first: Group, second: Group) -> Json | None:
 
 
 def table(results: Json) -> str:
-    """The summary as aligned text of at most `MAX_LINES` lines."""
+    """The summary as aligned text."""
     rows = results["summary"]["arms"]
     organs = list(rows[0]["per_organ"]) if rows else []
     means = [["arm", "kind", "network", "trainings", "cases", "Dice", "worst case", *organs]]
@@ -146,7 +145,7 @@ def table(results: Json) -> str:
                     "leaves out zero" if one["leaves_out_zero"] else "",
                 ]
             )
-    return "\n".join([*aligned(means).splitlines(), "", *aligned(differences).splitlines()][:MAX_LINES])
+    return f"{aligned(means)}\n\n{aligned(differences)}"
 
 
 def _dice(value: float | None) -> str:
