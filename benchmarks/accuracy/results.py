@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from attunet.benchmarks.accuracy.arms import Arm
-from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.evaluate_case import LabelledCase, evaluate_case, read_labelled_case
 from attunet.metrics.aggregate import mean, nan_to_null
 from attunet.metrics.overlap import dice_from_confusion
@@ -15,6 +15,19 @@ from attunet.volumes.model import Model
 
 KEY = ("arm", "kind", "network", "seed", "fold", "case")
 KINDS = ("single", "snapshots", "ensemble")
+MEANS = {
+    **{name: f"{{{name}}}" for name in ("arm", "kind", "network", "trainings", "cases")},
+    "Dice": "{mean:.4f}",
+    "worst case": "{worst[mean]:.4f} ({worst[case]})",
+}
+DIFFERENCES = {
+    "second against first": "{second} against {first}",
+    "patients": "{num_patients}",
+    "difference": "{mean:+.4f}",
+    "95 % interval": "{ci95[0]:+.4f} to {ci95[1]:+.4f}",
+    "p": "{p_value:.3f}",
+    "leaves out zero": "{leaves_out_zero}",
+}
 
 Group = tuple[str, str, str]  # arm, kind, and network or "all"
 
@@ -125,28 +138,9 @@ def _compare(rows: Sequence[Json], first: Group, second: Group) -> Json | None:
 
 def table(results: Json) -> str:
     """The summary as aligned text."""
-    rows = results["summary"]["arms"]
-    organs = list(rows[0]["per_organ"]) if rows else []
-    means = [["arm", "kind", "network", "trainings", "cases", "Dice", "worst case", *organs]]
-    for row in rows:
-        worst = f"{_dice(row['worst']['mean'])} ({row['worst']['case'].split('-')[0]})"
-        about = [row["arm"], row["kind"], row["network"], str(row["trainings"]), str(row["cases"])]
-        means.append([*about, _dice(row["mean"]), worst, *(_dice(row["per_organ"][organ]) for organ in organs)])
-    differences = [["second against first", "patients", "difference", "95 % interval", "p", ""]]
-    for one in results["summary"]["comparisons"]:
-        if one["planned"]:
-            differences.append(
-                [
-                    f"{one['second']} against {one['first']}",
-                    str(one["num_patients"]),
-                    "-" if one["mean"] is None else f"{one['mean']:+.4f}",
-                    f"{one['ci95'][0]:+.4f} to {one['ci95'][1]:+.4f}" if one["ci95"] else "-",
-                    "-" if one["p_value"] is None else f"{one['p_value']:.3f}",
-                    "leaves out zero" if one["leaves_out_zero"] else "",
-                ]
-            )
-    return f"{aligned(means)}\n\n{aligned(differences)}"
-
-
-def _dice(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    arms, comparisons = results["summary"]["arms"], results["summary"]["comparisons"]
+    organs = list(arms[0]["per_organ"]) if arms else []
+    means = [{**row, "organs": list(row["per_organ"].values())} for row in arms]
+    columns = {**MEANS, **{organ: f"{{organs[{number}]:.4f}}" for number, organ in enumerate(organs)}}
+    planned = [one for one in comparisons if one["planned"]]
+    return f"{format_table(means, columns)}\n\n{format_table(planned, DIFFERENCES)}"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attunet.benchmarks.accuracy.results import confusion_of, judge
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, number, table
 from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
 from attunet.export.load_model import load_model
 from attunet.preparation.prepare import prepare
@@ -98,15 +98,15 @@ def _train_and_judge(store: Store, run: Path, change: str, settings: Sequence[st
     return statistics.mean(row["mean"] for row in judge({}, store, 0, confusion_of(load_model(run))))
 
 
-def table(rows: Sequence[Json]) -> str:
+def markdown(rows: Sequence[Json]) -> str:
     """A Markdown table: a row for each data set."""
-    lines = ["| data | like | " + " | ".join(CHANGES) + " | auto / best |", "|---" * (len(CHANGES) + 3) + "|"]
+    cells = []
     for name in dict.fromkeys(row["data"] for row in rows):
         dice = {row["change"]: row["dice"] for row in rows if row["data"] == name}
-        figures = " | ".join(f"{dice[change]:.3f}" if change in dice else "-" for change in CHANGES)
-        share = f"{dice[AUTO] / (max(dice.values()) or 1):.3f}" if AUTO in dice else "-"
-        lines.append(f"| {name} | {STAND_INS[name].like} | {figures} | {share} |")
-    return "\n".join(lines)
+        share = dice[AUTO] / (max(dice.values()) or 1) if AUTO in dice else None
+        figures = [number(dice.get(change)) for change in CHANGES]
+        cells.append([name, STAND_INS[name].like, *figures, number(share)])
+    return table(["data", "like", *CHANGES, "auto / best"], cells)
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with running(sys.stdout):
         rows = compare(arguments.out, arguments.data or list(STAND_INS), arguments.settings)
-    print(table(rows))
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """results.json as a Markdown page and as a table for a terminal."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from attunet.benchmarks.evaluation.scores import SCORES
@@ -200,3 +200,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         for first, *rest in rows
     )
     return "\n".join(lines)
+
+
+def format_table(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> str:
+    """Aligned text. columns: header -> format of its cells, "{p50_ms:.2f}"; a dash stands for None."""
+    shown = [[_cell(row, template) for template in columns.values()] for row in rows]
+    return aligned([list(columns), *shown])
+
+
+def _cell(row: Mapping[str, object], template: str) -> str:
+    try:
+        return template.format_map(row)
+    except TypeError:  # None has no format of numbers
+        return "-"

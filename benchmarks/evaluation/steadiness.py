@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.program import program_parser
 from attunet.phantom import generate_case
 from attunet.phantom.anatomy import SPLEEN
@@ -25,6 +25,13 @@ NECKS_MM = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 PIECE_MM, DISTANCE_MM, MARGIN_MM = 15.0, 22.0, 40.0
 MM_PER_LOGIT, MAX_LOGIT = 4.0, 5.0  # slope of a trained network's logits across a border, and their bound inside
 MIN_VOXELS = 200
+COLUMNS = {
+    "post-processing": "{postprocessing}",
+    "noise": "{noise:g}",
+    "Dice": "{dice:.4f}",
+    "mean spread": "{mean_spread:.4f}",
+    "max spread": "{max_spread:.4f}",
+}
 
 
 def measure(cases: int, draws: int) -> list[Json]:
@@ -93,17 +100,10 @@ def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * (prediction & truth).sum() / (prediction.sum() + truth.sum()))
 
 
-def table(rows: list[Json]) -> str:
-    header = ["post-processing", "noise", "Dice", "mean spread", "max spread"]
-    columns = ("dice", "mean_spread", "max_spread")
-    cells = [[row["postprocessing"], f"{row['noise']:g}", *(f"{row[name]:.4f}" for name in columns)] for row in rows]
-    return aligned([header, *cells])
-
-
 def main() -> None:
     program_parser(__doc__).parse_args()  # there is --help alone
     rows = measure(CASES, DRAWS)
-    print(table(rows))
+    print(format_table(rows, COLUMNS))
     print(json.dumps({"cases": CASES, "draws": DRAWS, "rows": rows}))
 
 

@@ -6,13 +6,13 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from attunet.benchmarks import program
-from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.system.atomic_files import write_text
 
@@ -22,19 +22,6 @@ def percentile_fields(
 ) -> dict[str, float]:
     """Percentiles of the values as fields of a row; `name` has a place for the percentile: "ms_p{}"."""
     return {name.format(p): float(np.percentile(values, p)) for p in percentiles}
-
-
-def format_table(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> str:
-    """Aligned text. columns: header -> format of its cells, "{p50_ms:.2f}"; a dash stands for None."""
-    shown = [[_cell(row, template) for template in columns.values()] for row in rows]
-    return aligned([list(columns), *shown])
-
-
-def _cell(row: Mapping[str, object], template: str) -> str:
-    try:
-        return template.format_map(row)
-    except TypeError:  # None has no format of numbers
-        return "-"
 
 
 def numbers(text: str) -> list[int]:

@@ -18,15 +18,8 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 
-from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.speed.program import (
-    choices,
-    format_table,
-    numbers,
-    percentile_fields,
-    program_parser,
-    run_program,
-)
+from attunet.benchmarks.evaluation.results_table import Json, format_table
+from attunet.benchmarks.speed.program import choices, numbers, percentile_fields, program_parser, run_program
 from attunet.errors import InputError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.export.web.write_page import page_files, write_page

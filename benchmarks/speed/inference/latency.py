@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel, load_models
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     add_runs,
     choices,
-    format_table,
     numbers,
     program_parser,
     rows_in_turns,

@@ -13,9 +13,9 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.speed.inference.load import ATTUNET, running_server, send, write_scan
-from attunet.benchmarks.speed.program import choices, format_table, program_parser, run_program
+from attunet.benchmarks.speed.program import choices, program_parser, run_program
 from attunet.errors import RunError
 from attunet.system.environment import environment
 from attunet.system.private_folder import PrivateFolder

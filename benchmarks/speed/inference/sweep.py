@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     add_runs,
-    format_table,
     keep,
     program_parser,
     rows_in_turns,

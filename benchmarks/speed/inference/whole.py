@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.speed.inference.forms import fresh_network
 from attunet.benchmarks.speed.inference.whole_forms import balance_head, generated_scan, spec_of, write_pair
-from attunet.benchmarks.speed.program import choices, format_table, percentile_fields, program_parser, run_program
+from attunet.benchmarks.speed.program import choices, percentile_fields, program_parser, run_program
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.export.runtime.segmenter import Segmenter

@@ -16,16 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.speed.operations.measures import (
+    COLUMNS,
     DTYPES,
-    HEAD,
     MODES,
     Call,
     Settings,
-    call_cells,
     held_bytes,
-    level_cells,
     measure_calls,
     measure_level,
     peak_bytes,
@@ -62,8 +60,7 @@ def benchmark(settings: Settings, *, compiled: bool, network: bool, file: Path |
 
 
 def table(results: Json) -> str:
-    network = [["whole network", *call_cells(row), "", ""] for row in results["network"]]
-    text = aligned([["gate", *HEAD], *level_cells(results["gates"]), *network])
+    text = format_table([*results["gates"], *results["network"]], COLUMNS)
     if memory := results["memory"]:
         text += "\n\nmemory of a training step, MB: " + "; ".join(
             f"{what} {memory[f'eager_{key}_mb']:.2f} eager, {memory[f'fused_{key}_mb']:.2f} fused, "
@@ -135,8 +132,9 @@ def measure_network(settings: Settings, compiled: bool) -> list[Json]:
         for name, (backend, compiling) in variants.items():
             network = _network(settings, backend).train(mode == "training")
             calls[name] = _network_call(settings, _compiled(network) if compiling else network, mode == "training")
+        about = {"name": "whole network", "mode": mode, "gb_per_s": None, "share_of_copy": None}
         rows += [
-            {"mode": mode, **row, "slices_per_s": 1000 * settings.batch_size / row["ms_p50"]}
+            {**about, **row, "slices_per_s": 1000 * settings.batch_size / row["ms_p50"]}
             for row in measure_calls(calls, settings.device, settings.seconds)
         ]
     return rows

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,7 +22,18 @@ MIN_GPU_RUNS, MAX_GPU_RUNS = 20, 500
 SLEEP_CYCLES = 4_000_000  # about two milliseconds: longer than it takes to queue a gate
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MODES = ("inference", "training")
-HEAD = ["mode", "by", "ms p20", "p50", "p80", "x eager", "peak MB", "GB/s", "of copy"]
+COLUMNS = {
+    "": "{name}",
+    "mode": "{mode}",
+    "by": "{by}",
+    "ms p20": "{ms_p20:.3f}",
+    "p50": "{ms_p50:.3f}",
+    "p80": "{ms_p80:.3f}",
+    "x eager": "{times_as_fast_as_eager:.2f}",
+    "peak MB": "{peak_mb:.1f}",
+    "GB/s": "{gb_per_s:.1f}",
+    "of copy": "{share_of_copy:.0%}",
+}
 
 
 @dataclass(frozen=True)
@@ -87,22 +98,10 @@ def measure_level(calls: Mapping[str, Call], settings: Settings, level: int, mod
     rows = measure_calls(beside, settings.device, settings.seconds)
     copy_ms = rows[-1]["ms_p50"]
     shape = settings.shape(level)
-    about = {"level": level, "channels": shape[1], "shape": list(shape), "mode": mode, "bytes": moved}
+    about = {"name": f"{shape[1]} at {shape[3]}²", "level": level, "channels": shape[1], "shape": list(shape)}
+    about |= {"mode": mode, "bytes": moved}
     return [
         {**about, **row, "gb_per_s": moved / 1e6 / row["ms_p50"], "share_of_copy": copy_ms / row["ms_p50"]}
-        for row in rows
-    ]
-
-
-def level_cells(rows: Iterable[Json]) -> list[list[str]]:
-    """Cells of the rows of `measure_level`, below a header that begins with a name and goes on with `HEAD`."""
-    return [
-        [
-            f"{row['channels']} at {row['shape'][-1]}²",
-            *call_cells(row),
-            f"{row['gb_per_s']:.1f}",
-            f"{row['share_of_copy']:.0%}",
-        ]
         for row in rows
     ]
 
@@ -156,13 +155,6 @@ def measure_calls(calls: Mapping[str, Call], device: str, seconds: float) -> lis
         speed_up = float(np.median(times["eager"]) / np.median(times_s))
         rows.append({**row, "times_as_fast_as_eager": speed_up, "peak_mb": peak, "first_call_s": first_s[name]})
     return rows
-
-
-def call_cells(row: Json) -> list[str]:
-    """Cells of a row of `measure_calls`."""
-    times = [f"{row[key]:.3f}" for key in ("ms_p20", "ms_p50", "ms_p80")]
-    peak = "" if row["peak_mb"] is None else f"{row['peak_mb']:.1f}"
-    return [row["mode"], row["by"], *times, f"{row['times_as_fast_as_eager']:.2f}", peak]
 
 
 def held_bytes(step: Call, network: nn.Module) -> int:

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.speed.operations.measures import (
-    HEAD,
+    COLUMNS,
     Call,
     Settings,
-    level_cells,
     measure_level,
     settings_of,
     settings_parser,
@@ -72,7 +71,7 @@ def _call(x: Tensor, grad_out: Tensor, mode: str, backend: str, *, compiled: boo
 
 
 def table(results: Json) -> str:
-    return aligned([["norm", *HEAD], *level_cells(results["norms"])])
+    return format_table(results["norms"], COLUMNS)
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.speed.program import format_table, percentile_fields
+from attunet.benchmarks.evaluation.results_table import Json, format_table
+from attunet.benchmarks.speed.program import percentile_fields
 from attunet.benchmarks.speed.training.others import Task
 from attunet.metrics.aggregate import nan_to_null
 from attunet.store import Store

@@ -18,15 +18,8 @@ import numpy as np
 import psutil
 import torch
 
-from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.speed.program import (
-    add_device,
-    format_table,
-    numbers,
-    percentile_fields,
-    program_parser,
-    run_program,
-)
+from attunet.benchmarks.evaluation.results_table import Json, format_table
+from attunet.benchmarks.speed.program import add_device, numbers, percentile_fields, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store, repeated_store
 from attunet.device.accelerator import keep_freed_memory
 from attunet.device.memory import synchronize

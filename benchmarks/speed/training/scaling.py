@@ -19,17 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.evaluation.commands import repeated
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.benchmarks.program import add_settings
-from attunet.benchmarks.speed.program import (
-    choices,
-    format_table,
-    last_line,
-    numbers,
-    percentile_fields,
-    program_parser,
-    run_program,
-)
+from attunet.benchmarks.speed.program import choices, last_line, numbers, percentile_fields, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.config import load_config
 from attunet.errors import InputError, RunError

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.speed.program import add_device, format_table, keep, numbers, program_parser, run_program
+from attunet.benchmarks.evaluation.results_table import Json, format_table
+from attunet.benchmarks.speed.program import add_device, keep, numbers, program_parser, run_program
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.kernels import profile_step
 from attunet.config import MODELS, load_config

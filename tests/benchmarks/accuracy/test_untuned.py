@@ -52,4 +52,4 @@ def test_a_comparison_does_what_is_left(tmp_path: Path, monkeypatch: pytest.Monk
     before = (tmp_path / "results.json").stat().st_mtime_ns
     assert untuned.compare(tmp_path, ["crops"], tiny) == rows
     assert (tmp_path / "results.json").stat().st_mtime_ns == before  # nothing was trained again
-    assert untuned.table(rows).splitlines()[2].startswith("| crops | hippocampus of the Decathlon | ")
+    assert untuned.markdown(rows).splitlines()[2].startswith("| crops | hippocampus of the Decathlon | ")
