@@ -73,15 +73,13 @@ def write_scan(folder: Path) -> Path:
     return path
 
 
-def in_browser(tab: "Page", address: str, threads: int, scan: Path) -> tuple[float, float]:
-    """Seconds until the page is ready, and from the chosen file to the label map."""
-    start = time.perf_counter()
+def in_browser(tab: "Page", address: str, threads: int, scan: Path) -> float:
+    """Seconds from the chosen file to the label map."""
     tab.goto(f"{address}?provider=wasm&threads={threads}")
     tab.wait_for_selector(READY, timeout=TIMEOUT_MS)
-    ready = time.perf_counter() - start
     tab.set_input_files("#file", scan)
     tab.wait_for_selector("#result:not([hidden])", timeout=TIMEOUT_MS)
-    return ready, float(tab.get_attribute("#scan-facts", "data-seconds") or "nan")
+    return float(tab.get_attribute("#scan-facts", "data-seconds") or "nan")
 
 
 def native(segmenter: Segmenter, scan: Path, out: Path) -> float:
@@ -101,7 +99,6 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> Json:
     if chromium is None:
         raise InputError("chromium: must be installed, and is not on the PATH")
     seconds: dict[tuple[str, int], list[float]] = {}
-    ready: list[float] = []
     with PrivateFolder() as place, sync_playwright() as playwright:
         folder = place.path
         scan = write_scan(folder)
@@ -115,10 +112,8 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> Json:
             for _ in range(rounds):
                 for count in threads:
                     tab = browser.new_page()
-                    waited, taken = in_browser(tab, address, count, scan)
+                    seconds.setdefault(("browser", count), []).append(in_browser(tab, address, count, scan))
                     tab.close()
-                    ready.append(waited)
-                    seconds.setdefault(("browser", count), []).append(taken)
                     taken = native(segmenters[count], scan, folder / "labels.nii.gz")
                     seconds.setdefault(("native", count), []).append(taken)
         browser.close()
@@ -129,7 +124,6 @@ def benchmark(model: Path, threads: list[int], rounds: int) -> Json:
         "chromium": version,
         "slices": SLICES,
         "page_bytes": {name: path.stat().st_size for name, path in page_files().items()},
-        **percentile_fields(ready, "ready_s_p{}"),  # until the page can take a scan
         "rows": [
             {"where": where, "threads": count, **percentile_fields(times, "s_p{}")}
             for (where, count), times in seconds.items()

@@ -31,14 +31,6 @@ from attunet.volumes.spec import Preprocessing, PreprocessSpec
 OUTPUTS = ("labels", "logits")
 IN_CHANNELS, NUM_CLASSES = 1, 5  # of a fresh network
 CALIBRATION_SLICES = 4  # the scales do not change the time
-RATIOS = {  # name: the form expected to be slower, the one expected to be faster
-    "int8 against PyTorch eager": ("PyTorch eager fp32", "Segmenter int8 cpu"),
-    "int8 against fp32": ("Segmenter fp32 cpu", "Segmenter int8 cpu"),
-    "Segmenter against a bare session, fp32": ("session fp32, transposed", "Segmenter fp32 cpu"),
-    "Segmenter against a bare session, int8": ("session int8, pixel shuffle", "Segmenter int8 cpu"),
-    "pixel shuffle against transposed, fp32": ("session fp32, transposed", "session fp32, pixel shuffle"),
-    "pixel shuffle against transposed, int8": ("session int8, transposed", "session int8, pixel shuffle"),
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
 """One network in every form:
 `python -m attunet.benchmarks.speed.inference.sweep [--width 64] [--size 256] [--threads 2] [--device cpu]`.
 
-PyTorch, bare ONNX Runtime sessions and the runtime's `Segmenter`, all in one process and in turns, with the ratios that
-matter: int8 against fp32, the runtime against a bare session, up-sampling by transposed convolution against a pixel
-shuffle. The network has random weights, or is a run's (`--run`). Prints a table and one JSON line. Accuracy is
-`attunet evaluate`'s; here logits are only compared, so that no form is timed that computes something else.
+PyTorch, bare ONNX Runtime sessions and the runtime's `Segmenter`, all in one process and in turns. The rows have int8
+beside fp32, the runtime beside a bare session, up-sampling by transposed convolution beside a pixel shuffle. The
+network has random weights, or is a run's (`--run`). Prints a table and one JSON line. Accuracy is `attunet evaluate`'s;
+here logits are only compared, so that no form is timed that computes something else.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.evaluation.results_table import Json, format_table
-from attunet.benchmarks.speed.inference.forms import RATIOS, Form, Make, Subject, fresh_network, on_cpu, on_gpu
+from attunet.benchmarks.speed.inference.forms import Form, Make, Subject, fresh_network, on_cpu, on_gpu
 from attunet.benchmarks.speed.program import (
     LATENCY_COLUMNS,
     add_runs,
@@ -55,8 +55,8 @@ def measure(
     seconds: float = math.inf,
     file: Path | None = None,
 ) -> Json:
-    """Rows and ratios; arguments are the program's options. A form that does not load is in `skipped`, with the reason;
-    `file` is written again after every batch size.
+    """A row for each form and batch size; arguments are the program's options. A form that does not load is in
+    `skipped`, with the reason; `file` is written again after every batch size.
 
     Example:
         >>> measure(subject, device="cpu", num_threads=2, batch_sizes=[1, 8], runs=20)  # doctest: +SKIP
@@ -81,11 +81,9 @@ def measure(
         "skipped": skipped,
         "load_ms": load_ms,
         "rows": rows,
-        "ratios": {},
     }
     for batch in batch_sizes:
         rows += _time(forms, subject.slices(batch), runs, seconds)
-        results["ratios"] = _ratios(rows)
         keep(results, file)
     return results
 
@@ -126,23 +124,8 @@ def _root_mean_square(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _ratios(rows: Sequence[Json]) -> dict[str, dict[str, float]]:
-    """Speed of the second of a pair over the first, by p50, at each batch size."""
-    p50 = {(row["name"], row["shape"][0]): row["p50_ms"] for row in rows}
-    ratios: dict[str, dict[str, float]] = {}
-    for name, (slow, fast) in RATIOS.items():
-        for batch in dict.fromkeys(row["shape"][0] for row in rows):
-            if {(slow, batch), (fast, batch)} <= set(p50):
-                ratios.setdefault(name, {})[str(batch)] = p50[slow, batch] / p50[fast, batch]
-    return ratios
-
-
 def table(results: Json) -> str:
-    ratios = [
-        "  ".join([name, *(f"{value:.3f} at batch {batch}" for batch, value in by.items())])
-        for name, by in results["ratios"].items()
-    ]
-    return "\n".join([format_table(results["rows"], COLUMNS), *([""] if ratios else []), *ratios])
+    return format_table(results["rows"], COLUMNS)
 
 
 def main() -> None:

@@ -3,9 +3,8 @@
 
 With the slice graph the runtime prepares slices in NumPy, runs the network in batches, and takes labels back to the
 scan's grid; a whole graph does all of that itself. Both segment one generated scan in one process, in turns, from
-voxels in memory to labels on the scan's own grid; the network alone, on slices that are ready, is timed beside them.
-The network has random weights. Wall time and user CPU time of the process are medians of the runs; user time with one
-thread hardly depends on what else the machine does.
+voxels in memory to labels on the scan's own grid. The network has random weights. Wall time and user CPU time of the
+process are medians of the runs; user time with one thread hardly depends on what else the machine does.
 """
 
 import logging
@@ -24,13 +23,11 @@ from attunet.errors import InputError, RunError
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.system.environment import environment
 from attunet.system.private_folder import PrivateFolder
-from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 8
-FORMS = ("ordinary", "whole", "network")
+FORMS = ("ordinary", "whole")
 COLUMNS = {
     "precision": "{precision}",
     "size": "{size}",
@@ -92,15 +89,7 @@ def measure(
 
 
 def _row(ordinary: Segmenter, whole: Segmenter, scan: Volume, runs: int) -> Json:
-    ready = VolumeSlices(scan, ordinary.spec).load()
-    batches = [ready.batch(start, min(start + BATCH_SIZE, len(ready))) for start in range(0, len(ready), BATCH_SIZE)]
-
-    def network_alone() -> None:
-        for batch in batches:
-            ordinary.logits(batch)
-
-    calls = (lambda: ordinary.predict_volume(scan), lambda: whole.predict_volume(scan), network_alone)
-    wall, user = _in_turns(calls, runs)
+    wall, user = _in_turns([lambda: ordinary.predict_volume(scan), lambda: whole.predict_volume(scan)], runs)
     row: Json = {"scan": list(scan.shape), "runs": runs}
     for form, seconds, cpu in zip(FORMS, wall.T, user.T, strict=True):
         row[form] = {**percentile_fields(1000 * seconds, "wall_ms_p{}"), "user_ms": 1000 * float(np.median(cpu))}

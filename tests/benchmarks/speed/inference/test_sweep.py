@@ -10,7 +10,7 @@ from attunet.errors import InputError
 pytest.importorskip("torch", reason="networks are made with torch")
 pytest.importorskip("onnx", reason="artefacts are written with onnx")
 
-from attunet.benchmarks.speed.inference.forms import RATIOS, Subject, fresh_network
+from attunet.benchmarks.speed.inference.forms import Subject, fresh_network
 from attunet.benchmarks.speed.inference.sweep import measure, table
 
 
@@ -19,7 +19,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(fresh_network("unet", width=4), (32, 48), tmp_path_factory.mktemp("subject"))
 
 
-def test_all_forms_on_the_cpu_agree_and_give_the_ratios(log_lines: list[str], subject: Subject) -> None:
+def test_all_forms_on_the_cpu_agree(log_lines: list[str], subject: Subject) -> None:
     results = measure(subject, device="cpu", num_threads=1, batch_sizes=(1, 2), runs=3, seconds=0.01)
     json.dumps(results, allow_nan=False)
     rows = {(row["name"], row["shape"][0]): row for row in results["rows"]}
@@ -27,11 +27,6 @@ def test_all_forms_on_the_cpu_agree_and_give_the_ratios(log_lines: list[str], su
     for (name, batch), row in rows.items():
         assert row["logits_differ_by"] < (0.2 if "int8" in name else 1e-4), name
         assert row["shape"] == [batch, 1, 32, 48]
-    assert set(results["ratios"]) == set(RATIOS)
-    slow, fast = RATIOS["int8 against fp32"]
-    assert results["ratios"]["int8 against fp32"]["2"] == pytest.approx(
-        rows[slow, 2]["p50_ms"] / rows[fast, 2]["p50_ms"]
-    )
     assert "Segmenter int8 cpu" in table(results)
 
 
