@@ -1,6 +1,7 @@
 """The judged cases, a row each, and their summary: means of every arm, and the planned comparisons."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -37,7 +38,9 @@ def confusion_of(model: Model) -> Callable[[LabelledCase], np.ndarray]:
     return lambda case: evaluate_case(model, case).confusion
 
 
-def judge(about: Json, store: Store, fold: int, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Json]:
+def judge(
+    about: Json, store: Store, fold: int | Literal["all"], confusion: Callable[[LabelledCase], np.ndarray]
+) -> list[Json]:
     """Dice on the native grid of the cases that a fold of the store leaves out, as the cross-validation judges them.
 
     Args:
@@ -104,7 +107,6 @@ def _means(group: Group, rows: Sequence[Json]) -> Json:
         "cases": len(cases),
         "mean": mean(cases.values()),
         "worst": {"case": worst, "mean": cases[worst]},
-        "worst_of_all": min((row["mean"] for row in rows if row["mean"] is not None), default=None),
         "per_organ": {organ: mean(_by_case(rows, organ).values()) for organ in rows[0]["dice"]},
         "per_case": {**cases},
     }
