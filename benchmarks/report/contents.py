@@ -33,8 +33,7 @@ class ModelRow:
 
     def case_mean(self, case: str, metric: Metric = "dice") -> float:
         """Mean over the classes of one case; NaN where no class is defined."""
-        values = self.scores[metric]["per_case"].get(case, {})
-        return mean(np.nan if v is None else v for name, v in values.items() if name != "mean")
+        return mean(np.nan if v is None else v for v in self.scores[metric]["per_case"].get(case, {}).values())
 
     def num_scored(self, metric: Metric, name: str | None = None) -> int:
         """Cases that a mean is over: those with a score of a class, or of any class."""

@@ -20,7 +20,7 @@ from attunet.benchmarks.evaluation.saved_cases import load_arrays
 from attunet.benchmarks.report import bundles
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.case_data import case_data, choose_cases
-from attunet.benchmarks.report.contents import twins_of
+from attunet.benchmarks.report.contents import ModelRow, twins_of
 from attunet.benchmarks.report.read_contents import read_contents
 from attunet.benchmarks.report.speed_figures import log_ticks
 from attunet.benchmarks.report.tables import models_table, organs_table
@@ -28,6 +28,12 @@ from attunet.benchmarks.report.write_report import write_report, write_report_if
 from attunet.errors import InputError
 
 PATIENT = "DOE_JANE_19560803"  # of the folder of the source
+
+
+def test_a_class_may_be_called_mean() -> None:
+    scores = {"dice": {"mean": 0.4, "ci95": None, "per_class": {}, "per_case": {"a": {"mean": 0.2, "liver": 0.6}}}}
+    assert ModelRow("unet", scores).case_mean("a") == pytest.approx(0.4)
+
 
 Edit = Callable[[dict[str, Any]], object]
 
