@@ -20,7 +20,7 @@ from attunet.errors import InputError
 from attunet.fields import Fields, Rule, is_file_name, read_json, shown
 from attunet.metrics.aggregate import is_score
 from attunet.metrics.overlap import confusion
-from attunet.metrics.results import CrossvalidationResults, EvaluatedRow, EvaluationResults, MethodRow, Metric, Score
+from attunet.metrics.results import CrossvalidationResults, EvaluatedRow, EvaluationResults, MethodRow
 from attunet.runs.run_folder import read_metrics
 from attunet.system.outputs import RESULTS
 
@@ -201,15 +201,10 @@ def _method_row(
 ) -> ModelRow:
     runs = _runs(folder, method, results)
     predictions = _first_file(runs, cases, ".npz")
-    scores: dict[Metric, Score] = {}
-    for metric in SCORES:
-        given = method["scores"][metric]
-        mean, ci95, per_class = given["mean"], given["ci95"], given["per_class"]
-        scores[metric] = {"mean": mean, "ci95": ci95, "per_class": per_class, "per_case": given["per_case"]}
     curves = {_name(run): curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
         label=method["name"],
-        scores=scores,
+        scores={metric: method["scores"][metric] for metric in SCORES},
         confusion=_confusion(folder, predictions, classes),
         predictions=predictions,
         attention=_first_file(runs, cases, ".attention.npz"),
