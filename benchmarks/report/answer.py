@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from attunet.benchmarks.report.contents import Contents, ModelRow, twins_of
+from attunet.benchmarks.report.contents import Contents, ModelRow
 from attunet.metrics.significance import MIN_PATIENTS
 
 
@@ -39,7 +39,7 @@ def answer(contents: Contents) -> Answer:
 
 def _comparisons(contents: Contents) -> list[str]:
     """The paired tests in words; a model that gives the label maps of an earlier one is named instead."""
-    twins = twins_of(contents)
+    twins = contents.twins
     words = [c["words"] for c in contents.comparisons if c["first"] not in twins and c["second"] not in twins]
     words += [f"{label} gives the label maps of {first}." for label, first in twins.items()]
     return list(dict.fromkeys(words))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +63,15 @@ class Contents:
     def case_folder(self, case: str) -> Path:
         return self.folder / FOLDER / case
 
-
-def twins_of(contents: Contents) -> dict[str, str]:
-    """Models that give the label maps of an earlier one, label -> the earlier one's: one network in two formats."""
-    twins: dict[str, str] = {}
-    for number, model in enumerate(contents.models):
-        for earlier in contents.models[:number]:
-            if not {model.label, earlier.label} & twins.keys() and _same_labels(model, earlier):
-                twins[model.label] = earlier.label
-    return twins
+    @cached_property
+    def twins(self) -> dict[str, str]:
+        """Models that give the label maps of an earlier one, label -> the earlier one's: one network in two formats."""
+        twins: dict[str, str] = {}
+        for number, model in enumerate(self.models):
+            for earlier in self.models[:number]:
+                if not {model.label, earlier.label} & twins.keys() and _same_labels(model, earlier):
+                    twins[model.label] = earlier.label
+        return twins
 
 
 def _same_labels(first: ModelRow, second: ModelRow) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from attunet.benchmarks.report.chart import Figure, axis, chart, plain, symbol_of, trace
-from attunet.benchmarks.report.contents import Contents, ModelRow, twins_of
+from attunet.benchmarks.report.contents import Contents, ModelRow
 from attunet.benchmarks.report.speed_figures import curves, pareto, time_to_accuracy, where_the_time_goes
 
 SPREAD = 0.12  # half the width over which the cases of one model are spread
@@ -22,9 +22,8 @@ def figures(contents: Contents) -> dict[str, Figure]:
         "validation": lambda c: curves(c, "dice"),
     }
     charts = {name: one for name, make in makers.items() if (one := make(contents)) is not None}
-    twins = twins_of(contents)
     for number, model in enumerate(contents.models):
-        if model.confusion is not None and model.confusion.any() and model.label not in twins:
+        if model.confusion is not None and model.confusion.any() and model.label not in contents.twins:
             charts[f"confusion-{number}"] = _confusion(model, contents.classes.names)
     return charts
 

@@ -20,7 +20,7 @@ from attunet.benchmarks.evaluation.saved_cases import load_arrays
 from attunet.benchmarks.report import bundles
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.case_data import case_data, choose_cases
-from attunet.benchmarks.report.contents import ModelRow, twins_of
+from attunet.benchmarks.report.contents import ModelRow
 from attunet.benchmarks.report.read_contents import read_contents
 from attunet.benchmarks.report.speed_figures import log_ticks
 from attunet.benchmarks.report.tables import models_table, organs_table
@@ -28,12 +28,6 @@ from attunet.benchmarks.report.write_report import write_report, write_report_if
 from attunet.errors import InputError
 
 PATIENT = "DOE_JANE_19560803"  # of the folder of the source
-
-
-def test_a_class_may_be_called_mean() -> None:
-    scores = {"dice": {"mean": 0.4, "ci95": None, "per_class": {}, "per_case": {"a": {"mean": 0.2, "liver": 0.6}}}}
-    assert ModelRow("unet", scores).case_mean("a") == pytest.approx(0.4)
-
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -83,11 +77,11 @@ def test_without_a_score_there_is_no_answer_but_a_report(edited: Callable[[Edit]
 
 def test_models_with_the_same_label_maps_are_named_once(edited: Callable[[Edit], Path]) -> None:
     folder = edited(lambda results: None)
-    assert twins_of(read_contents(folder)) == {}
+    assert read_contents(folder).twins == {}
     for file in folder.glob("cases/*/prediction-0.npz"):
         shutil.copy(file, file.with_name("prediction-1.npz"))
     contents = read_contents(folder)
-    assert twins_of(contents) == {"no liver (numpy cpu)": "right (numpy cpu)"}
+    assert contents.twins == {"no liver (numpy cpu)": "right (numpy cpu)"}
     assert "no liver (numpy cpu) gives the label maps of right (numpy cpu)." in answer(contents).lines
 
 
@@ -352,3 +346,8 @@ def test_a_pipe_in_place_of_an_image_is_no_image(evaluation: Path, tmp_path: Pat
     image.unlink()
     os.mkfifo(image)
     assert "01-T2" not in choose_cases(read_contents(folder), "all")
+
+
+def test_a_class_may_be_called_mean() -> None:
+    scores = {"dice": {"mean": 0.4, "ci95": None, "per_class": {}, "per_case": {"a": {"mean": 0.2, "liver": 0.6}}}}
+    assert ModelRow("unet", scores).case_mean("a") == pytest.approx(0.4)
