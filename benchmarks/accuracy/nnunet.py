@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attunet.benchmarks.accuracy.results import confusion_of, judge
-from attunet.benchmarks.evaluation.results_table import Json, aligned
+from attunet.benchmarks.accuracy.results import confusion_of, judge, table_by_organ
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.raw_data import image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
 from attunet.benchmarks.nnunet.training import train_for
@@ -107,12 +107,7 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
 
 
 def table(results: Json) -> str:
-    rows = results["rows"]
-    cells = [["training", "case", "mean", *rows[0]["dice"]]]
-    for row in rows:
-        values = [row["mean"], *row["dice"].values()]
-        cells.append([row["arm"], row["case"], *("-" if value is None else f"{value:.3f}" for value in values)])
-    return aligned(cells)
+    return table_by_organ(results["rows"], {"training": "{arm}", "case": "{case}", "Dice": "{mean:.4f}"}, "dice")
 
 
 def main() -> None:

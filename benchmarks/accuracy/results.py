@@ -1,6 +1,6 @@
 """The judged cases, a row each, and their summary: means of every arm, and the planned comparisons."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -141,8 +141,11 @@ def _compare(rows: Sequence[Json], first: Group, second: Group) -> Json | None:
 def table(results: Json) -> str:
     """The summary as aligned text."""
     arms, comparisons = results["summary"]["arms"], results["summary"]["comparisons"]
-    organs = list(arms[0]["per_organ"]) if arms else []
-    means = [{**row, "organs": list(row["per_organ"].values())} for row in arms]
-    columns = {**MEANS, **{organ: f"{{organs[{number}]:.4f}}" for number, organ in enumerate(organs)}}
     planned = [one for one in comparisons if one["planned"]]
-    return f"{format_table(means, columns)}\n\n{format_table(planned, DIFFERENCES)}"
+    return f"{table_by_organ(arms, MEANS, 'per_organ')}\n\n{format_table(planned, DIFFERENCES)}"
+
+
+def table_by_organ(rows: Sequence[Json], columns: Mapping[str, str], field: str) -> str:
+    """A table with a column for each organ of a field. columns: those before."""
+    organs = {name: f"{{organs[{number}]:.4f}}" for number, name in enumerate(rows[0][field] if rows else ())}
+    return format_table([{**row, "organs": list(row[field].values())} for row in rows], {**columns, **organs})

@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, aligned
 from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
 from attunet.classes import CHAOS_MR
 from attunet.config import Config, load_config
@@ -149,31 +149,26 @@ def _patients(cases: Sequence[str]) -> tuple[str, ...]:
 
 def table(results: Json) -> str:
     """Mean Dice of each arm over seeds and test scans, its paired difference from all labels, and Dice by organ."""
-    lines = []
     reference = case_means(results, ARMS[0].name)
+    cells = [["training", "scans", "steps", "Dice", "difference", "by seed", *ORGANS]]
     for name in dict.fromkeys(row["arm"] for row in results["results"]):
         rows = [row for row in results["results"] if row["arm"] == name]
-        seeds = ", ".join(f"{row['dice']['mean'] or 0:.3f}" for row in rows)
-        own = case_means(results, name)
-        organs = ", ".join(
-            f"{organ} {np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS
-        )
-        difference = ""
-        if reference and name != ARMS[0].name:
+        own, difference = case_means(results, name), ""
+        if name != ARMS[0].name:
             tested = compare_paired(reference, own, {case: case for case in own}, names=(ARMS[0].name, name))
             low, high = tested.ci95 or (np.nan, np.nan)
-            difference = f" {tested.difference:+.3f} ({low:+.3f} to {high:+.3f})"
-        mean = np.mean(list(own.values()))
-        training = f"{name:32}{rows[0]['training_scans']:3} scans {rows[0]['steps']:5} steps"
-        lines.append(f"{training}  Dice {mean:.3f}{difference:28} seeds {seeds}: {organs}")
-    return "\n".join(lines)
+            difference = f"{tested.difference:+.3f} ({low:+.3f} to {high:+.3f})"
+        seeds = ", ".join(f"{row['dice']['mean'] or 0:.3f}" for row in rows)
+        organs = [f"{np.mean([row['dice']['per_class'][organ] or 0 for row in rows]):.3f}" for organ in ORGANS]
+        size = [str(rows[0]["training_scans"]), str(rows[0]["steps"])]
+        cells.append([name, *size, f"{np.mean(list(own.values())):.3f}", difference, seeds, *organs])
+    return aligned(cells)
 
 
 def case_means(results: Json, arm: str) -> dict[str, float]:
     """Dice of each test scan, the mean over organs and seeds; an organ without a value counts as 0."""
     tables = [row["dice"]["per_case"] for row in results["results"] if row["arm"] == arm]
-    cases = tables[0] if tables else {}
-    return {case: float(np.mean([[v or 0 for v in table[case].values()] for table in tables])) for case in cases}
+    return {case: float(np.mean([[v or 0 for v in table[case].values()] for table in tables])) for case in tables[0]}
 
 
 def main() -> None:
