@@ -1,8 +1,7 @@
-"""The frame of every benchmark program: output options, rows of timings, a table, one JSON line, errors in one line."""
+"""The frame of every benchmark program: output options, percentiles, a table, one JSON line, errors in one line."""
 
 import argparse
 import json
-import math
 import shlex
 import sys
 import time
@@ -13,7 +12,6 @@ import numpy as np
 
 from attunet.benchmarks import program
 from attunet.benchmarks.evaluation.results_table import Json
-from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.system.atomic_files import write_text
 
 
@@ -35,45 +33,6 @@ def numbers(text: str) -> list[int]:
 def last_line(printed: str) -> str:
     """The last line that a process printed, for its error."""
     return (printed.strip().splitlines() or ["no message"])[-1]
-
-
-LATENCY_COLUMNS = {
-    **{f"{p} ms": f"{{{p}_ms:.2f}}" for p in ("p50", "p95", "p99")},
-    "slices/s": "{slices_per_s:.1f}",
-    "runs": "{runs}",
-}
-
-
-def timing_settings(runs: int, seconds: float) -> Json:
-    """The settings of `rows_in_turns` as JSON values."""
-    return {"runs": runs, "seconds": seconds if math.isfinite(seconds) else None, "warm_up_runs": WARM_UP_RUNS}
-
-
-def rows_in_turns(
-    calls: Sequence[Callable[[], object]], batch_size: int, ratio: str, *, runs: int, seconds: float
-) -> list[Json]:
-    """A row for each call on a batch of slices; the calls take turns. The first pass of each, in which libraries choose
-    their algorithms, is timed apart.
-
-    Args:
-        ratio: field for how many times as fast as the first call each one is, by medians.
-        runs: timed runs of each call, fewer where they take longer than `seconds`.
-
-    Example:
-        >>> rows_in_turns([first, second], 8, "times_the_first", runs=200, seconds=5)  # doctest: +SKIP
-    """
-    first_ms = [1000 * seconds_of(call) for call in calls]
-    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
-    return [
-        {
-            "first_ms": first,
-            "runs": len(times),
-            **percentile_fields(1000 * times, "p{}_ms", (20, 50, 80, 95, 99)),
-            "slices_per_s": float(batch_size * len(times) / times.sum()),
-            ratio: float(np.median(timed[0]) / np.median(times)),
-        }
-        for times, first in zip(timed, first_ms, strict=True)
-    ]
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -107,14 +66,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default)
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    """`--runs` and `--seconds` of `rows_in_turns`."""
-    parser.add_argument("--runs", type=int, default=200, help="timed runs of each row, 200 by default")
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="ends a row after so long with fewer runs; no limit by default"
-    )
 
 
 def run_program(

@@ -35,10 +35,11 @@ CALIBRATION_SLICES = 4  # the scales do not change the time
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """logits: of slices float32 (N, C, H, W), from and to the host; timed_call: a call that is one finished pass."""
+    """What is timed. Slices are float32 (N, C, H, W)."""
 
-    logits: Callable[[np.ndarray], np.ndarray]
-    timed_call: Callable[[np.ndarray], Callable[[], object]]
+    timed_call: Callable[[np.ndarray], Callable[[], object]]  # slices -> a call that is one finished pass
+    slices: Callable[[int], np.ndarray]  # batch size -> noise
+    logits: Callable[[np.ndarray], np.ndarray] | None = None  # from and to the host; None: they are not compared
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -54,6 +55,10 @@ class Subject:
     folder: Path
     in_channels: int = IN_CHANNELS
     num_classes: int = NUM_CLASSES
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
 
     def slices(self, batch_size: int) -> np.ndarray:
         """Noise float32 (N, C, H, W)."""
@@ -88,7 +93,7 @@ class Subject:
                 PreprocessSpec(None, 2, spacing_mm=None, size=self.size, num_channels=self.in_channels)
             ),
             classes=Classes(names, tuple(range(self.num_classes))),
-            num_parameters=sum(p.numel() for p in self.network.parameters()),
+            num_parameters=self.num_parameters,
             outputs=OUTPUTS,
         )
 
@@ -155,7 +160,7 @@ def on_gpu(subject: Subject) -> dict[str, Make]:
 
 def _torch(subject: Subject, device: str, **settings: Any) -> Form:
     network = TorchNetwork(copy.deepcopy(subject.network), device, **settings)
-    return Form(network, network.timed_call, network.options)
+    return Form(network.timed_call, subject.slices, network, network.options)
 
 
 def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: int) -> Form:
@@ -168,10 +173,10 @@ def _bare(subject: Subject, precision: str, pixel_shuffle: bool, num_threads: in
     def logits(slices: np.ndarray) -> np.ndarray:
         return np.asarray(session.run(["logits"], {"slices": slices})[0])
 
-    return Form(logits, lambda slices: lambda: logits(slices), {"intra_op_num_threads": num_threads})
+    return Form(lambda slices: lambda: logits(slices), subject.slices, logits, {"intra_op_num_threads": num_threads})
 
 
 def _segmenter(subject: Subject, precision: str, provider: str, **settings: Any) -> Form:
     """The up-sampling is the one that `attunet export` chooses for the precision."""
     segmenter = Segmenter(subject.artefact(precision, pixel_shuffle=precision == "int8"), provider=provider, **settings)
-    return Form(segmenter.logits, partial(segmenter_call, segmenter), segmenter.backend.options)
+    return Form(partial(segmenter_call, segmenter), subject.slices, segmenter.logits, segmenter.backend.options)
