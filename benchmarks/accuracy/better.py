@@ -10,7 +10,7 @@ The store is one that `attunet prepare --config chaos-cpu` made with as many fol
 The arms and their reasons were fixed before anything was measured, as was the analysis: for each arm the paired
 difference of mean Dice against the arm it is compared with, averaged over networks and seeds for each case, its mean
 over the cases with its 95 % interval; an arm is kept where the interval leaves out zero. The same for the ensembles of
-an arm against its single networks. Differences of one network or organ are printed, and decide nothing.
+an arm against its single networks. Means of one network or organ are printed, and decide nothing.
 
 OUT/results.json is written after every training; the same call does what is left, in the order of worth: the plain arm,
 one seed of every other arm, the next seed, and at the end the arms that start from generated abdomens.

@@ -30,8 +30,6 @@ DIFFERENCES = {
     "leaves out zero": "{leaves_out_zero}",
 }
 
-Group = tuple[str, str, str]  # arm, kind, and network or "all"
-
 
 def confusion_of(model: Model) -> Callable[[LabelledCase], np.ndarray]:
     """The function that segments a case with the model and counts its voxels, after post-processing."""
@@ -62,27 +60,19 @@ def merged(rows: Sequence[Json], new: Sequence[Json]) -> list[Json]:
 
 
 def summary(rows: Sequence[Json], arms: Sequence[Arm]) -> Json:
-    """The means of every arm, in the order of `arms`, and the comparisons, of which those of one network decide
-    nothing.
-    """
-    means = []
-    pairs: list[tuple[Group, Group]] = []
+    """The means of every arm, in the order of `arms`, and the planned comparisons."""
+    means, comparisons = [], []
     for arm in arms:
         for kind in KINDS:
             networks = [*arm.networks, "all"] if kind == "single" and arm.has_ensembles else ["all"]
-            groups = [(arm.name, kind, network) for network in networks]
-            means += [_means(group, own) for group in groups if (own := _select(rows, group))]
-        if arm.against:
-            pairs += [((arm.against, kind, "all"), (arm.name, kind, "all")) for kind in KINDS]
-            if arm.has_ensembles:
-                pairs += [((arm.against, "single", one), (arm.name, "single", one)) for one in arm.networks]
-        pairs += [((arm.name, "single", "all"), (arm.name, kind, "all")) for kind in KINDS if kind != "single"]
-    compared = (_compare(rows, first, second) for first, second in pairs)
-    return nan_to_null({"arms": means, "comparisons": [one for one in compared if one is not None]})
+            means += [_means(own, network) for network in networks if (own := _select(rows, arm.name, kind, network))]
+        pairs = [((arm.against, kind), (arm.name, kind)) for kind in KINDS] if arm.against else []
+        pairs += [((arm.name, "single"), (arm.name, kind)) for kind in KINDS if kind != "single"]
+        comparisons += [compared for first, second in pairs if (compared := _compare(rows, first, second))]
+    return nan_to_null({"arms": means, "comparisons": comparisons})
 
 
-def _select(rows: Iterable[Json], group: Group) -> list[Json]:
-    arm, kind, network = group
+def _select(rows: Iterable[Json], arm: str, kind: str, network: str = "all") -> list[Json]:
     return [row for row in rows if row["arm"] == arm and row["kind"] == kind and network in ("all", row["network"])]
 
 
@@ -95,13 +85,12 @@ def _by_case(rows: Iterable[Json], organ: str | None = None) -> dict[str, float]
     return {case: mean(numbers) for case, numbers in sorted(values.items())}
 
 
-def _means(group: Group, rows: Sequence[Json]) -> Json:
-    arm, kind, network = group
+def _means(rows: Sequence[Json], network: str) -> Json:
     cases = _by_case(rows)
     worst = min(cases, key=lambda case: cases[case])
     return {
-        "arm": arm,
-        "kind": kind,
+        "arm": rows[0]["arm"],
+        "kind": rows[0]["kind"],
         "network": network,
         "trainings": len({(row["network"], row["seed"], row["fold"]) for row in rows}),
         "cases": len(cases),
@@ -112,37 +101,31 @@ def _means(group: Group, rows: Sequence[Json]) -> Json:
     }
 
 
-def _compare(rows: Sequence[Json], first: Group, second: Group) -> Json | None:
-    """`second` minus `first` on the trainings that both have; on the cases that both have where the kinds differ."""
+def _compare(rows: Sequence[Json], first: tuple[str, str], second: tuple[str, str]) -> Json | None:
+    """The second arm and kind minus the first on the trainings that both have; on the cases that both have where the
+    kinds differ.
+    """
     fields = ("network", "seed", "fold", "case") if first[1] == second[1] else ("case",)
 
     def key(row: Json) -> tuple[object, ...]:
         return tuple(row[name] for name in fields)
 
-    a, b = _select(rows, first), _select(rows, second)
+    a, b = _select(rows, *first), _select(rows, *second)
     keys = {key(row) for row in a} & {key(row) for row in b}
     if not keys:
         return None
-    scores = [_by_case(row for row in own if key(row) in keys) for own in (a, b)]
-    names = tuple(f"{arm} {kind if network == 'all' else network}" for arm, kind, network in (first, second))
-    tested = compare_paired(
-        scores[0], scores[1], {row["case"]: row["patient"] for row in a}, names=(names[0], names[1])
-    )
+    before, after = (_by_case(row for row in own if key(row) in keys) for own in (a, b))
+    patients = {row["case"]: row["patient"] for row in a}
+    tested = compare_paired(before, after, patients, names=(" ".join(first), " ".join(second)))
     low, high = tested.ci95 or (np.nan, np.nan)
-    return {
-        "first": names[0],
-        "second": names[1],
-        "planned": first[2] == "all",
-        "leaves_out_zero": bool(low > 0 or high < 0),
-        **tested.to_json(),
-    }
+    leaves_out_zero = bool(low > 0 or high < 0)
+    return {"first": tested.first, "second": tested.second, "leaves_out_zero": leaves_out_zero, **tested.to_json()}
 
 
 def table(results: Json) -> str:
     """The summary as aligned text."""
-    arms, comparisons = results["summary"]["arms"], results["summary"]["comparisons"]
-    planned = [one for one in comparisons if one["planned"]]
-    return f"{table_by_organ(arms, MEANS, 'per_organ')}\n\n{format_table(planned, DIFFERENCES)}"
+    means = table_by_organ(results["summary"]["arms"], MEANS, "per_organ")
+    return f"{means}\n\n{format_table(results['summary']['comparisons'], DIFFERENCES)}"
 
 
 def table_by_organ(rows: Sequence[Json], columns: Mapping[str, str], field: str) -> str:
