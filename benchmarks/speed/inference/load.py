@@ -2,7 +2,6 @@
 
 import gzip
 import re
-import statistics
 import subprocess
 import sys
 import threading
@@ -10,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,30 +22,15 @@ from attunet.errors import RunError
 ATTUNET = (sys.executable, "-P", "-m", "attunet.launch.cli")
 
 
-@dataclass(eq=False)
-class Load:
-    """Requests that were sent."""
+@dataclass(frozen=True)
+class Answer:
+    """The server's answer to one scan."""
 
-    seconds: list[float] = field(default_factory=list)  # of the good ones
-    wrong: list[str] = field(default_factory=list)  # a text for each wrong answer
-    refused: int = 0
-    # Share of voxels whose labels are not those of `attunet predict`, of every good answer
-    differ: list[float] = field(default_factory=lambda: [0.0])
-    memory_mb: list[float] = field(default_factory=list)  # the server's resident memory after each
-    total_s: float = 0.0
-
-    @property
-    def figures(self) -> dict[str, float]:
-        p50, p99 = (float(p) for p in np.percentile(self.seconds, (50, 99)))
-        return {"p50_s": p50, "p99_s": p99, "requests": len(self.seconds)}
-
-    def memory(self, scans: int) -> dict[str, float]:
-        """Resident memory around the 50th scan and the last, each the median of ten, and the largest."""
-        at_50, at_end = (
-            statistics.median(self.memory_mb[max(0, end - 10) : end])
-            for end in (min(number, len(self.memory_mb)) for number in (50, scans))
-        )
-        return {"at_50": at_50, "at_end": at_end, "largest": max(self.memory_mb)}
+    seconds: float
+    memory_mb: float  # the server's resident memory after it
+    is_broken: bool  # the scan
+    differ: float  # share of voxels whose labels are not those of `attunet predict`
+    wrong: str  # what is wrong with it; empty for a right one
 
 
 def write_scan(path: Path, seed: int, side: int, slices: int) -> Path:
@@ -108,8 +92,9 @@ def send(
     clients: int,
     broken: float,
     tolerance: float,
-) -> Load:
-    """Sends `count` scans from as many threads as there are clients, a share of them broken.
+) -> tuple[list[Answer], float]:
+    """Sends `count` scans from as many threads as there are clients, a share of them broken, after one that does not
+    count. Returns the answers, and the seconds of all of them together.
 
     Args:
         expected: the file that `attunet predict` wrote for each of `paths`.
@@ -118,36 +103,26 @@ def send(
     Example:
         >>> send(url, "model", [scan], {scan: labels}, count=9, clients=2, broken=0, tolerance=0)  # doctest: +SKIP
     """
-    load, lock = Load(), threading.Lock()
     every = round(1 / broken) if broken else count + 1
     bad = broken_scans(paths[0].read_bytes())
     bodies = {path: path.read_bytes() for path in paths}
 
-    def one(http: httpx.Client, number: int) -> None:
+    def one(http: httpx.Client, number: int) -> Answer:
         is_bad, path = number % every == every - 1, paths[number % len(paths)]
-        start = time.perf_counter()
+        began = time.perf_counter()
         response = http.post(f"/v1/models/{model}/segment", content=bad[number % len(bad)] if is_bad else bodies[path])
-        seconds, memory = time.perf_counter() - start, _memory_mb(http)
-        differ = 0.0 if is_bad or response.status_code != 200 else _difference(response.content, expected[path])
-        good = 400 <= response.status_code < 500 if is_bad else response.status_code == 200 and differ <= tolerance
-        with lock:
-            load.differ.append(differ)
-            load.memory_mb.append(memory)
-            load.refused += is_bad
-            if not is_bad:
-                load.seconds.append(seconds)
-            if not good:
-                name = "broken" if is_bad else path.name
-                load.wrong.append(f"request {number} ({name}): status {response.status_code}")
+        seconds, status = time.perf_counter() - began, response.status_code
+        differ = 0.0 if is_bad or status != 200 else _difference(response.content, expected[path])
+        is_right = 400 <= status < 500 if is_bad else status == 200 and differ <= tolerance
+        wrong = "" if is_right else f"request {number} ({'broken' if is_bad else path.name}): status {status}"
+        return Answer(seconds, _memory_mb(http), is_bad, differ, wrong)
 
     with httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_connections=clients)) as http:
         one(http, 0)
-        load.seconds.clear()
-        start = time.perf_counter()
+        began = time.perf_counter()
         with ThreadPoolExecutor(clients) as threads:
-            list(threads.map(partial(one, http), range(count)))
-        load.total_s = time.perf_counter() - start
-    return load
+            answers = list(threads.map(partial(one, http), range(count)))
+        return answers, time.perf_counter() - began
 
 
 def _difference(got: bytes, expected: bytes) -> float:

@@ -10,12 +10,13 @@ import logging
 import re
 import statistics
 import subprocess
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.evaluation.results_table import Json, format_table
-from attunet.benchmarks.speed.inference.load import ATTUNET, running_server, send, write_scan
-from attunet.benchmarks.speed.program import choices, program_parser, run_program
+from attunet.benchmarks.speed.inference.load import ATTUNET, Answer, running_server, send, write_scan
+from attunet.benchmarks.speed.program import choices, percentile_fields, program_parser, run_program
 from attunet.errors import RunError
 from attunet.system.environment import environment
 from attunet.system.private_folder import PrivateFolder
@@ -54,15 +55,17 @@ def measure(
         with running_server(model, folder / "temp", options) as url:
             requests = partial(send, url, model.stem, paths, expected, tolerance=tolerance)
             logger.info("one client")
-            alone = requests(count=2 * DISTINCT, clients=1, broken=0)
+            alone, _ = requests(count=2 * DISTINCT, clients=1, broken=0)
             logger.info("%d clients", clients)
-            together = requests(count=scans, clients=clients, broken=broken)
+            together, seconds = requests(count=scans, clients=clients, broken=broken)
         rates.append(_predict_folder(model, folder, "second", provider))
         left = [str(path.relative_to(folder)) for path in (folder / "temp").rglob("*")]
-    wrong = alone.wrong + together.wrong + [f"left in the temporary folder: {name}" for name in left]
+    wrong = [one.wrong for one in (*alone, *together) if one.wrong]
+    wrong += [f"left in the temporary folder: {name}" for name in left]
     if wrong:
         raise RunError(f"{len(wrong)} answers are wrong, the first: {wrong[0]}")
-    served, baseline = len(together.seconds) / together.total_s, statistics.mean(rates)
+    refused = sum(one.is_broken for one in together)
+    served, baseline = (len(together) - refused) / seconds, statistics.mean(rates)
     return {
         "scan": [side, side, slices],
         "options": options,
@@ -70,12 +73,24 @@ def measure(
         "served_per_s": served,
         "ratio": served / baseline,
         "provider": provider,
-        "largest_share_that_differs": max(*alone.differ, *together.differ),
-        "one_client": alone.figures,
-        "clients": {"number": clients, **together.figures, "refused": together.refused},
-        "memory_mb": together.memory(scans),
+        "largest_share_that_differs": max(one.differ for one in (*alone, *together)),
+        "one_client": _latency(alone),
+        "clients": {"number": clients, **_latency(together), "refused": refused},
+        "memory_mb": _memory([one.memory_mb for one in together]),
         "environment": environment(),
     }
+
+
+def _latency(answers: Sequence[Answer]) -> Json:
+    """Percentiles of the scans that are not broken."""
+    seconds = [one.seconds for one in answers if not one.is_broken]
+    return {**percentile_fields(seconds, "p{}_s", (50, 99)), "requests": len(seconds)}
+
+
+def _memory(megabytes: Sequence[float]) -> Json:
+    """Resident memory around the 50th scan and the last, each the median of ten, and the largest."""
+    at_50, at_end = (statistics.median(part[-10:]) for part in (megabytes[:50], megabytes))
+    return {"at_50": at_50, "at_end": at_end, "largest": max(megabytes)}
 
 
 def _predict_folder(model: Path, folder: Path, name: str, provider: str) -> float:
