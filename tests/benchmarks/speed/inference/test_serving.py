@@ -14,7 +14,7 @@ def trained_artefact(tmp_path_factory):
     """A small U-Net with fresh weights, as an artefact."""
     pytest.importorskip("torch")
     from attunet.benchmarks.speed.inference.forms import fresh_network
-    from attunet.benchmarks.speed.inference.whole_forms import generated_scan, write_pair
+    from attunet.benchmarks.speed.inference.whole import generated_scan, write_pair
 
     folder = tmp_path_factory.mktemp("artefact")
     return write_pair(fresh_network("unet", width=4), "fp32", 48, generated_scan(48, 3), folder)[0]
