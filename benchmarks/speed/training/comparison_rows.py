@@ -46,14 +46,12 @@ def _row(name: str, rows: Sequence[Json], batch_size: int) -> Json:
     memory = [row["peak_memory_mb"] for row in timed if row["peak_memory_mb"] is not None]
     last = (timed or list(rows))[-1]
     step_s = np.array([row["seconds"] / row["steps"] for row in timed] or [np.nan])
-    rate = 1 / float(np.median(step_s))
     return nan_to_null(
         {
             "name": name,
             "device": last["device"],
             "num_parameters": last["num_parameters"],
-            "slices_per_s": batch_size * rate,
-            "steps_per_s": rate,
+            "slices_per_s": batch_size / float(np.median(step_s)),
             "waiting_share": sum(row["waiting_s"] for row in timed) / (sum(row["seconds"] for row in timed) or np.nan),
             "peak_memory_mb": max(memory, default=None),
             "start_s": max((row["start_s"] for row in rows), key=lambda parts: sum(parts.values())),

@@ -117,7 +117,6 @@ def _row(
 ) -> Json:
     rates = [m["slices_per_s"] for m in measured]
     return {
-        "name": f"{name}, {size} slices",
         "tier": name,
         "num_slices": size,
         "store_mb": bytes_on_disk / 1e6,
