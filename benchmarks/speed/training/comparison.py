@@ -28,8 +28,7 @@ from attunet.benchmarks.speed.program import keep, last_line, program_parser, ru
 from attunet.benchmarks.speed.training.comparison_rows import results_of, table
 from attunet.benchmarks.speed.training.generated_store import generated_store
 from attunet.benchmarks.speed.training.nnunet import write_slices
-from attunet.benchmarks.speed.training.others import Task
-from attunet.benchmarks.speed.training.progress import read_progress
+from attunet.benchmarks.speed.training.others import PART, Task
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
 from attunet.store import Store, open_store
@@ -50,7 +49,6 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
         >>> compare(store, task, programs=["attunet", "plain"], rounds=3)  # doctest: +SKIP
     """
     measured: dict[str, list[Json]] = {name: [] for name in programs}
-    results = results_of(store, task, measured, rounds)
     with PrivateFolder() as temporary:
         folder = temporary.path
         if {"plain", "monai"} & set(programs):
@@ -60,10 +58,9 @@ def compare(store: Store, task: Task, *, programs: Sequence[str], rounds: int, f
         for _ in range(rounds):
             for name in programs:
                 one = dataclasses.replace(task, program=name, store=str(store.path), slices=str(folder))
-                measured[name].append(_in_own_process(one, folder))
-                results = results_of(store, task, measured, rounds)
-                keep(results, file)
-    return results
+                measured[name].append(_in_own_process(one))
+                keep(results_of(store, task, measured, rounds), file)
+    return results_of(store, task, measured, rounds)
 
 
 def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
@@ -74,7 +71,7 @@ def _write_slices(store: Store, cases: Sequence[str], folder: Path) -> None:
                 nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"{case}-{index:04d}-{kind}.nii.gz")
 
 
-def _in_own_process(task: Task, folder: Path) -> Json:
+def _in_own_process(task: Task) -> Json:
     """Runs one training, which is ended with all its processes `GRACE_S` after its limit."""
     task_json = json.dumps(dataclasses.asdict(task))
     command = [sys.executable, "-P", "-m", "attunet.benchmarks.speed.training.programs", task_json]
@@ -82,20 +79,27 @@ def _in_own_process(task: Task, folder: Path) -> Json:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as child:
+        is_late = False
         try:
             printed, errors = child.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            parts = read_progress(folder)
-            reached = f"after {list(parts)[-1]}" if parts else "in its imports"
-            note = f"out of time ({task.limit_s:g} s) {reached}"
-            unknown = dict.fromkeys(("num_parameters", "device", "peak_memory_mb"))
-            return {"steps": 0, "seconds": 0.0, "waiting_s": 0.0, "start_s": parts, "note": note, **unknown}
+            is_late = True
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+        if is_late:
+            printed, errors = child.communicate()
+    lines = printed.splitlines()
+    starts = [json.loads(line) for line in lines if line.startswith(f'{{"{PART}"')]
+    parts = {one[PART]: one["seconds"] for one in starts}
+    if is_late:
+        reached = f"after {list(parts)[-1]}" if parts else "in its imports"
+        note = f"out of time ({task.limit_s:g} s) {reached}"
+        unknown = dict.fromkeys(("num_parameters", "device", "peak_memory_mb"))
+        return {"steps": 0, "seconds": 0.0, "waiting_s": 0.0, "start_s": parts, "note": note, **unknown}
     if child.returncode:
         raise RunError(f"{task.program}: the training failed: {last_line(errors)}")
-    answer: Json = json.loads(printed.splitlines()[-1])
+    answer: Json = {**json.loads(lines[-1]), "start_s": parts}
     if answer["steps"] < task.steps:
         answer["note"] += f"{'; ' * bool(answer['note'])}{answer['steps']} of {task.steps} steps in {task.limit_s:g} s"
     return answer

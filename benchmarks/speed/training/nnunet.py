@@ -9,8 +9,7 @@ from accelerate import Accelerator
 
 from attunet.benchmarks.nnunet.raw_data import write_raw
 from attunet.benchmarks.nnunet.trainer import make_trainer, set_environment, set_workers
-from attunet.benchmarks.speed.training.others import Task, Timed, Training
-from attunet.benchmarks.speed.training.progress import Progress
+from attunet.benchmarks.speed.training.others import Progress, Task, Timed, Training
 from attunet.store import Store
 
 SPACING = np.diag([1.0, 1.0, 4.0, 1.0])  # the axis across slices is the coarse one, which nnU-Net puts first

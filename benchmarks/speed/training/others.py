@@ -1,5 +1,7 @@
 """The trainings that attunet is compared with: a plain script, and MONAI."""
 
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from attunet.config import ResolvedConfig
 from attunet.loading.transforms.spatial import SHIFT_FRACTION
 from attunet.models import build_model
 from attunet.store import Store
+from attunet.system.workers import process_start
+
+PART = "part"  # first in the lines of `Progress`
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,20 @@ class Task:
     store: str = ""
     # Folder with `CASE-0007-image.nii.gz` and `-label.nii.gz` for each slice of the training cases
     slices: str = ""
+
+
+class Progress:
+    """Prints the seconds of each part of a start, so that they remain of a training that is ended; the first part began
+    with the process.
+    """
+
+    def __init__(self) -> None:
+        self.began = self._last = process_start()
+
+    def finish(self, part: str) -> None:
+        now = time.monotonic()
+        print(json.dumps({PART: part, "seconds": now - self._last}), file=sys.__stdout__, flush=True)
+        self._last = now
 
 
 class Timed:

@@ -10,7 +10,7 @@
   bf16.
 - `nnunet`: nnU-Net's own 2D trainer as its command runs it, with our batch size, where `nnunetv2` is installed.
 
-The task is JSON. Each says how long its start, every step and waiting for data took; one JSON line.
+The task is JSON. Each prints a line for every part of its start, and one for all steps and waiting for data.
 """
 
 import dataclasses
@@ -25,8 +25,7 @@ from accelerate import Accelerator
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.training.nnunet import nnunet
-from attunet.benchmarks.speed.training.others import Task, Timed, Training, monai, plain
-from attunet.benchmarks.speed.training.progress import Progress
+from attunet.benchmarks.speed.training.others import Progress, Task, Timed, Training, monai, plain
 from attunet.config import ResolvedConfig, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.device.memory import peak_memory_mb
@@ -55,7 +54,7 @@ MAKERS = {"attunet": _attunet, "attunet-streamed": _attunet, "plain": plain, "mo
 
 def run(task: Task) -> Json:
     """Times a training. `steps` may be fewer than wanted; `seconds` and `waiting_s`, for data, are of all of them."""
-    progress = Progress(Path(task.slices))
+    progress = Progress()
     progress.finish("imports")
     store = open_store(task.store)
     wanted = load_config(None, [*task.settings, f'model.name="{task.model}"'])
@@ -84,7 +83,6 @@ def run(task: Task) -> Json:
         "steps": steps,
         "seconds": seconds,
         "waiting_s": program.take.seconds - waited,
-        "start_s": progress.parts_s,
         "note": program.note,
         "num_parameters": sum(p.numel() for p in program.network.parameters()),
         "device": accelerator.device.type,

@@ -1,5 +1,6 @@
 """Every program really trains, at a tiny size, and the rows say what was measured."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -15,7 +16,6 @@ import pytest
 from attunet.benchmarks.speed.training import comparison, comparison_rows
 from attunet.benchmarks.speed.training.others import Task
 from attunet.store import Store
-from attunet.system.private_folder import PREFIX
 
 TASK = Task(
     fold=0,
@@ -96,14 +96,34 @@ def test_no_timed_step_begins_after_the_limit(small_store: Store, monkeypatch: p
 
 
 @pytest.mark.slow
+def test_what_a_training_reached_is_not_that_of_the_one_before(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison._write_slices(small_store, small_store.split(0)[0], tmp_path)
+    task = dataclasses.replace(TASK, program="plain", store=str(small_store.path), slices=str(tmp_path))
+    assert "first step" in comparison._in_own_process(task)["start_s"]
+    monkeypatch.setattr(comparison, "GRACE_S", 0)
+    late = comparison._in_own_process(dataclasses.replace(task, limit_s=0.2))
+    assert (late["note"], late["start_s"]) == ("out of time (0.2 s) in its imports", {})
+
+
+def _training_of(pid: int) -> psutil.Process | None:
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):
+            if "attunet.benchmarks.speed.training.programs" in child.cmdline():
+                return child
+    return None
+
+
+@pytest.mark.slow
 def test_a_training_ends_with_the_command(tmp_path: Path) -> None:
     options = ["--only=plain", "--size=32", "--width=4", "--batch-size=2", "--steps=1000000", "--workers=0"]
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training.comparison", *options]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while running.poll() is None and not list(tmp_path.glob(f"{PREFIX}*/progress.json")):
+        while (training := _training_of(running.pid)) is None:
+            assert running.poll() is None
             time.sleep(0.2)
-        (training,) = psutil.Process(running.pid).children()
         running.terminate()
     assert psutil.wait_procs([training], timeout=10)[1] == []
     assert not list(tmp_path.iterdir())
