@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from attunet.benchmarks.accuracy.arms import RECIPE
 from attunet.benchmarks.accuracy.results import confusion_of, judge, table_by_organ
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.raw_data import image_files, write_raw
@@ -52,7 +53,6 @@ class Call:
     fold: int
     minutes: float
     device: str
-    config: str
     settings: tuple[str, ...]
 
 
@@ -64,7 +64,7 @@ def compare(call: Call, out: Path) -> Json:
         raise InputError(f"{PACKAGE} is not installed (pip install {PACKAGE})")
     settings = (*call.settings, f"run.device={call.device}", f"run.minutes={call.minutes}")
     run = out / f"attunet-fold{call.fold}"
-    train(call.store.path, run, read_config(call.config, settings), fold=call.fold, resume="auto")
+    train(call.store.path, run, read_config(RECIPE, settings), fold=call.fold, resume="auto")
     rows = _judge(call, "attunet", confusion_of(load_model(run, device=call.device)))
     log = (out / f"nnunet-fold{call.fold}.log").open("w", encoding="utf-8")
     with PrivateFolder() as folder, log, contextlib.redirect_stdout(log):
@@ -118,7 +118,6 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0, help="whose cases are left out")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--config", default="chaos-cpu", help="attunet's preset or configuration file")
     add_settings(parser)
     options = vars(parser.parse_args())
     out = options.pop("out")

@@ -17,7 +17,7 @@ from attunet.store import Store
 
 def _call(store: Store) -> nnunet.Call:
     small = ("model.base_width=4", "model.depth=2")
-    return nnunet.Call(store, 0, minutes=0.5, device="cpu", config="chaos-cpu", settings=small)
+    return nnunet.Call(store, 0, minutes=0.5, device="cpu", settings=small)
 
 
 def test_nothing_is_trained_where_it_is_not_installed(
