@@ -21,10 +21,8 @@ SCHEMA = 1
 
 
 class CaseDetails(TypedDict):
-    """Hashes of a case, and its size where an evaluation wrote it; no name of a file and no patient."""
+    """Hashes of a case; no name of a file and no patient."""
 
-    shape: NotRequired[list[int]]
-    spacing: NotRequired[list[float]]
     image_sha256: str
     label_sha256: str | None
 
@@ -34,7 +32,6 @@ class CurvePoint(TypedDict):
 
     event: str
     epoch: float
-    seconds: float
     loss: float
     dice: NotRequired[float | None]
 
@@ -78,15 +75,7 @@ def evaluation_details(
             "prepare": preparing_command(store),
             "evaluate": command("evaluate", store.name, *names, *arguments),
         },
-        "cases": {
-            case.name: {
-                "shape": list(case.native_shape),
-                "spacing": list(case.spacing),
-                "image_sha256": case.image_sha256,
-                "label_sha256": case.label_sha256,
-            }
-            for case in cases
-        },
+        "cases": {case.name: {"image_sha256": case.image_sha256, "label_sha256": case.label_sha256} for case in cases},
         "models": {model.label: _model_details(model, store.hides_names) for model in models},
     }
 
@@ -146,12 +135,7 @@ def curves_of(rows: Sequence[MetricsRow]) -> list[CurvePoint]:
     points = []
     for row in rows:
         if row["event"] in ("train", "validation"):
-            point: CurvePoint = {
-                "event": row["event"],
-                "epoch": row["epoch"],
-                "seconds": row["seconds"],
-                "loss": row["loss"],
-            }
+            point: CurvePoint = {"event": row["event"], "epoch": row["epoch"], "loss": row["loss"]}
             if row["event"] == "validation":
                 point["dice"] = row["dice"]["mean"]
             points.append(point)

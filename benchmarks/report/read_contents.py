@@ -252,7 +252,7 @@ def _confusion(folder: Path, predictions: dict[str, Path], classes: Classes) -> 
 
 
 def _case_details(runs: Iterable[Path], cases: list[str]) -> dict[str, CaseDetails]:
-    """Hashes as the runs noted them when they were judged; sizes from the kept images."""
+    """Hashes as the runs noted them when they were judged."""
     details: dict[str, CaseDetails] = {}
     for file in filter(Path.is_file, (run / "held_out.json" for run in runs)):
         hashes = read_json(file).inner("cases")
