@@ -9,19 +9,17 @@ after every training, and the same call does what is left.
 
 import json
 import logging
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from attunet.benchmarks.accuracy.results import confusion_of, judge
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
 from attunet.benchmarks.evaluation.results_table import Json, number, table
 from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
-from attunet.export.load_model import load_model
 from attunet.preparation.prepare import prepare
 from attunet.presets import read_config
+from attunet.runs.run_folder import read_metrics
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
@@ -43,13 +41,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
 
 
 def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Json]:
-    """Train and judge what is left; gives all rows of results.json, with the mean Dice of the cases left out. Raises
-    InputError where an earlier call had other settings.
-
-    Args:
-        out: folder of the sources, stores, runs and results.
-        names: data sets.
-        settings: `section.field=value` of all trainings.
+    """Trains what is left of the data sets; gives all rows of results.json, with the mean Dice of the cases left out.
+    Raises InputError where an earlier call had other settings.
     """
     file = out / "results.json"
     require_same_call(out / "call.json", {"settings": list(settings)})
@@ -62,7 +55,7 @@ def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Js
             if store is None:  # the automatic window is the whole slice
                 continue
             began = time.monotonic()
-            dice = _train_and_judge(store, store.path.parent / f"run-{change.replace(' ', '-')}", change, settings)
+            dice = _dice_of_training(store, store.path.parent / f"run-{change.replace(' ', '-')}", change, settings)
             minutes = (time.monotonic() - began) / 60
             rows.append({"data": name, "change": change, "dice": dice, "minutes": round(minutes, 2)})
             logger.info(f"{name}, {change}: Dice {dice:.4f}, {minutes:.1f} minutes")
@@ -92,10 +85,10 @@ def _prepared(folder: Path, name: str, settings: tuple[str, ...]) -> Store:
     return prepare(folder / "source", folder / name, read_config(None, settings).data, folds=4)
 
 
-def _train_and_judge(store: Store, run: Path, change: str, settings: Sequence[str]) -> float:
-    """Mean Dice of the cases left out."""
+def _dice_of_training(store: Store, run: Path, change: str, settings: Sequence[str]) -> float:
+    """Mean Dice of the cases left out, which a training judges at its end."""
     train(store.path, run, read_config(None, (*settings, *CHANGES[change])), fold=0, resume="auto")
-    return statistics.mean(row["mean"] for row in judge({}, store, 0, confusion_of(load_model(run))))
+    return next(row["dice"]["mean"] or 0.0 for row in read_metrics(run) if row["event"] == "native")
 
 
 def markdown(rows: Sequence[Json]) -> str:
@@ -113,7 +106,7 @@ def main() -> None:
     parser = program_parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", choices=list(STAND_INS), action="append", help="all by default")
-    add_settings(parser)
+    add_settings(parser, "of all trainings")
     arguments = parser.parse_args()
     with running(sys.stdout):
         rows = compare(arguments.out, arguments.data or list(STAND_INS), arguments.settings)
