@@ -15,8 +15,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,42 +44,29 @@ from attunet.training.loop import train
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Call:
-    """One fold, for so many minutes of training each."""
-
-    store: Store
-    fold: int
-    minutes: float
-    device: str
-    settings: tuple[str, ...]
-
-
-def compare(call: Call, out: Path) -> Json:
+def compare(store: Store, out: Path, *, fold: int, minutes: float, device: str, settings: Sequence[str]) -> Json:
     """Trains and judges both; gives the rows of the cases and facts of nnU-Net's training. Raises InputError if
     `nnunetv2` is not installed, or a case has classes that were not drawn.
+
+    Example:
+        >>> compare(store, Path("out"), fold=0, minutes=10, device="cpu", settings=[])  # doctest: +SKIP
     """
     if find_spec(PACKAGE) is None:
         raise InputError(f"{PACKAGE} is not installed (pip install {PACKAGE})")
-    settings = (*call.settings, f"run.device={call.device}", f"run.minutes={call.minutes}")
-    run = out / f"attunet-fold{call.fold}"
-    train(call.store.path, run, read_config(RECIPE, settings), fold=call.fold, resume="auto")
-    rows = _judge(call, "attunet", confusion_of(load_model(run, device=call.device)))
-    log = (out / f"nnunet-fold{call.fold}.log").open("w", encoding="utf-8")
+    run, chosen = out / f"attunet-fold{fold}", (*settings, f"run.device={device}", f"run.minutes={minutes}")
+    train(store.path, run, read_config(RECIPE, chosen), fold=fold, resume="auto")
+    rows = judge({"arm": "attunet"}, store, fold, confusion_of(load_model(run, device=device)))
+    log = (out / f"nnunet-fold{fold}.log").open("w", encoding="utf-8")
     with PrivateFolder() as folder, log, contextlib.redirect_stdout(log):
-        facts, confusion = _nnunet(call, folder.path)
-        rows += _judge(call, "nnU-Net 2D", confusion)
-    return {"environment": environment(), "minutes": call.minutes, "rows": rows, "nnunet": facts}
+        facts, confusion = _nnunet(store, fold, minutes, device, folder.path)
+        rows += judge({"arm": "nnU-Net 2D"}, store, fold, confusion)
+    return {"environment": environment(), "minutes": minutes, "rows": rows, "nnunet": facts}
 
 
-def _judge(call: Call, arm: str, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Json]:
-    about = {"arm": arm, "kind": "single", "network": arm, "seed": 0, "fold": call.fold}
-    return judge(about, call.store, call.fold, confusion)
-
-
-def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCase], np.ndarray]]:
+def _nnunet(
+    store: Store, fold: int, minutes: float, device: str, folder: Path
+) -> tuple[JsonObject, Callable[[LabelledCase], np.ndarray]]:
     """Trains nnU-Net; facts of the training, and the function that gives voxel counts of a case."""
-    store = call.store
 
     def read(case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         labelled = read_labelled_case(store, case)
@@ -89,12 +75,12 @@ def _nnunet(call: Call, folder: Path) -> tuple[JsonObject, Callable[[LabelledCas
         return labelled.volume.data, labelled.truth, labelled.volume.affine
 
     channels = ["CT" if store.spec.normalization == "ct" else "MR"] * store.spec.in_channels
-    names = write_raw(folder, store.split(call.fold), read, num_classes=len(store.classes), channels=channels)
+    names = write_raw(folder, store.split(fold), read, num_classes=len(store.classes), channels=channels)
     set_environment(folder, processes=min(12, usable_cores()))
     began = time.monotonic()
-    trainer, _ = make_trainer(folder, torch.device(call.device), batch_size=None, finish=logger.info)
+    trainer, _ = make_trainer(folder, torch.device(device), batch_size=None, finish=logger.info)
     preparation_s = time.monotonic() - began
-    facts = train_for(trainer, call.minutes) | {"preparation_s": preparation_s}
+    facts = train_for(trainer, minutes) | {"preparation_s": preparation_s}
     predictor = make_predictor(trainer)
     reader = trainer.plans_manager.image_reader_writer_class()
 
@@ -123,7 +109,7 @@ def main() -> None:
     out = options.pop("out")
     with running(sys.stdout):
         store = open_store(options.pop("store"), source=options.pop("source"))
-        results = compare(Call(store, **options | {"settings": tuple(options["settings"])}), out)
+        results = compare(store, out, **options)
     file = out / f"nnunet-fold{options['fold']}.json"
     write_text(file, json.dumps(results, indent=1) + "\n")
     print(table(results))

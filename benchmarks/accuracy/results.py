@@ -42,8 +42,8 @@ def judge(
     """Dice on the native grid of the cases that a fold of the store leaves out, as the cross-validation judges them.
 
     Args:
-        about: the fields "arm", "kind", "network", "seed" and "fold" of the rows; an ensemble has the network "all" and
-            the seed -1.
+        about: other fields of the rows; for `summary` "arm", "kind", "network", "seed" and "fold", of which an ensemble
+            has the network "all" and the seed -1.
         confusion: a case -> voxel counts `(K, K)`, rows the reference, columns the prediction.
     """
     rows: list[Json] = []

@@ -15,9 +15,7 @@ from attunet.errors import InputError
 from attunet.store import Store
 
 
-def _call(store: Store) -> nnunet.Call:
-    small = ("model.base_width=4", "model.depth=2")
-    return nnunet.Call(store, 0, minutes=0.5, device="cpu", settings=small)
+SHORT = {"fold": 0, "minutes": 0.5, "device": "cpu", "settings": ("model.base_width=4", "model.depth=2")}
 
 
 def test_nothing_is_trained_where_it_is_not_installed(
@@ -25,14 +23,14 @@ def test_nothing_is_trained_where_it_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "nnunetv2", None)
     with pytest.raises(InputError, match=r"^nnunetv2 is not installed \(pip install nnunetv2\)$"):
-        nnunet.compare(_call(small_store), tmp_path)
+        nnunet.compare(small_store, tmp_path, **SHORT)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnunetv2 is not installed")
 def test_both_are_judged_on_the_cases_left_out(small_store: Store, tmp_path: Path) -> None:
-    results = nnunet.compare(_call(small_store), tmp_path)
+    results = nnunet.compare(small_store, tmp_path, **SHORT)
     held_out = small_store.split(0)[1]
     assert [row["case"] for row in results["rows"]] == held_out * 2
     assert [row["arm"] for row in results["rows"]] == ["attunet"] * len(held_out) + ["nnU-Net 2D"] * len(held_out)
