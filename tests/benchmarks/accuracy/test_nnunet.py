@@ -14,7 +14,6 @@ from attunet.benchmarks.nnunet.raw_data import DATASET, write_raw
 from attunet.errors import InputError
 from attunet.store import Store
 
-
 SHORT = {"fold": 0, "minutes": 0.5, "device": "cpu", "settings": ("model.base_width=4", "model.depth=2")}
 
 
