@@ -3,24 +3,14 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.trainer import PACKAGE
-from attunet.benchmarks.speed.inference import sweep as inference_sweep
-from attunet.benchmarks.speed.operations import gate, norm_relu
-from attunet.benchmarks.speed.training import comparison_rows
-from attunet.benchmarks.speed.training import sweep as training_sweep
 
 TESTS = Path(__file__).resolve().parents[3] / "tests/toolkit"
-FORMATTERS: dict[str, Callable[[Json], str]] = {  # of a program's JSON
-    "operations.gate": gate.table,
-    "operations.norm_relu": norm_relu.table,
-    "training.sweep": training_sweep.table,
-    "training.comparison": comparison_rows.table,
-    "inference.sweep": inference_sweep.table,
-}
 NNUNET_S = 120  # more for the comparison of trainings where nnU-Net, which begins slowly, is in it
 SMALL = "--width 4 --size 32"  # of the rehearsal, on the CPU
 
@@ -39,9 +29,9 @@ def steps_of(out: Path, *, rehearse: bool, source: Path | None) -> list[Step]:
     """The steps in order of worth; a rehearsal has each program once, in miniature."""
 
     def program(name: str, module: str, limit_s: float, options: str, miniature: str) -> Step:
-        words = shlex.split(miniature if rehearse else options)
-        command = ["-m", f"attunet.benchmarks.speed.{module}", *words, "--json", str(out / f"{name}.json")]
-        return Step(name, max(limit_s, 120) if rehearse else limit_s, command, FORMATTERS[module])
+        words, module = shlex.split(miniature if rehearse else options), f"attunet.benchmarks.speed.{module}"
+        command = ["-m", module, *words, "--json", str(out / f"{name}.json")]
+        return Step(name, max(limit_s, 120) if rehearse else limit_s, command, import_module(module).table)
 
     with_nnunet = find_spec(PACKAGE) is not None
     profiled = "--profile --model attention_unet --widths 64 --batch-sizes 16,64 --minutes 1.2 --seconds 2"
