@@ -91,40 +91,30 @@ def inference_table() -> str:
 
 def summary_table() -> str:
     """The figures of the README."""
+
+    def times(mode: str, by: str) -> str:
+        return f"{_one(gates, mode=mode, by=by, level=0)['times_as_fast_as_eager']:.2f} times"
+
+    def rate(row: dict[str, Any]) -> str:
+        return f"{row['slices_per_s']:,.0f}"
+
     gates, wide = _read("gate")["gates"], {"model": "attention_unet", "width": 64}
-    fused, compiled, both, both_compiled = (
-        _one(gates, mode=mode, by=by, level=0) for mode in ("inference", "training") for by in ("fused", "compile")
-    )
+    copied = f"{_one(gates, mode='inference', by='fused', level=0)['share_of_copy']:.0%} of copy bandwidth"
     trainings = training_rows()
     small, large = _one(trainings, **wide, batch_size=16), _one(trainings, **wide, batch_size=64, compile=False)
     uncaptured = _one(training_rows("training-sweep-graph"), batch_size=16, cuda_graph=False)
     forms = {row["name"]: row for row in _read("inference")["rows"] if row["shape"][0] == 32}
     onnx = max(row["slices_per_s"] for name, row in forms.items() if name.startswith("cuda fp16"))
+    alone, both = "the fused gate, finest level, inference", "the fused gate, finest level, forward and backward"
     rows = [
-        [
-            "the fused gate, finest level, inference",
-            f"{fused['times_as_fast_as_eager']:.2f} times eager, {fused['share_of_copy']:.0%} of copy bandwidth",
-            f"compiled {compiled['times_as_fast_as_eager']:.2f} times",
-        ],
-        [
-            "the fused gate, finest level, forward and backward",
-            f"{both['times_as_fast_as_eager']:.2f} times eager",
-            f"compiled {both_compiled['times_as_fast_as_eager']:.2f} times",
-        ],
-        [
-            "training, batch 16",
-            f"{small['slices_per_s']:,.0f} slices/s",
-            f"without the CUDA graph {uncaptured['slices_per_s']:,.0f}",
-        ],
-        [
-            "training, batch 64",
-            f"{large['slices_per_s']:,.0f} slices/s",
-            f"{large['matmul_share']:.0%} of the matmul rate",
-        ],
+        [alone, f"{times('inference', 'fused')} eager, {copied}", f"compiled {times('inference', 'compile')}"],
+        [both, f"{times('training', 'fused')} eager", f"compiled {times('training', 'compile')}"],
+        ["training, batch 16", f"{rate(small)} slices/s", f"without the CUDA graph {rate(uncaptured)}"],
+        ["training, batch 64", f"{rate(large)} slices/s", f"{large['matmul_share']:.0%} of the matmul rate"],
         [
             "inference, ONNX Runtime CUDA, fp16, batch 32",
             f"{onnx:,.0f} slices/s",
-            f"PyTorch compiled {forms['PyTorch compiled fp16 NHWC']['slices_per_s']:,.0f}",
+            f"PyTorch compiled {rate(forms['PyTorch compiled fp16 NHWC'])}",
         ],
     ]
     return _markdown(["what", "figure", "beside"], rows)
