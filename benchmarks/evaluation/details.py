@@ -92,7 +92,6 @@ def _model_details(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
         "card": card_of(about, model.file_mb, is_hidden=is_hidden),
         "settings": about.config,
         "license": about.license,
-        "curves": [],
         "command": command("export", about.name, model.path.name, *precision),
     }
 
@@ -105,7 +104,6 @@ def _of_run(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     return {
         "card": _run_card(run, is_hidden),
         "settings": run.config.to_json(),
-        "license": None,
         "curves": curves_of(read_metrics(model.path)),
         "command": training_command(run.store.name, model.path.name, run.fold, run.config),
     }
