@@ -7,7 +7,6 @@ accelerate, onnx, onnxruntime-gpu and their companions (the extra `train`), and 
 `--rehearse` runs every step in miniature on any machine.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,8 +15,6 @@ import torch
 from attunet.benchmarks.program import program_parser
 from attunet.benchmarks.speed.gpu.run import run_steps, summary
 from attunet.benchmarks.speed.gpu.steps import steps_of
-from attunet.system.atomic_files import write_text
-from attunet.system.environment import environment
 
 
 def main() -> None:
@@ -33,7 +30,6 @@ def main() -> None:
         print("error: torch finds no CUDA device; --rehearse runs every step in miniature without one", file=sys.stderr)
         sys.exit(2)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.out / "environment.json", json.dumps(environment(), indent=1) + "\n")
     steps = steps_of(arguments.out, rehearse=arguments.rehearse, source=arguments.source)
     outcomes = run_steps(steps, arguments.out, arguments.minutes)
     print(summary(outcomes))
