@@ -42,19 +42,10 @@ def _per_case(contents: Contents) -> Figure | None:
         known = [(x, y) for x, y in points if not math.isnan(y)]
         data.append(trace("lines", [x for x, _ in known], [y for _, y in known], **joined))
     for number, model in enumerate(models):
-        scores = {case: mean for case in contents.cases if not math.isnan(mean := model.case_mean(case))}
-        x, cases = [number + places[case] for case in scores], list(scores)
-        data.append(
-            trace(
-                "markers",
-                x,
-                list(scores.values()),
-                **_case_marks(model, number, cases, 8, 0.85),
-                hovertemplate="%{text}: %{y:.3f}<extra></extra>",
-                showlegend=False,
-            )
-        )
-        data.append(_mean_mark(model, number + 0.3))
+        of_cases = [(number + places[case], model.case_mean(case), case) for case in contents.cases]
+        shown = [point for point in of_cases if not math.isnan(point[1])]
+        hover = {"hovertemplate": "%{text}: %{y:.3f}<extra></extra>", "showlegend": False}
+        data += [_case_points(model, number, shown, 8, 0.85, **hover), _mean_mark(model, number + 0.3)]
     labels = [plain(model.label).replace(" (", "<br>(") for model in models]  # on two lines
     layout: Figure = {
         "xaxis": {"tickvals": list(range(len(models))), "ticktext": labels, "range": [-0.5, len(models) - 0.5]},
@@ -67,12 +58,15 @@ def _per_case(contents: Contents) -> Figure | None:
     return chart("Every case", about, data, layout)
 
 
-def _case_marks(model: ModelRow, number: int, cases: Sequence[str], size: int, opacity: float) -> Figure:
-    """Points that lead to their cases, hollow where the model was trained on the case."""
-    symbol = symbol_of(number)
+def _case_points(
+    model: ModelRow, number: int, points: Sequence[tuple[float, float, str]], size: int, opacity: float, **more: object
+) -> Figure:
+    """Points (x, y, case) that lead to their cases, hollow where the model was trained on the case."""
+    symbol, cases = symbol_of(number), [case for _, _, case in points]
     symbols = [f"{symbol}-open" if case in model.seen else symbol for case in cases]
     marker = {"color": f"@{number}", "symbol": symbols, "size": size, "opacity": opacity}
-    return {"customdata": cases, "text": [plain(case) for case in cases], "name": plain(model.label), "marker": marker}
+    about = {"customdata": cases, "text": [plain(case) for case in cases], "name": plain(model.label), "marker": marker}
+    return trace("markers", [x for x, _, _ in points], [y for _, y, _ in points], **about, **more)
 
 
 def _seen_note(contents: Contents) -> str:
@@ -110,16 +104,8 @@ def _per_organ(contents: Contents) -> Figure | None:
             for case in contents.cases
             if (value := dice["per_case"].get(case, {}).get(name)) is not None
         ]
-        cases = [case for _, _, case in points]
-        data.append(
-            trace(
-                "markers",
-                [x for x, _, _ in points],
-                [y for _, y, _ in points],
-                **_case_marks(model, number, cases, 7, 0.7),
-                hovertemplate="%{text}: %{y:.3f}<extra>%{fullData.name}</extra>",
-            )
-        )
+        hover = "%{text}: %{y:.3f}<extra>%{fullData.name}</extra>"
+        data.append(_case_points(model, number, points, 7, 0.7, hovertemplate=hover))
         data.append(
             trace(
                 "markers",
