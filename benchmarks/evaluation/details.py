@@ -59,14 +59,7 @@ def evaluation_details(
     store: Store, cases: Sequence[Case], models: Sequence[EvaluatedModel], arguments: Sequence[str]
 ) -> EvaluationDetails:
     """The origin of all models. Where the store hides names, the cases that models were trained on are not listed.
-
-    Args:
-        arguments: of `attunet evaluate`, after the models.
-
-    Example:
-        >>> details = evaluation_details(store, store.cases, models, ["--fold", "0"])  # doctest: +SKIP
-        >>> details["commands"]["evaluate"]  # doctest: +SKIP
-        'attunet evaluate store run --fold 0'
+    arguments: of `attunet evaluate`, after the models.
     """
     names = dict.fromkeys(model.path.name for model in models)
     return {
