@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from attunet.benchmarks.speed.gpu.run import Outcome, page, run_step, run_steps
 from attunet.benchmarks.speed.gpu.steps import NNUNET_S, Step, steps_of
 from attunet.benchmarks.speed.training.kernels import kind_of
-from attunet.benchmarks.speed.training.sweep import rows_of
+from attunet.benchmarks.speed.training.sweep import Row, rows_of, table
 
 
 @pytest.mark.slow
@@ -77,6 +78,20 @@ def test_the_default_training_is_measured_first() -> None:
     assert (rows[0].cuda_graph, rows[0].compile, rows[0].width) == (True, False, 64)
     assert "run.cuda_graph=auto" in rows[0].settings
     assert not any(row.cuda_graph for row in rows_of(["unet"], [64], [16], "cpu"))
+
+
+def test_a_training_that_failed_has_its_reason_below_the_table_of_the_others() -> None:
+    figures = {"slices_per_s": 4.25, "step_ms": 940.0, "host_ms": 1.0, "matmul_share": 0.5, "peak_memory_mb": None}
+    done = {**asdict(Row("unet", 64, 4, False, True)), **figures, "kinds_ms": {"gates": 1.0, "pooling": 2.0}}
+    failed = {**asdict(Row("unet", 64, 128, True, False)), "error": "out of memory"}
+    header, row, *below = table({"rows": [done, failed]}).splitlines()
+    assert header.split()[:3] == ["network", "wide", "batch"]
+    assert row.split() == ["unet", "64", "4", "no", "yes", "4.2", "940.0", "1.0", "50%", "-"]
+    assert below == [
+        "unet 64 wide, batch 128, CUDA graph: out of memory",
+        "unet 64 wide, batch 4, compiled: ms of one step: pooling 2.0, gates 1.0",
+    ]
+    assert table({"rows": [failed]}) == below[0]
 
 
 @pytest.mark.parametrize(
