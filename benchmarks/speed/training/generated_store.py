@@ -1,11 +1,12 @@
 """Stores of any number of slices for measurements: a small prepared one, its cases repeated under other names."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 
 from attunet.config import DataConfig
-from attunet.fields import Fields, JsonObject
+from attunet.fields import Fields
 from attunet.manifest import CASES, MANIFEST, SPLITS
 from attunet.phantom import write_phantom
 from attunet.preparation.prepare import prepare
@@ -29,27 +30,19 @@ def repeated_store(store: Store, path: Path, num_slices: int) -> Store:
 
     Every copy is a file of its own, so that nothing is read from memory that a large data set would not have there.
     """
-    rows: list[JsonObject] = []
     entries = {entry.text("case"): entry.data for entry in Fields(store.manifest, MANIFEST).rows("cases")}
     training, held_out = store.split(0)
-    (path / CASES).mkdir(parents=True)
-    count, turn, patients = 0, 0, []
+    repeated = ((case, f"{case}-{turn:05d}") for turn in itertools.count() for case in training)
+    copies, count = [], 0
     while count < num_slices:
-        for case in training:
-            count += _copy(store, case, path, entries[case], f"{case}-{turn:05d}", rows)
-            patients.append(f"{case}-{turn:05d}")
-            if count >= num_slices:
-                break
-        turn += 1
-    for case in held_out:
-        _copy(store, case, path, entries[case], case, rows)
-    splits = {"schema": 1, "seed": 0, "folds": [held_out, patients], "test": []}
+        copies.append(next(repeated))
+        count += store.case(copies[-1][0]).num_slices
+    (path / CASES).mkdir(parents=True)
+    rows = []
+    for case, name in [*copies, *zip(held_out, held_out, strict=True)]:
+        shutil.copytree(store.path / CASES / case, path / CASES / name)
+        rows.append(entries[case] | {"case": name, "patient": name})
+    splits = {"schema": 1, "seed": 0, "folds": [held_out, [name for _, name in copies]], "test": []}
     (path / MANIFEST).write_text(json.dumps(store.manifest | {"cases": rows}), encoding="utf-8")
     (path / SPLITS).write_text(json.dumps(splits), encoding="utf-8")
     return open_store(path)
-
-
-def _copy(store: Store, case: str, path: Path, entry: JsonObject, name: str, rows: list[JsonObject]) -> int:
-    shutil.copytree(store.path / CASES / case, path / CASES / name)
-    rows.append(entry | {"case": name, "patient": name})
-    return store.case(case).num_slices
