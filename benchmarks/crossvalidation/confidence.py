@@ -128,7 +128,7 @@ def compare(segmenter: Segmenter, folder: Path, change: str) -> list[Json]:
 
 
 def table(arm: Arm) -> str:
-    """What was learned, and a row for each change of the new scans."""
+    """The description of what was learned, and a row for each change of the new scans."""
     learned, check = arm.learned, arm.learned.check
     lines = [f"{arm.network}: {learned.describe()}"]
     if check is None or learned.threshold is None:

@@ -35,7 +35,7 @@ CALIBRATION_SLICES = 4  # the scales do not change the time
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """What is timed. Slices are float32 (N, C, H, W)."""
+    """A form of a network, to be timed. Slices are float32 (N, C, H, W)."""
 
     timed_call: Callable[[np.ndarray], Callable[[], object]]  # slices -> a call that is one finished pass
     slices: Callable[[int], np.ndarray]  # batch size -> noise
