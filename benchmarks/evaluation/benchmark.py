@@ -116,10 +116,10 @@ def benchmark(
     Example:
         >>> print(benchmark("run", "store", "out", providers=["cpu", "openvino"]).table())  # doctest: +SKIP
     """
+    check_seconds(latency_seconds)
     model, out = Path(model), Path(out)
     if not model.exists():
         raise InputError(f"{model}: no such run or artefact")
-    check_seconds(latency_seconds)
     require_own_folder(out, "an evaluation")
     not_loaded: dict[str, str] = {}
     loaded: list[EvaluatedModel] = []
