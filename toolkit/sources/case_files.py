@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -179,6 +179,9 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     """
     with without_names(root, True, "its folders cannot be listed; `attunet inspect` on it says why"):
         known = files_by_hash(root.resolve())
+        if not all(_is_there(known.get(digest, ()), digest) for digest in wanted.values()):  # changed since
+            files_by_hash.cache_clear()
+            known = files_by_hash(root.resolve())
     paths_of = {name: known.get(digest, ()) for name, digest in wanted.items()}
     if missing := [name for name, paths in paths_of.items() if not paths]:
         digest = wanted[missing[0]][:12]
@@ -189,3 +192,10 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
         count = f"{len(paths_of[twice[0]])} files below {root} have its content"
         raise InputError(f"{twice[0]}: {count}, so the case's own is unknown")
     return {name: paths[0] for name, paths in paths_of.items()}
+
+
+def _is_there(paths: Sequence[Path], digest: str) -> bool:
+    """True if all of these files, of which there is one, have this `content_hash`."""
+    with suppress(InputError):
+        return bool(paths) and all(content_hash(path) == digest for path in paths)
+    return False

@@ -231,6 +231,21 @@ def test_a_folder_that_cannot_be_listed_is_not_named(scans: Path, tmp_path: Path
         open_store(store.path, source=scans).read_source("0001")
 
 
+def test_a_file_that_changes_after_another_was_found_is_not_read(scans: Path, tmp_path: Path) -> None:
+    store = prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    opened = open_store(store.path, source=scans)
+    for case in store.cases:
+        opened.read_source(case.name)
+    masks = [scans / f"{name}-mask.nii.gz" for name in NAMES[:2]]
+    contents = [mask.read_bytes() for mask in masks]
+    masks[0].write_bytes(contents[1])
+    with pytest.raises(InputError, match=r"no file below .* has its SHA-256"):
+        opened.read_source(table(tmp_path / "key.csv")[NAMES[0]])
+    masks[0].rename(scans / "again.nii.gz")
+    masks[0].write_bytes(contents[0])
+    opened.read_source(table(tmp_path / "key.csv")[NAMES[0]])
+
+
 @pytest.mark.parametrize("name", ["MILLERTON-Paul", "Xq"])
 def test_the_name_of_a_case_is_no_series_where_it_is_short_or_that_of_a_folder(
     scans: Path, tmp_path: Path, name: str
