@@ -15,7 +15,7 @@ class DataConfig(Section):
     NAME = "data"
 
     spacing_mm: float | Auto = setting(
-        "auto", "In-plane pixel size in mm after resampling; auto: the median.", 0.01, 100
+        "auto", "In-plane pixel size in mm after resampling; auto: the median.", 0.001, 1000
     )
     size: int | tuple[int, int] | Auto = setting(
         "auto",

@@ -73,6 +73,7 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     if erosion_mm == "auto":
         erosion_mm = _withstood_erosion(facts, resolved.mappings)
     preprocessing = Preprocessing(spec, Postprocessing(largest_component, erosion_mm))
+    DataConfig.of(preprocessing)  # as trainings write it down: what it refuses would be found out by them
     decisions = (*resolved.decisions, *mixed)
     return Resolved(resolved.source, resolved.classes, resolved.mappings, decisions, preprocessing)
 

@@ -90,6 +90,16 @@ def test_spacing_is_the_median_and_the_window_holds_every_label(tmp_path: Path, 
     assert oblong.image(oblong.cases[0].name).shape[2:] == oblong.spec.size == (64, 96)
 
 
+def test_voxels_of_some_micrometres_and_of_some_hundred_millimetres_can_be_trained_on(
+    tmp_path: Path, write_case
+) -> None:
+    for size in (0.002, 300.0):
+        for number in range(2):
+            write_case(tmp_path / f"{size}", f"{number}-T2", seed=number, spacing=(size, size, 3 * size))
+        store = prepare(tmp_path / f"{size}", tmp_path / f"store-{size}", DataConfig())
+        assert store.data_config.spacing_mm == size
+
+
 def free_border(store: Store, case: str) -> int:
     """Pixels between the labels and the edge of the window."""
     rows, columns = (np.flatnonzero(store.label(case).any(axis=axes)) for axes in ((0, 2), (0, 1)))
@@ -381,6 +391,7 @@ def test_settings_that_do_not_fit_write_nothing(source: Path, tmp_path: Path, wr
         ({"seed": 2**53}, "seed: must be an integer from 0 to"),
         ({"seed": -1}, "seed: must be an integer from 0 to"),
         ({"config": DataConfig(spacing_mm=0.01)}, "at most 16384 pixels"),
+        ({"config": DataConfig(spacing_mm=0.05)}, r"data\.size: must be a multiple of 16 from 32 to 4096"),
     ):
         with pytest.raises(InputError, match=rule):
             prepare(source, tmp_path / "store", **{"config": DataConfig(), **arguments})  # type: ignore[arg-type]
