@@ -22,6 +22,7 @@ class Answer:
         content: the label map's file.
         volumes: amount of every foreground class in `unit`, ml or voxels.
         findings: warnings of the server.
+        decisions: rule and text of readings of the scan that another program could make otherwise.
         model_sha256: of the artefact that gave it.
         confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None
             where the artefact has no estimator.
@@ -33,6 +34,7 @@ class Answer:
     findings: tuple[Mapping[str, str | float], ...]
     model_sha256: str
     confidence: JsonObject | None = None
+    decisions: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
     amounts = Fields(parse_json(response.headers["x-attunet-volumes"]), url)
     volumes = amounts.inner("volumes")
     findings = Fields({"findings": parse_json(response.headers["x-attunet-findings"])}, url)
+    decisions = Fields({"decisions": parse_json(response.headers.get("x-attunet-decisions", "[]"))}, url)
     confidence = parse_json(response.headers.get("x-attunet-confidence", "null"))
     if confidence is not None:
         Fields(confidence, url).flag("review")
@@ -88,6 +91,9 @@ def answer_of(response: Response, url: str, accept: str) -> Answer:
         findings=tuple(map(_finding, findings.rows("findings"))),
         model_sha256=response.headers["x-attunet-model-sha256"],
         confidence=confidence,
+        decisions=tuple(
+            {"rule": row.text("rule"), "text": row.text("text", MAX_LINE)} for row in decisions.rows("decisions")
+        ),
     )
 
 

@@ -3,10 +3,11 @@
 import logging
 import re
 import socket
+import ssl
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,18 @@ class Client:
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 600.0, retry_s: float = 600.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url, self._timeout_s, self._retry_s = url.rstrip("/"), timeout_s, retry_s
+        self._closed, self._running = threading.Event(), set[Callable[[], None]]()  # that end the requests
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"{url}: a server's address must begin with http:// or https://")
+        tls = _tls()
         try:
             self._http = httpx.Client(
-                base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False, limits=ONE_USE
+                base_url=self.url,
+                headers=headers,
+                timeout=timeout_s,
+                trust_env=False,  # no proxy of the environment sees a scan
+                verify=tls,
+                limits=ONE_USE,
             )
         except (httpx.InvalidURL, ValueError, UnicodeError) as error:
             raise InputError(f"{url}: is no address of a server: {error}") from None
@@ -66,6 +74,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """End what is running in other threads too, with a RunError there."""
+        self._closed.set()
+        for end in list(self._running):
+            end()
         self._http.close()
 
     def models(self) -> list[ModelDescription]:
@@ -128,7 +140,7 @@ class Client:
     def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> Response:
         """The response of status 200; while the server is busy, further tries at the time that it names."""
         until = time.monotonic() + self._retry_s
-        while True:
+        while not self._closed.is_set():
             response = self._exchange(method, address, files, accept)
             if response.status == 200:
                 return response
@@ -138,7 +150,8 @@ class Client:
                 kind = RunError if response.status >= 500 else InputError
                 raise kind(f"{reason_of(response.content)} (status {response.status} of {self.url})")
             logger.info(f"{self.url}: busy, trying again in {pause} s")
-            time.sleep(pause)
+            self._closed.wait(pause)
+        raise RunError(f"{self.url}: the connection was closed")
 
     def _exchange(self, method: str, address: str, files: Sequence[Path], accept: str) -> Response:
         """One request: a file as the body, several as a form."""
@@ -171,6 +184,8 @@ class Client:
         def note(event: str, about: Mapping[str, Any]) -> None:
             if event.endswith(("connect_tcp.complete", "start_tls.complete")):
                 sockets.append(about["return_value"].get_extra_info("socket"))
+                if over.is_set():
+                    end()
 
         def end() -> None:
             over.set()
@@ -181,14 +196,17 @@ class Client:
         timer = threading.Timer(self._timeout_s, end)
         timer.daemon = True
         timer.start()
+        self._running.add(end)
         try:
             yield {"trace": note}
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = f"{type(error).__name__}: {error or 'no answer'}"
             late = f"its answer was not whole within {self._timeout_s:g} s"
-            raise RunError(f"{self.url}: {late if over.is_set() else reason}") from None
+            ended = "the connection was closed" if self._closed.is_set() else late
+            raise RunError(f"{self.url}: {ended if over.is_set() else reason}") from None
         finally:
             timer.cancel()
+            self._running.discard(end)
 
     @contextmanager
     def _no_server(self) -> Iterator[None]:
@@ -197,6 +215,14 @@ class Client:
             yield
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{self.url}: is no server of attunet: {one_line(error)}") from None
+
+
+def _tls() -> ssl.SSLContext:
+    """TLS by the authorities that SSL_CERT_FILE or SSL_CERT_DIR names, as a hospital's own, or by the usual ones."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise InputError(f"SSL_CERT_FILE or SSL_CERT_DIR: the authorities cannot be read: {one_line(error)}") from None
 
 
 def _accept(out: Path, scan: Sequence[Path]) -> str:
@@ -226,7 +252,10 @@ def _sendable(scan: Sequence[Path]) -> Iterator[Sequence[Path]]:
         raise InputError(f"{folder}: must be a file, or the folder of a DICOM series")
     with PrivateFolder() as temporary:
         archive = temporary.path / "series.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
-            for number, path in enumerate(slices):
-                zipped.write(path, f"{number:05d}.dcm")
+        try:
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+                for number, path in enumerate(slices):
+                    zipped.write(path, f"{number:05d}.dcm")
+        except OSError as error:
+            raise write_error(archive, error) from None
         yield [archive]

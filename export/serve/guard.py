@@ -100,7 +100,7 @@ class Guard:
         metrics.requests.labels(route, model, str(status)).inc()
         if status >= 400:
             metrics.failures.labels(route, model, str(status)).inc()
-        stages = {stage: round(spent, 4) for stage, spent in ticket.seconds.items()}
+        stages = {stage: round(spent, 4) for stage, spent in ticket.seconds.copy().items()}
         method = scope["method"] if scope["method"] in METHODS else "other"
         facts: dict[str, object] = {"method": method, "route": route, "model": model, "status": status}
         facts |= {"seconds": round(seconds, 4), "stages": stages}

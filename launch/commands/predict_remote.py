@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -41,13 +42,19 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
         return
     number, count = shard_of()
     jobs = jobs[number::count]
-    with writing_label_maps(output, (number, count)), ThreadPoolExecutor(AT_ONCE, "send") as threads:
+    with (
+        writing_label_maps(output, (number, count)),
+        ThreadPoolExecutor(AT_ONCE, "send") as threads,
+        ExitStack() as after_errors,
+    ):
+        after_errors.callback(client.close)  # after a signal too: the threads would go on with their requests
         claim(output)
         sha256 = described["sha256"]
         waiting = [(one, labels) for one, labels in jobs if not is_finished(labels, one, sha256)]
         if waiting:
             clear_tables(output, sha256)
         failed = sum(threads.map(partial(_fails, client, described), waiting))
+        after_errors.pop_all()
     logger.info(f"{len(waiting) - failed} segmented, {len(jobs) - len(waiting)} finished before, {failed} failed")
     if failed:
         raise RunError(f"{source}: {failed} of {len(jobs)} volumes could not be segmented")
@@ -66,6 +73,8 @@ def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> 
 
 def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
     answer = client.segment(scan.files if len(scan.files) > 1 else scan.files[0], output, model=model)
+    for decision in answer.decisions:
+        logger.info(f"decided: {scan.files[0]}: {decision['text']} [{decision['rule']}]")
     for finding in answer.findings:
         logger.warning(f"{scan.files[0]}: {finding['text']} [{finding['rule']}]")
     if answer.confidence is not None and answer.confidence.get("review"):

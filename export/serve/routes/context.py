@@ -62,7 +62,7 @@ async def receive_and_run(
             partial(work, upload), ticket, left=lambda: _left(request), remove=remove
         )
     finally:
-        for stage, seconds in ticket.seconds.items():
+        for stage, seconds in ticket.seconds.copy().items():  # work that was given up may still add to them
             service.metrics.seconds.labels(model.name, stage).observe(seconds)
     service.answers.take(size)
     ticket.answer_bytes = size

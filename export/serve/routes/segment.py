@@ -32,6 +32,7 @@ BODY: dict[str, object] = {
 HEADERS = {
     "X-Attunet-Volumes": "As JSON: unit, and in volumes the amount of every class",
     "X-Attunet-Findings": "Differences from the training, as JSON",
+    "X-Attunet-Decisions": "How the scan was read where another program could read it otherwise, as JSON; if it was",
     "X-Attunet-Confidence": (
         "As JSON, of an artefact with an estimator: review, and each organ's estimated Dice with a range"
     ),

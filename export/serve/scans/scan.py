@@ -46,9 +46,8 @@ def _named(file: Path, stem: str) -> Path:
     """The file under a name with the ending of its format."""
     with file.open("rb") as opened:
         start = opened.read(16)
-    ending = next(
-        (ending for ending, marks in MARKS.items() if start.startswith(marks)), ".dcm" if is_dicom(file) else ""
-    )
+    marked = (ending for ending, marks in MARKS.items() if start.startswith(marks))
+    ending = ".dcm" if is_dicom(file) else next(marked, "")  # DICOM begins with any 128 bytes, a TIFF's too
     if ending == ".nii.gz" and _inflated(file, len(MGH_MARK)) == MGH_MARK:
         ending = ".mgz"
     if not ending:

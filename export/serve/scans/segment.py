@@ -61,12 +61,14 @@ class Answer:
     confidence: CaseConfidence | None = None
 
     def headers(self, model: ServedModel) -> dict[str, str]:
-        """Amounts, findings and estimates of Dice as JSON in ASCII."""
+        """Amounts, findings, decisions and estimates of Dice as JSON in ASCII."""
         headers = {
             "X-Attunet-Model-SHA256": model.segmenter.sha256,
             "X-Attunet-Volumes": json.dumps({"unit": self.unit, "volumes": self.amounts}),
             "X-Attunet-Findings": json.dumps([_finding_json(finding) for finding in self.findings]),
         }
+        if self.decisions:
+            headers["X-Attunet-Decisions"] = json.dumps(self._decisions())
         if self.confidence is not None:  # in short: proxies refuse headers of more than some kilobytes
             headers["X-Attunet-Confidence"] = json.dumps(self.confidence.in_short())
         return headers
@@ -82,9 +84,12 @@ class Answer:
             "volumes": self.amounts,
             "findings": [_finding_json(finding) for finding in self.findings],
             "confidence": self.confidence and self.confidence.to_json(),
-            "decisions": [{"rule": decision.rule, "text": decision.text} for decision in self.decisions],
+            "decisions": self._decisions(),
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
+
+    def _decisions(self) -> list[dict[str, str]]:
+        return [{"rule": decision.rule, "text": decision.text} for decision in self.decisions]
 
 
 def ending_for(accept: str) -> str:
@@ -181,7 +186,7 @@ def segment(model: ServedModel, upload: Upload, ending: str, ticket: Ticket, set
         media_type=MEDIA_TYPES.get(suffix, "application/octet-stream"),
         sha256=hashlib.sha256(content or np.ascontiguousarray(indices).tobytes()).hexdigest(),
         unit=unit,
-        amounts={name: round(amount, 3) for name, amount in amounts.items()},
+        amounts={name: amount if unit == "voxels" else float(f"{amount:.6g}") for name, amount in amounts.items()},
         findings=findings,
         decisions=volume.decisions,
         shape=volume.shape,

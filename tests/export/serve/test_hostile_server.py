@@ -1,11 +1,17 @@
 """The client believes nothing: a server that is broken or hostile costs one line, and writes no label map."""
 
 import gzip
+import ipaddress
 import json
+import signal
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -202,6 +208,7 @@ def test_a_name_is_no_part_of_an_address(hostile: Hostile, scan: Path, tmp_path:
         ({"X-Attunet-Findings": "[{}]"}, LABELS),
         ({"X-Attunet-Findings": '["a"]'}, LABELS),
         ({"X-Attunet-Findings": DEEP}, LABELS),
+        ({"X-Attunet-Decisions": '[{"rule": 1, "text": "a"}]'}, LABELS),
         ({"X-Attunet-Confidence": '[["review", [1]]]'}, LABELS),
         ({"X-Attunet-Confidence": '{"review": 3}'}, LABELS),
     ],
@@ -226,3 +233,54 @@ def test_an_answer_is_neither_inflated_nor_read_without_end(
     with pytest.raises(RunError, match="larger than 1 MB"):
         client(hostile).segment(scan, tmp_path / "other.nii.gz")
     assert not (tmp_path / "other.nii.gz").exists()
+
+
+def test_a_signal_ends_the_clients_that_wait_for_a_busy_server(hostile: Hostile, scan: Path, tmp_path: Path) -> None:
+    """Schedulers kill what does not end half a minute after it."""
+    hostile.answer = (503, {"Retry-After": "500"}, b"{}")
+    (tmp_path / "scans").mkdir()
+    scan.rename(tmp_path / "scans" / scan.name)
+    command = [sys.executable, "-m", "attunet.launch.cli", "predict", "--server"]
+    call = [*command, f"http://127.0.0.1:{hostile.server_port}", tmp_path / "scans", tmp_path / "out"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert any("busy, trying again in 500 s" in line for line in process.stdout)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("[!.]*"))
+
+
+def own_certificate(path: Path) -> Path:
+    """A certificate for 127.0.0.1, which is its own authority, with its key."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now, day = datetime.now(UTC), timedelta(days=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = made.add_extension(address, critical=True).sign(key, hashes.SHA256())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(key.private_bytes(*form) + signed.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_a_proxy_may_have_a_certificate_of_an_authority_of_ones_own(
+    hostile: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = own_certificate(tmp_path / "certificate.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    hostile.socket = tls.wrap_socket(hostile.socket, server_side=True)
+    address = f"https://127.0.0.1:{hostile.server_port}"
+    with Client(address, retry_s=0) as one, pytest.raises(RunError, match="CERTIFICATE_VERIFY_FAILED"):
+        one.models()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Client(address, retry_s=0) as one:
+        assert [model["name"] for model in one.models()] == ["m"]
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(InputError, match=r"^SSL_CERT_FILE or SSL_CERT_DIR: the authorities cannot be read"):
+        Client(address)

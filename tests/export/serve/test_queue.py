@@ -3,9 +3,12 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from attunet.export.serve.guard import Guard
 from attunet.export.serve.metrics import Metrics
 from attunet.export.serve.work.queue import Ticket, WorkQueue
 
@@ -36,3 +39,19 @@ def test_files_are_removed_while_others_are_served(fails: bool) -> None:
 
     asyncio.run(run())
     assert order == ["work", "removed"]
+
+
+class Growing(dict[str, float]):
+    """The stages of work that was given up and adds one while they are read."""
+
+    def items(self) -> Iterator[tuple[str, float]]:
+        for stage in self:
+            self["network"] = 1.0
+            yield stage, self[stage]
+
+
+def test_the_line_of_a_request_is_written_while_work_that_was_given_up_goes_on() -> None:
+    ticket, metrics = Ticket(time.monotonic()), Metrics([])
+    ticket.seconds = Growing(read=1.0)
+    Guard(lambda *_: None, SimpleNamespace(models={}, metrics=metrics))._record({"method": "POST"}, 504, 1.0, ticket)
+    assert b'attunet_failures_total{model="",reason="504",route="none"} 1.0' in metrics.text()

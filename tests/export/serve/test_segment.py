@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import resource
 import subprocess
 import sys
 import zipfile
@@ -56,8 +57,8 @@ def test_volumes_findings_and_the_artefacts_hash_are_in_headers_and_in_the_summa
     segmenter = Segmenter(artefact, num_threads=1)
     indices = segmenter.predict_file(scan).indices
     counts = np.bincount(indices.ravel(), minlength=5)[1:]
-    amounts = [round(count * 1.5 * 1.5 * 5 / 1000, 3) for count in counts.tolist()]
-    assert volumes == {"unit": "ml", "volumes": dict(zip(segmenter.classes.foreground, amounts, strict=True))}
+    amounts = dict(zip(segmenter.classes.foreground, (counts * 1.5 * 1.5 * 5 / 1000).tolist(), strict=True))
+    assert volumes == {"unit": "ml", "volumes": pytest.approx(amounts, rel=1e-5)}
     assert answer.headers["x-attunet-model-sha256"] == sha256(artefact)
     summary = server.post("/v1/models/small/segment?answer=summary", scan.read_bytes()).json()
     assert summary["volumes"] == volumes["volumes"]
@@ -94,6 +95,26 @@ def test_a_zip_of_a_series_in_two_folders_is_refused(server, series):
         422,
         "scan.zip: must hold one series or one volume: DICOM below its own files is left out, first in 'more'",
     )
+
+
+def test_dicom_with_the_mark_of_a_tiff_before_its_own_is_dicom(attunet, server, artefact, series, tmp_path):
+    """Its first 128 bytes are anybody's; some files are both."""
+    pytest.importorskip("pydicom")
+    both = tmp_path / "both.dcm"
+    both.write_bytes(b"II*\0" + series[0].read_bytes()[4:])
+    assert attunet("predict", artefact, both, tmp_path / "labels.nii.gz").code == 0
+    assert server.post(content=both.read_bytes()).content == (tmp_path / "labels.nii.gz").read_bytes()
+
+
+def test_organs_of_a_scan_in_micrometres_have_a_volume_and_the_reading_is_told(attunet, server, write_scan, tmp_path):
+    image = nib.load(write_scan(tmp_path / "large.nii.gz", (40, 48, 5), spacing=1.5))
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "scan.nii.gz")
+    body = (tmp_path / "scan.nii.gz").read_bytes()
+    volumes = server.post("/v1/models/small/segment?answer=summary", body).json()["volumes"]
+    assert 0 < sum(volumes.values()) <= 40 * 48 * 5 * 1.5e-3 * 1.5e-3 * 5e-3 / 1000
+    done = attunet("predict", "--server", server.url, tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz")
+    assert "scan.nii.gz: lengths are in micrometres and converted to mm [nifti-units]" in done.out
 
 
 def test_a_picture_gives_a_picture(attunet, server, artefact, tmp_path):
@@ -162,6 +183,19 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan,
             with pytest.raises(InputError, match=reason):
                 client.segment(source, out, model="small")
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_full_temporary_folder_is_named(series, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with (
+            Client("http://127.0.0.1:9", retry_s=0) as client,
+            pytest.raises(RunError, match=r"series\.zip: cannot be"),
+        ):
+            client.segment(series[0].parent, tmp_path / "labels.nii.gz", model="small")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_folder_that_cannot_be_written_is_not_the_servers_fault(server, scan):
