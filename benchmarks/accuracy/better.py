@@ -2,10 +2,11 @@
 in a few minutes of one GPU.
 
 `python -m attunet.benchmarks.accuracy.better STORE OUT --source CASES --minutes 4 --processes 8 --device cuda` trains
-both networks with two seeds on every fold for each arm of `attunet.benchmarks.accuracy.arms`, several trainings at
-once, and judges, on the native grid of the source files after finishing, as `attunet crossvalidate` does: each network
-alone, the ensemble of both networks and seeds (four members), and the ensemble of four snapshots along each training.
-The store is one that `attunet prepare --config chaos-cpu` made with as many folds as patients.
+both networks with two seeds on every fold (one patient left out) for each arm of `attunet.benchmarks.accuracy.arms`,
+several trainings at once, and judges, on the native grid of the source files after finishing, as
+`attunet crossvalidate` does: each network alone, the ensemble of both networks and seeds (four members), and the
+ensemble of four snapshots along each training. The store is one that `attunet prepare --config chaos-cpu` made; its own
+folds do not count.
 
 The arms and their reasons were fixed before anything was measured, as was the analysis: for each arm the paired
 difference of mean Dice against the arm it is compared with, averaged over networks and seeds for each case, its mean
@@ -27,15 +28,13 @@ from pathlib import Path
 
 from attunet.benchmarks.accuracy.arms import ARMS, Arm, Training, plan, pretraining
 from attunet.benchmarks.accuracy.results import confusion_of, judge, merged, summary, table
+from attunet.benchmarks.accuracy.stores import fold_stores, generated_store
 from attunet.benchmarks.crossvalidation.held_out import progress_of
 from attunet.benchmarks.crossvalidation.jobs import Job, run_jobs, visible_gpus
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
-from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
 from attunet.export.load_model import load_model
-from attunet.phantom import write_phantom
-from attunet.preparation.prepare import prepare
 from attunet.runs.run_folder import SNAPSHOTS, read_metrics
 from attunet.store import Store, open_store
 from attunet.system.atomic_files import write_text
@@ -43,7 +42,6 @@ from attunet.system.environment import environment
 
 logger = logging.getLogger(__name__)
 
-GENERATED_CASES = 128
 Ended = tuple[Training, float, str]  # seconds, and the reason where it failed
 
 
@@ -68,8 +66,9 @@ def better(
     deadline, file = time.monotonic() + 60 * minutes, out / "results.json"
     require_same_call(out / "call.json", {"store": store.name, "settings": list(settings)})
     rows: list[Json] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
     chosen = (*settings, f"run.device={device}")
-    trainings = plan(arms, store, out / "runs", num_seeds=seeds, settings=chosen)
+    trainings = plan(arms, folds, out / "runs", num_seeds=seeds, settings=chosen)
     left = unfinished(trainings, rows)
     logger.info(f"{len(trainings)} trainings, {len(trainings) - len(left)} of them done")
     timings: list[Json] = []
@@ -124,21 +123,11 @@ def _ended(
     yield from run([training for training in left if training.init is None])
     started = [training for training in left if training.init is not None]
     if started and time.monotonic() < deadline:
-        first = pretraining(_generated_store(out / "generated", store.data_config), out / "runs", settings)
+        first = pretraining(generated_store(out / "generated", store.data_config), out / "runs", settings)
         for _, seconds, error in run([first]):
             logger.info(f"{first.name}: {seconds:.1f} s {error}")
         if progress_of(first.run)[1]:
             yield from run(started)
-
-
-def _generated_store(path: Path, config: DataConfig) -> Path:
-    """Makes the store of generated abdomens, prepared as the real scans are, if no earlier call has made it."""
-    source = path.with_name(f"{path.name}-source")
-    if not source.exists():
-        write_phantom(source, cases=GENERATED_CASES)
-    if not path.exists():
-        prepare(source, path, config)
-    return path
 
 
 def _run(trainings: Sequence[Training], processes: int, gpus: Sequence[str], deadline: float) -> Iterator[Ended]:
@@ -160,7 +149,7 @@ def _run(trainings: Sequence[Training], processes: int, gpus: Sequence[str], dea
             yield jobs[outcome.job], time.monotonic() - began[outcome.job], error
 
 
-def _judge(training: Training, trainings: Sequence[Training], store: Store, device: str) -> tuple[list[Json], str]:
+def _judge(training: Training, trainings: Sequence[Training], whole: Store, device: str) -> tuple[list[Json], str]:
     """Rows of a training, of its snapshots, and of the fold's ensemble if its last member is finished with it;
     or the error.
     """
@@ -171,13 +160,13 @@ def _judge(training: Training, trainings: Sequence[Training], store: Store, devi
     members = [one.run for one in trainings if one.run.parent == folder]
     if arm.has_ensembles and all(progress_of(run)[1] for run in members):
         paths["all", -1, "ensemble"] = folder
-    rows, held_out = [], set(store.split(training.fold)[1])
+    store, rows = open_store(training.store, source=whole.source_root), []
     try:
         for (network, seed, kind), path in paths.items():
             model = load_model(path, device=device)
-            assert not held_out & set(model.training_cases), f"{path}: was trained on what is judged"
+            assert not set(store.split(0)[1]) & set(model.training_cases), f"{path}: was trained on what is judged"
             about = {"arm": arm.name, "kind": kind, "network": network, "seed": seed, "fold": training.fold}
-            rows += judge(about, store, training.fold, confusion_of(model))
+            rows += judge(about, store, 0, confusion_of(model))
     except (InputError, RunError, RuntimeError) as error:
         return [], f"{type(error).__name__}: {error}"
     return rows, ""

@@ -1,7 +1,6 @@
 """The judged cases, a row each, and their summary: means of every arm, and the planned comparisons."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -36,9 +35,7 @@ def confusion_of(model: Model) -> Callable[[LabelledCase], np.ndarray]:
     return lambda case: evaluate_case(model, case).confusion
 
 
-def judge(
-    about: Json, store: Store, fold: int | Literal["all"], confusion: Callable[[LabelledCase], np.ndarray]
-) -> list[Json]:
+def judge(about: Json, store: Store, fold: int, confusion: Callable[[LabelledCase], np.ndarray]) -> list[Json]:
     """Dice on the native grid of the cases that a fold of the store leaves out, as the cross-validation judges them.
 
     Args:

@@ -2,21 +2,22 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("torch")
 
-from attunet.benchmarks.accuracy.arms import ARMS, Arm, Training, plan, pretraining
+from attunet.benchmarks.accuracy.arms import ARMS, Arm, FoldStore, Training, epochs_of, plan, pretraining
 from attunet.benchmarks.accuracy.better import better, unfinished
 from attunet.benchmarks.accuracy.results import merged, summary, table
+from attunet.benchmarks.accuracy.stores import fold_stores
 from attunet.errors import InputError
-from attunet.store import Store
+from attunet.store import Store, open_store
 
 
 def planned(out: Path) -> list[Training]:
-    return plan(ARMS, SimpleNamespace(path=out / "store", num_folds=6), out, num_seeds=2)
+    folds = {scans: [FoldStore(out / f"fold-{fold}", 30 * (scans or 5)) for fold in range(6)] for scans in (None, 1, 2)}
+    return plan(ARMS, folds, out, num_seeds=2)
 
 
 def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: float = 0.0) -> list[dict]:
@@ -28,7 +29,7 @@ def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: fl
 def test_each_arm_trains_each_network_and_seed_on_each_fold_and_plain_comes_first(tmp_path: Path) -> None:
     trainings = planned(tmp_path)
     assert [training.arm.name for training in trainings[:24]] == ["plain"] * 24
-    assert len({training.run for training in trainings}) == len(trainings) == 4 * 24 + 12
+    assert len({training.run for training in trainings}) == len(trainings) == 4 * 24 + 5 * 12
     folders = {training.run.parent for training in trainings if training.arm.has_ensembles}
     assert len(folders) == 4 * 6
     for folder in folders:  # of an ensemble
@@ -36,6 +37,11 @@ def test_each_arm_trains_each_network_and_seed_on_each_fold_and_plain_comes_firs
     first = pretraining(tmp_path / "generated", tmp_path, ())
     for training in trainings:
         assert training.init == (first.run if training.arm.name.endswith("generated") else None)
+
+
+def test_few_scans_get_a_fixed_number_of_steps() -> None:
+    for slices in (26, 39, 77):
+        assert -(-epochs_of(1500, slices) * slices // 8) == 1500
 
 
 def test_only_what_is_missing_is_left(tmp_path: Path) -> None:
@@ -78,6 +84,15 @@ def test_the_summary_pairs_trainings_and_says_where_the_interval_leaves_out_zero
     assert len(text.splitlines()) < 60
 
 
+def test_a_fold_trains_on_as_many_scans_as_asked(small_store: Store, tmp_path: Path) -> None:
+    patients = {case.patient for case in small_store.cases if case.labelled}
+    for scans in (1, None):
+        folds = fold_stores(small_store, tmp_path, scans)
+        held_out = [open_store(fold.path).split(0)[1] for fold in folds]
+        assert len(folds) == len(patients)
+        assert {len(cases) for cases in held_out} == {len(patients) - 1 if scans == 1 else 1}
+
+
 def test_results_of_other_settings_are_not_taken(small_store: Store, tmp_path: Path) -> None:
     better(small_store, tmp_path, minutes=0, device="cpu", settings=["optim.epochs=1"])
     better(small_store, tmp_path, minutes=0, device="cpu", settings=["optim.epochs=1"], seeds=3)
@@ -96,7 +111,7 @@ def test_an_arm_is_trained_judged_and_kept_and_a_failure_costs_only_its_own(smal
     assert [row["kind"] for row in results["rows"]].count("snapshots") == 2 * cases
     assert [row["kind"] for row in results["rows"]].count("ensemble") == cases
     failed = [one["task"].partition(",")[0] for one in results["trainings"] if "model.blocks" in one["error"]]
-    assert failed == ["broken"] * small_store.num_folds
+    assert failed == ["broken"] * cases
     assert not any(one["error"] for one in results["trainings"] if not one["task"].startswith("broken"))
     assert results["left"] == 0
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == results["rows"]
