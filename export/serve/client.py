@@ -54,7 +54,7 @@ class Client:
         self._closed, self._running = threading.Event(), set[Callable[[], None]]()  # that end the requests
         if not self.url.startswith(("http://", "https://")):
             raise InputError(f"{url}: a server's address must begin with http:// or https://")
-        tls = _tls()
+        tls = _tls() if self.url.startswith("https://") else True
         try:
             self._http = httpx.Client(
                 base_url=self.url,

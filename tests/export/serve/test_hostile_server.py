@@ -284,3 +284,4 @@ def test_a_proxy_may_have_a_certificate_of_an_authority_of_ones_own(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     with pytest.raises(InputError, match=r"^SSL_CERT_FILE or SSL_CERT_DIR: the authorities cannot be read"):
         Client(address)
+    Client("http://127.0.0.1:9").close()  # needs none
