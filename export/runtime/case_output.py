@@ -14,6 +14,7 @@ from attunet.export.runtime.origin import (
     hashes_of,
     origin_file,
     same_stem,
+    tables_list,
 )
 from attunet.fields import read_json
 from attunet.io.readers import stem_of
@@ -84,8 +85,8 @@ def require_own_files(labels: Path, files: Collection[Path]) -> None:
 
 
 def clear(labels: Path) -> None:
-    """Remove a label map, then what was written with it, and the tables that have its estimates: those of its folder or
-    of one above.
+    """Remove a label map, then what was written with it, and the tables that have its estimates: those of its folder,
+    and of one above those that list it.
     """
     earlier, model = hashes_of(labels), ""
     with suppress(InputError):
@@ -96,5 +97,6 @@ def clear(labels: Path) -> None:
             path.unlink()
             if path.suffix == ".json":
                 for folder in labels.absolute().parents:
-                    clear_tables(folder, model)
+                    if folder == labels.absolute().parent or tables_list(folder, labels):
+                        clear_tables(folder, model)
     origin_file(labels).unlink(missing_ok=True)

@@ -199,6 +199,14 @@ def clear_tables(folder: Path, model_sha256: str) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
+def tables_list(folder: Path, labels: Path) -> bool:
+    """True where a folder's tables have the estimates of a label map below it; they may be a copy of others."""
+    case = labels.absolute().relative_to(folder).with_name(stem_of(labels)).as_posix()
+    with suppress(InputError, OSError):  # no tables, a file of somebody else, or a folder that nobody may look into
+        return case in read_json(folder / TABLES[0]).inner("cases").data
+    return False
+
+
 def _model_of_tables(folder: Path) -> str | None:
     with suppress(InputError):  # no tables, or a file of somebody else
         return read_json(folder / TABLES[0]).text("model_sha256")

@@ -108,6 +108,20 @@ def test_a_file_of_somebody_else_is_not_replaced(labels: Path) -> None:
         require_own_files(labels, [other])
 
 
+def test_tables_above_that_do_not_list_a_label_map_stay(tmp_path: Path) -> None:
+    """A user may keep copies of other tables there, of this model or of another one."""
+    labels = tmp_path / "results/new/one.nii.gz"
+    write(labels, "first")
+    tables = {tmp_path: ("other", "one"), labels.parents[1]: ("model", "one"), labels.parent: ("model", "one")}
+    for folder, (model, case) in tables.items():
+        content = {"model_sha256": model, "cases": {case: {}}}
+        (folder / "confidence.json").write_text(json.dumps(content))
+        (folder / "confidence.csv").write_text("case")
+    clear(labels)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("confidence.*")}
+    assert left == {f"{folder}confidence.{ending}" for folder in ("", "results/") for ending in ("json", "csv")}
+
+
 @pytest.mark.parametrize(
     ("earlier", "words"), [(True, "was changed since it was made"), (False, "no file says which model and scan")]
 )
