@@ -73,7 +73,10 @@ def resolve(source: Source, facts: Sequence[CaseFacts], config: DataConfig) -> R
     if erosion_mm == "auto":
         erosion_mm = _withstood_erosion(facts, resolved.mappings)
     preprocessing = Preprocessing(spec, Postprocessing(largest_component, erosion_mm))
-    DataConfig.of(preprocessing)  # as trainings write it down: what it refuses would be found out by them
+    try:
+        DataConfig.of(preprocessing)  # as trainings write it down: what it refuses would be found out by them
+    except InputError as error:
+        raise InputError(f"{error}; choose it, or a coarser data.spacing_mm") from None
     decisions = (*resolved.decisions, *mixed)
     return Resolved(resolved.source, resolved.classes, resolved.mappings, decisions, preprocessing)
 
