@@ -79,5 +79,5 @@ def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
         logger.warning(f"{scan.files[0]}: {finding['text']} [{finding['rule']}]")
     if answer.confidence is not None and answer.confidence.get("review"):
         logger.warning(f"{output}: to be looked at: its estimated Dice is low, or the scan is unlike the training's")
-    volumes = ", ".join(f"{name} {amount:.0f} {answer.unit}" for name, amount in answer.volumes.items())
-    logger.info(f"{output}: {volumes}")
+    amounts = {name: f"{amount:.0f}" if amount >= 10 else f"{amount:.3g}" for name, amount in answer.volumes.items()}
+    logger.info(f"{output}: {', '.join(f'{name} {amount} {answer.unit}' for name, amount in amounts.items())}")

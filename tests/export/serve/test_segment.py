@@ -115,6 +115,7 @@ def test_organs_of_a_scan_in_micrometres_have_a_volume_and_the_reading_is_told(a
     assert 0 < sum(volumes.values()) <= 40 * 48 * 5 * 1.5e-3 * 1.5e-3 * 5e-3 / 1000
     done = attunet("predict", "--server", server.url, tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz")
     assert "scan.nii.gz: lengths are in micrometres and converted to mm [nifti-units]" in done.out
+    assert all(f"{name} {amount:.3g} ml" in done.out for name, amount in volumes.items())
 
 
 def test_a_picture_gives_a_picture(attunet, server, artefact, tmp_path):
