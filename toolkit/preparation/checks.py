@@ -194,7 +194,7 @@ def _duplicates(
             if leaks:
                 text = f"{text}, which is in another fold: one would leak into the other"
             elif len(pair) > 1:
-                text = f"{text} of another patient; both are in one fold, or both in the test set"
+                text = f"{text} of another patient; folds and the test set do not part them"
             yield Finding(other, "duplicate", 2, "error" if leaks else "warning", text)
 
 

@@ -187,7 +187,7 @@ def test_a_training_scan_that_is_in_the_test_part_too_is_not_trained_on(seven: P
     assert store.split("all") == (["training_b"], ["test_d", "test_e", "training_a"])
     assert store.split(0) == ([], ["training_b"])
     ((case, text),) = [(f.case, f.text) for f in store.findings if f.rule == "duplicate"]
-    assert (case, text.partition(";")[2]) == ("training_a", " both are in one fold, or both in the test set")
+    assert (case, text.partition(";")[2]) == ("training_a", " folds and the test set do not part them")
 
 
 def test_a_test_part_with_every_training_scan_is_one_line(seven: Path) -> None:
