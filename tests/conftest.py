@@ -144,10 +144,13 @@ def write_chaos_case() -> Callable[..., None]:
 
 @pytest.fixture
 def hangup() -> Iterator[None]:
-    """SIGHUP as a terminal sends it to processes that the test starts: those of tests under nohup would ignore it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """SIGHUP and SIGINT as a terminal sends them to processes that the test starts: those of tests under nohup, or in
+    the background of a script, would ignore them.
+    """
+    before = [signal.signal(signal.SIGHUP, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)]
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in zip((signal.SIGHUP, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture
