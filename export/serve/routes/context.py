@@ -30,7 +30,7 @@ def service_of(request: Request) -> Service:
 
 
 def audit_of(request: Request, model: ServedModel) -> Audit | None:
-    """The model's audit log, for the user that a request names. Raises InputError for a name that is none."""
+    """The model's audit log, for the user that a request names. Raises InputError for a name that is not allowed."""
     header = request.headers.get("x-attunet-user", "").encode("latin-1")  # as starlette decodes headers
     return model.audit and replace(model.audit, user=header.decode("utf-8", "surrogateescape") or None)
 

@@ -115,7 +115,14 @@ def test_a_log_is_none_of_the_files_of_the_call(attunet, artefact, small_store, 
     assert {name: path.read_bytes() for name, path in files.items() if path.exists()} == before
 
 
-def test_the_server_records_every_scan(artefact, small_store, tmp_path):
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def client(artefact, log, tmp_path):
+    """A client of a server of the small artefact that keeps an audit log."""
     pytest.importorskip("fastapi")
     testclient = pytest.importorskip("fastapi.testclient")
     from attunet.export.serve.app import make_app
@@ -124,22 +131,23 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
     from attunet.export.serve.work.served_model import load_models
     from attunet.system.private_folder import PrivateFolder
 
-    log = tmp_path / "audit.jsonl"
-    scan = sorted(small_store.path.parent.glob("source/*src*"))[0].read_bytes()
     with PrivateFolder(tmp_path) as folder:
         service = Service(Settings(), load_models([artefact], num_threads=1, audit_log=AuditLog(log)), folder)
         with testclient.TestClient(make_app(service), base_url="http://localhost") as client:
-            url = f"/v1/models/{artefact.stem}/segment"
-            answer = client.post(url, content=scan, headers={"X-Attunet-User": "station 7"})
-            assert answer.status_code == 200
-            assert client.post(url, content=b"no scan").status_code == 422
-            for name in ("Dr Ü", "山田\u3000太郎"):
-                assert (
-                    client.post(url, content=b"no scan", headers={"X-Attunet-User": name.encode()}).status_code == 422
-                )
-            for name in (b"a\x7fb", b"x" * 129):
-                refused = client.post(url, content=scan, headers={"X-Attunet-User": name})
-                assert (refused.status_code, "printable characters" in refused.text) == (422, True)
+            yield client
+
+
+def test_the_server_records_every_scan(client, artefact, small_store, log):
+    scan = sorted(small_store.path.parent.glob("source/*src*"))[0].read_bytes()
+    url = f"/v1/models/{artefact.stem}/segment"
+    answer = client.post(url, content=scan, headers={"X-Attunet-User": "station 7"})
+    assert answer.status_code == 200
+    assert client.post(url, content=b"no scan").status_code == 422
+    for name in ("Dr Ü", "山田\u3000太郎"):
+        assert client.post(url, content=b"no scan", headers={"X-Attunet-User": name.encode()}).status_code == 422
+    for name in (b"a\x7fb", b"x" * 129):
+        refused = client.post(url, content=scan, headers={"X-Attunet-User": name})
+        assert (refused.status_code, "printable characters" in refused.text) == (422, True)
     good, bad, *others = records(log)
     assert [record["user"] for record in others] == ["Dr Ü", "山田\u3000太郎"]
     assert good["input_sha256"] == hashlib.sha256(scan).hexdigest()
@@ -148,29 +156,17 @@ def test_the_server_records_every_scan(artefact, small_store, tmp_path):
     assert verify_audit(log).records == 4
 
 
-def test_the_server_records_what_comes_as_tensors(artefact, tmp_path):
-    pytest.importorskip("fastapi")
-    testclient = pytest.importorskip("fastapi.testclient")
-    from attunet.export.serve.app import make_app
-    from attunet.export.serve.service import Service
-    from attunet.export.serve.settings import Settings
-    from attunet.export.serve.work.served_model import load_models
-    from attunet.system.private_folder import PrivateFolder
-
-    log = tmp_path / "audit.jsonl"
+def test_the_server_records_what_comes_as_tensors(client, artefact, log):
     slices = {"name": "slices", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 32 * 32}
     body = json.dumps({"inputs": [slices], "outputs": [{"name": "labels"}]}).encode()
-    with PrivateFolder(tmp_path) as folder:
-        service = Service(Settings(), load_models([artefact], num_threads=1, audit_log=AuditLog(log)), folder)
-        with testclient.TestClient(make_app(service), base_url="http://localhost") as client:
-            url = f"/v2/models/{artefact.stem}/infer"
-            answer = client.post(url, content=body, headers={"X-Attunet-User": "station 7"})
-            assert answer.status_code == 200
-            assert client.post(url, content=b"{}").status_code == 400
-            good, bad = records(log)
-            log.unlink()
-            log.mkdir()
-            assert client.post(url, content=body).status_code == 503  # nothing is answered without a record
+    url = f"/v2/models/{artefact.stem}/infer"
+    answer = client.post(url, content=body, headers={"X-Attunet-User": "station 7"})
+    assert answer.status_code == 200
+    assert client.post(url, content=b"{}").status_code == 400
+    good, bad = records(log)
+    log.unlink()
+    log.mkdir()
+    assert client.post(url, content=body).status_code == 503  # nothing is answered without a record
     assert good["input_sha256"] == hashlib.sha256(body).hexdigest()
     assert good["output_sha256"] == hashlib.sha256(answer.content).hexdigest()
     assert (good["user"], good["status"], bad["status"]) == ("station 7", "done", "failed")

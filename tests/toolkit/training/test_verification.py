@@ -20,6 +20,11 @@ def copied(small_store: Store, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def require_unfinished(run: Path) -> None:
+    newest = newest_checkpoint(run / "checkpoints")
+    assert newest is None or not newest.state.finished
+
+
 @pytest.mark.parametrize("tier", ["resident", "streamed"])
 @pytest.mark.parametrize("part", ["training", "held out"])
 def test_labels_that_were_shifted_end_the_training(copied: Path, tmp_path: Path, part: str, tier: str) -> None:
@@ -30,8 +35,7 @@ def test_labels_that_were_shifted_end_the_training(copied: Path, tmp_path: Path,
     with pytest.raises(InputError, match=rf"^{path}: is not the array that was prepared .*; remove the store") as error:
         train(copied, tmp_path / "run", config, fold=0)
     assert "\n" not in str(error.value)
-    newest = newest_checkpoint(tmp_path / "run" / "checkpoints")
-    assert newest is None or not newest.state.finished
+    require_unfinished(tmp_path / "run")
 
 
 def test_a_training_that_cannot_read_all_arrays_is_not_finished(
@@ -43,8 +47,7 @@ def test_a_training_that_cannot_read_all_arrays_is_not_finished(
     monkeypatch.setattr("attunet.training.verification.verify_case", fail)
     with pytest.raises(InputError, match=r"store: its arrays cannot be compared with their SHA-256: MemoryError"):
         train(copied, tmp_path / "run", small_config("optim.epochs=2"), fold=0)
-    newest = newest_checkpoint(tmp_path / "run" / "checkpoints")
-    assert newest is None or not newest.state.finished
+    require_unfinished(tmp_path / "run")
 
 
 def test_arrays_are_compared_where_no_thread_may_have_a_priority_of_its_own(
