@@ -14,7 +14,7 @@ from attunet.errors import InputError
 from attunet.fields import Fields, JsonObject, read_json
 from attunet.manifest import IMAGE, LABEL
 from attunet.preparation.case_facts import PERCENTILES, CaseFacts, ChannelIntensity
-from attunet.sources.case_files import CaseFiles, without_names
+from attunet.sources.case_files import CaseFiles, content_hash, without_names
 from attunet.sources.read_case import MaskOptions, read_case
 from attunet.system.atomic_files import joined_hash, name_in_errors, sha256
 from attunet.volumes.geometry import place
@@ -74,6 +74,7 @@ def write_shard(task: ShardTask) -> Fields:
     options = MaskOptions(files.label_values, task.levels, task.choices)
     with without_names(files.case, files.hidden):
         volume, indices = read_case(files.images, files.labels, task.mapping, options)
+        _check_scanned(files, task.facts)
     prepared = VolumeSlices(volume, task.spec, task.spec.size)
     shutil.rmtree(task.folder, ignore_errors=True)  # remains of a killed call, with temporary files
     task.folder.mkdir()
@@ -110,6 +111,14 @@ def write_shard(task: ShardTask) -> Fields:
         partial.write_text(text, encoding="utf-8")
     partial.replace(task.folder / CASE)  # made durable with everything else, before the store gets its name
     return Fields(entry, files.case)
+
+
+def _check_scanned(files: CaseFiles, facts: CaseFacts) -> None:
+    """Raise InputError where a file is not the scanned one any more; hours may lie between the scan and the arrays."""
+    hashes = (*facts.image_sha256, *facts.label_sha256)
+    for path, scanned in zip((*files.images, *files.labels), hashes, strict=True):
+        if content_hash(path) != scanned:
+            raise InputError(f"{path}: was changed while its store was made: prepare it when nothing writes to it")
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
 from attunet.preparation.scan_case import scan_case
+from attunet.preparation.write_store import build_store
 from attunet.sources.case_files import SourceOptions
 from attunet.sources.find_cases import find_cases
 from attunet.store import Store
@@ -525,6 +526,20 @@ def test_a_prepare_killed_while_it_looks_does_not_look_again(
         "cases/01-T2SPIR/case.json",
     }
     assert found.keys() == expected.keys()
+
+
+@pytest.mark.parametrize("name", ["04-T2SPIR-mask.nii.gz", "02-T2SPIR-src.nii.gz"])
+def test_a_file_that_changes_between_the_scan_and_the_arrays_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def changed(*args: object, **options: object) -> None:
+        rewrite(source / name, np.asarray(nib.load(source / name).dataobj)[::-1])
+        build_store(*args, **options)
+
+    monkeypatch.setattr("attunet.preparation.prepare.build_store", changed)
+    with pytest.raises(InputError, match=rf"{name}: was changed while its store was made"):
+        prepare(source, tmp_path / "store", DataConfig())
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_shard_that_lost_its_end_is_written_again(source: Path, tmp_path: Path) -> None:
