@@ -653,7 +653,7 @@ def coco(segmentation: object, count: int) -> str:
 SIDE = 32768
 CVAT_MASK = f'<mask label="x" rle="0,{SIDE**2}" left="0" top="0" width="{SIDE}" height="{SIDE}"/>'
 add_annotations("coco", lambda: coco({"size": [SIDE, SIDE], "counts": [0, SIDE**2]}, 20))
-add_annotations("coco-text", lambda: coco({"size": [SIDE, SIDE], "counts": "0"}, 20_000))
+add_annotations("coco-text", lambda: coco({"size": [SIDE, SIDE], "counts": "PPPPPP1"}, 20_000))
 add_annotations("coco-layers", lambda: coco([[0, 0, 63, 0, 63, 63, 0, 63]], 20_000))
 add_annotations(
     "cvat",

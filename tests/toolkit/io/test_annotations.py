@@ -62,6 +62,43 @@ def test_text_that_is_no_run_length_is_refused(tmp_path: Path, counts: str) -> N
         read_annotations(coco(tmp_path, {"counts": counts, "size": [7, 9]}), tmp_path / "a.png", SHAPE)
 
 
+@pytest.mark.parametrize("kept", range(6))
+def test_run_lengths_that_are_cut_short_are_refused(tmp_path: Path, kept: int) -> None:
+    runs = [5, 10, 2, 30, 1, 15][:kept]
+    for counts in (runs, packed(runs)):
+        with pytest.raises(InputError, match="must be whole numbers that fill 63 pixels"):
+            read_annotations(coco(tmp_path, {"counts": counts, "size": [7, 9]}), tmp_path / "a.png", SHAPE)
+    image = '<image id="0" name="a.png" width="9" height="7"><mask label="x" left="0" top="0" width="9" height="7" rle='
+    rle = ",".join(map(str, runs)) or "1"
+    (tmp_path / "a.xml").write_text(f'<annotations>{image}"{rle}"/></image></annotations>')
+    with pytest.raises(InputError, match="must be whole numbers that fill 63 pixels"):
+        read_annotations(tmp_path / "a.xml", tmp_path / "a.png", SHAPE)
+
+
+def test_text_that_ends_within_a_run_length_is_refused(tmp_path: Path) -> None:
+    text = packed([3, 60])
+    assert len(text) == 3
+    with pytest.raises(InputError, match="the last one is cut short"):
+        read_annotations(coco(tmp_path, {"counts": text[:-1], "size": [7, 9]}), tmp_path / "a.png", SHAPE)
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+@pytest.mark.parametrize("number", [0.9, 1.9, True, float("inf")])
+def test_ids_are_not_rounded(tmp_path: Path, key: str, number: float) -> None:
+    path = coco(tmp_path, [OUTLINE])
+    data = json.loads(path.read_text())
+    data["annotations"][0][key] = number
+    path.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"ids and sizes must be whole numbers|is neither COCO"):
+        read_annotations(path, tmp_path / "a.png", SHAPE)
+
+
+@pytest.mark.parametrize("counts", [[5.9, 10, 48], [5.0, 10, 48], [True, 62], ["5", 10, 48]])
+def test_run_lengths_are_not_rounded(tmp_path: Path, counts: list[object]) -> None:
+    with pytest.raises(InputError, match="must be whole numbers that fill 63 pixels"):
+        read_annotations(coco(tmp_path, {"counts": counts, "size": [7, 9]}), tmp_path / "a.png", SHAPE)
+
+
 @pytest.mark.parametrize("corner", [float("inf"), float("nan"), 1e18, -1e18, 1e300])
 def test_a_polygon_far_from_its_picture_is_refused(tmp_path: Path, corner: float) -> None:
     with pytest.raises(InputError, match="must lie on its picture"):
@@ -130,7 +167,7 @@ def test_regions_cover_a_large_picture_less_often(
         read_annotations(path, tmp_path / "a.png", SHAPE)
 
 
-SMALL_MASK = {"counts": [2000 * 1990 + 1993, 1, 2000 * 7 - 1, 1], "size": [2000, 2000]}
+SMALL_MASK = {"counts": [2000 * 1990 + 1993, 1, 2000 * 7 - 1, 1, 2000 * 2 + 6], "size": [2000, 2000]}
 
 
 @pytest.mark.parametrize(

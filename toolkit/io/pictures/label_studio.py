@@ -57,7 +57,7 @@ def _brush(packed: Sequence[int], height: int, width: int) -> Block:
     """The mask of Label Studio's run lengths, which is their alpha: a stream of length, bits of a word, four sizes,
     then runs and literals.
     """
-    bits = np.unpackbits(np.array(packed, dtype=np.uint8))
+    bits = np.unpackbits(np.frombuffer(bytes([*packed]), dtype=np.uint8))
     at, size = 0, height * width * 4
 
     def take(count: int) -> int:

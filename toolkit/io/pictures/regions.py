@@ -105,13 +105,13 @@ def numbered(names: Sequence[str]) -> dict[str, int]:
 
 def block_of_runs(counts: Sequence[int], lines: int, length: int) -> tuple[np.ndarray, int]:
     """Pixels `(lines, length)` of 0 and 1 of a mask of alternating runs, of 0 first, that follow its lines: from the
-    first line with a 1 to the last, and the number of that first line.
+    first line with a 1 to the last, and the number of that first line. Raises InputError for runs that are cut short.
     """
     size = lines * length
-    if size > MAX_VOXELS or min(counts, default=0) < 0 or sum(counts) > size:
-        raise InputError(f"a mask's run lengths must fill {size:,} pixels, got {sum(counts):,}")
+    if size > MAX_VOXELS or set(map(type, counts)) != {int} or min(counts) < 0 or sum(counts) != size:
+        raise InputError(f"a mask's run lengths must be whole numbers that fill {size:,} pixels; export it again")
     ends = np.cumsum(np.array(counts, dtype=np.int64))
-    runs = np.stack([ends[0:-1:2], ends[1::2]], axis=1) if len(ends) > 1 else np.empty((0, 2), dtype=np.int64)
+    runs = np.stack([ends[0:-1:2], ends[1::2]], axis=1)
     runs = runs[runs[:, 0] < runs[:, 1]]
     if not len(runs):
         return np.zeros((0, length), dtype=np.int8), 0
