@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from attunet.device.memory import synchronize
 from attunet.errors import InputError
 from attunet.runs.checkpoint import host_copy
 from attunet.runs.run_folder import RunFolder
+from attunet.system.atomic_files import name_in_errors
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -127,7 +129,7 @@ def measure(trainer: Trainer, validator: Validator, folder: RunFolder, seconds: 
                 native = share * _timed(lambda: one.validate_native(trainer.average.network))
         checkpoint = plot = 0.0
         if trainer.accelerator.is_main_process:
-            checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder.checkpoints / "measured.partial"))
+            checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder.checkpoints))
             folder.draw_curves()  # imports matplotlib
             plot = _timed(folder.draw_curves)
     return of_first_process(Costs(step, validation, native, checkpoint, plot))
@@ -166,11 +168,10 @@ def _time_steps(trainer: Trainer, seconds: float) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _write_like_a_checkpoint(trainer: Trainer, path: Path) -> None:
-    with path.open("wb") as file:
+def _write_like_a_checkpoint(trainer: Trainer, folder: Path) -> None:
+    with name_in_errors(folder), tempfile.TemporaryFile(dir=folder) as file:  # without a name: a kill leaves nothing
         for tensors in trainer.state().parts.values():
             file.write(save(host_copy(tensors)))
-    path.unlink()
 
 
 def _timed(call: Callable[[], object]) -> float:

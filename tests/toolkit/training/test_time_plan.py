@@ -1,5 +1,6 @@
 """A training within a time: a number of steps that fits, and from then on an ordinary training."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ def test_validations_at_given_steps_are_counted() -> None:
 def test_too_little_time_is_said() -> None:
     with pytest.raises(InputError, match=r"run\.minutes: too little time: .* take 0\.4 minutes more"):
         plan_steps(COSTS, 20.0, steps_per_validation=None, checkpoints=0)
+
+
+def test_a_full_disk_while_a_checkpoint_is_measured_is_named_and_leaves_nothing(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run, config = tmp_path / "run", small_config("run.minutes=1")
+    monkeypatch.setattr("attunet.training.time_plan.REHEARSAL_SHARE", 0.0)
+    monkeypatch.setattr("attunet.training.loop._run_steps", stop)
+    with monkeypatch.context() as full:
+        full.setattr("attunet.training.time_plan.save", fill)
+        with pytest.raises(OSError, match=f"No space left on device: '{run}/checkpoints"):
+            train(small_store.path, run, config, fold=0)
+    with pytest.raises(Started):
+        train(small_store.path, run, config, fold=0)
 
 
 @pytest.mark.slow
