@@ -66,8 +66,9 @@ def train(
     if resume not in get_args(Resume):
         raise InputError(f"resume: must be one of {', '.join(get_args(Resume))}, got {resume!r}")
     with ExitStack() as stack:
+        names = stack.enter_context(pseudonyms(pseudonymise, [run_path]))
         request = Request(
-            store=open_store(store_path, stack.enter_context(pseudonyms(pseudonymise, [run_path]))),
+            store=open_store(store_path, names),
             folder=RunFolder(Path(run_path)),
             config=config,
             fold=fold,
@@ -75,6 +76,7 @@ def train(
             init=None if init is None else Path(init),
             init_classes=init_classes or {},
             began=began,
+            hide=names.hide if names else str,
         )
         _train(request, make_accelerator(config.run), stack)
 
@@ -92,7 +94,7 @@ def _train(request: Request, accelerator: Accelerator, stack: ExitStack) -> None
         return
     trainer, first_step = training.trainer, training.state.step
     rank, world = accelerator.process_index, accelerator.num_processes
-    rank_log = stack.enter_context(RankLog(folder.path, rank))
+    rank_log = stack.enter_context(RankLog(folder.path, rank, request.hide))
     if main:
         describe_run(folder, trainer, first_step)
     journal = stack.enter_context(Journal(folder, trainer, first_step))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ class Request:
     init: Path | None
     init_classes: Mapping[str, str]
     began: float
+    hide: Callable[[str], str]  # a text with the names that this call hides -> without them
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +12,10 @@ from attunet.system.atomic_files import name_in_errors
 
 
 class RankLog:
-    """The file `logs/rank-N.log` of a run; an error that ends the context adds its traceback."""
+    """The file `logs/rank-N.log` of a run; an error that ends the context adds its traceback, without hidden names."""
 
-    def __init__(self, run_path: Path, rank: int) -> None:
-        self.path = run_path / "logs" / f"rank-{rank}.log"
+    def __init__(self, run_path: Path, rank: int, hide: Callable[[str], str]) -> None:
+        self.path, self._hide = run_path / "logs" / f"rank-{rank}.log", hide
 
     def __enter__(self) -> "RankLog":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +28,7 @@ class RankLog:
         elif isinstance(error, SystemExit):
             last = f"stopped, exit code {error.code}"
         else:
-            last = "".join(traceback.format_exception(error)).rstrip()
+            last = self._hide("".join(traceback.format_exception(error)).rstrip())
         with suppress(OSError), self._file:  # on a full disk, the error that ended the process matters more
             self.write(last)
 
