@@ -157,7 +157,7 @@ def measure_matmul_rate(device: torch.device, mixed_precision: str) -> float:
     out = left @ right  # the first call initialises the library
     clock, count, began = StepClock(device), 0, time.perf_counter()
     clock.mark("start")
-    while time.perf_counter() - began < MATMUL_SECONDS:
+    while not count or time.perf_counter() - began < MATMUL_SECONDS:
         torch.mm(left, right, out=out)
         count += 1
         if count % 16 == 0:
