@@ -25,7 +25,7 @@ from torch import nn
 
 from attunet.errors import NotFinite, RunError
 from attunet.runs.read_checkpoint import step_folders
-from attunet.runs.run_folder import RunFolder
+from attunet.runs.run_folder import RunFolder, step_name
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import write_folder
 
@@ -40,7 +40,6 @@ SNAPSHOT_SHARE = 0.1  # of all steps, between two snapshots
 class TrainerState:
     """State of a trainer after a step: tensors by part (`PARTS`) and name, and the gradient scaler's in float16."""
 
-    finished: bool
     parts: Mapping[str, Mapping[str, torch.Tensor]]
     scaler: dict[str, float] | None
 
@@ -84,8 +83,10 @@ class Checkpoints:
             return True
         return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes
 
-    def save(self, read_state: Callable[[], TrainerState], step: int) -> SaveCost:
+    def save(self, read_state: Callable[[], TrainerState], step: int, *, finished: bool = False) -> SaveCost:
         """Save the state after `step` and return the cost once it is copied to the host.
+
+        finished: True once nothing of the training is left to do, such as reading arrays that are compared.
 
         Raises:
             RunError: the previous write failed.
@@ -94,8 +95,8 @@ class Checkpoints:
             return {}
         began = time.monotonic()
         state = read_state()
-        about = dataclasses.replace(self._state, step=step, finished=state.finished, scaler=state.scaler)
-        self._submit(self.folder / _step_name(step), state.parts, about)
+        about = dataclasses.replace(self._state, step=step, finished=finished, scaler=state.scaler)
+        self._submit(self.folder / step_name(step), state.parts, about)
         self._saved_at = time.monotonic()
         num_bytes = sum(tensor.nbytes for tensors in state.parts.values() for tensor in tensors.values())
         return {"stall_s": self._saved_at - began, "megabytes": num_bytes / 1e6}
@@ -112,7 +113,7 @@ class Checkpoints:
         """Keep the averaged weights after `step` if they are one of `run.snapshots`."""
         if self._main and step in snapshot_steps(self._run.snapshots, total_steps):
             about = dataclasses.replace(self._state, step=step, finished=step == total_steps)
-            self._submit(self._snapshots / _step_name(step), {"average": average.state_dict()}, about)
+            self._submit(self._snapshots / step_name(step), {"average": average.state_dict()}, about)
 
     def finish(self) -> None:
         """Wait until everything saved is on the disk."""
@@ -190,7 +191,3 @@ def _prune(folder: Path, written: Path) -> None:
     steps = step_folders(folder)
     for path in [*steps[: steps.index(written)], *steps[steps.index(written) + KEEP :]]:
         shutil.rmtree(path)
-
-
-def _step_name(step: int) -> str:
-    return f"step-{step:010d}"

@@ -1,6 +1,7 @@
 """The folder of one training: its lock and its metrics."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,9 +74,19 @@ class RunFolder:
         draw_curves(self.curves, {self.path.name: read_metrics(self.path)}, title=self.path.name)
 
     def forget_after(self, step: int) -> None:
-        """Delete the lines of steps after `step`, which a resumed training repeats."""
+        """Delete the lines and the snapshots of steps after `step`, which a resumed training repeats; at the start of a
+        new one all that an earlier one left here, of which no checkpoint is.
+        """
+        for snapshot in self.snapshots.glob("step-*"):
+            if snapshot.name > step_name(step):
+                shutil.rmtree(snapshot)
         if rows := read_metrics(self.path):
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+
+
+def step_name(step: int) -> str:
+    """The folder of a checkpoint or a snapshot; names have the order of the steps."""
+    return f"step-{step:010d}"
 
 
 def is_snapshots(path: Path) -> bool:

@@ -137,7 +137,8 @@ def _run_steps(
             journal.say(f"step {done}/{total}: validation loss {result.loss:.4f}, Dice {describe_dice(result.dice)}")
             checkpoints.save_if_best(trainer.average.network, done, result.dice["mean"])
             telemetry.restart()
-        checkpoints.save_if_snapshot(trainer.average.network, done, total)
+        if done < total:
+            checkpoints.save_if_snapshot(trainer.average.network, done, total)
         if signal := signal_received():
             checkpoints.save(trainer.state, done)
             checkpoints.finish()
@@ -150,7 +151,8 @@ def _run_steps(
     if validator.cases:
         _validate_native(training, journal)
     verification.finish()
-    checkpoints.save(trainer.state, total)
+    checkpoints.save_if_snapshot(trainer.average.network, total, total)
+    checkpoints.save(trainer.state, total, finished=True)
     checkpoints.finish()
 
 

@@ -81,7 +81,6 @@ class Trainer:
         self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         self.augmenter = Augmenter(config.augment, loader.size, device)
         self.losses = RunningLosses(device)
-        self._steps_done = 0
         self._number = torch.zeros((), dtype=torch.int64, device=device)  # of the step, for operations on the device
         self._graph = self._make_graph()
 
@@ -125,7 +124,6 @@ class Trainer:
             raise RunError(self._out_of_memory(number)) from None
         self.losses.steps += 1
         self.telemetry.new_slices += self.batch_size
-        self._steps_done = number + 1
         self.telemetry.mark("compute")
 
     def _run_eagerly(self, number: int) -> None:
@@ -194,8 +192,7 @@ class Trainer:
             "average": self.average.network.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.network),
         }
-        is_last = self._steps_done == self.total_steps
-        return TrainerState(is_last, parts, scaler.state_dict() if scaler is not None else None)
+        return TrainerState(parts, scaler.state_dict() if scaler is not None else None)
 
     def _check_finite(self) -> None:
         """Raise NotFinite with the slices of the first step whose loss or gradient was not finite."""
@@ -216,12 +213,10 @@ class Trainer:
         if self._graph is not None:
             self._graph.reset()
         self.losses.reset()
-        self._steps_done = 0
         self.telemetry.forget()
 
     def set_total_steps(self, steps: int) -> None:
         """Set `optim.epochs` so that the training has exactly this number of steps; only before the first one."""
-        assert self._steps_done == 0
         epochs = (steps - 0.5) * self.batch_size / self.loader.num_samples
         self.config = dataclasses.replace(self.config, optim=dataclasses.replace(self.config.optim, epochs=epochs))
 

@@ -184,3 +184,12 @@ def test_a_line_that_no_training_has_written_is_left_out(tmp_path: Path) -> None
     assert read_metrics(tmp_path) == rows
     RunFolder(tmp_path).forget_after(1)
     assert read_metrics(tmp_path) == rows[:2]
+
+
+def test_snapshots_of_steps_that_are_repeated_are_of_another_training(tmp_path: Path) -> None:
+    for step in (9, 10, 11):
+        write_folder(tmp_path / f"snapshots/step-{step:010d}", {"state.json": lambda path: path.write_text("{}")})
+    RunFolder(tmp_path).forget_after(10)
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["step-0000000009", "step-0000000010"]
+    RunFolder(tmp_path).forget_after(0)
+    assert not list((tmp_path / "snapshots").iterdir())
