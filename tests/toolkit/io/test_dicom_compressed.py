@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attunet.io.dicom import decode
 from attunet.io.dicom.compressed import form_of
 from attunet.io.dicom.decode import DECODER, Decoder, DecodingError, Request
 from attunet.io.readers import read_volume
@@ -208,6 +209,25 @@ def test_a_stream_that_takes_more_memory_than_its_pixels_need_ends_and_the_next_
     syntax = dataset.file_meta.TransferSyntaxUID
     request = replace(request, rows=dataset.Rows, columns=dataset.Columns, syntax=syntax)
     assert DECODER.decode(request, dataset.PixelData).size == dataset.Rows * dataset.Columns
+
+
+def test_a_reply_that_nobody_waits_for_is_not_that_to_the_next_request(
+    tmp_path: Path, write_series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a notebook, whose process goes on."""
+    first, second = write_series(tmp_path / "s", DATA[:, :, :2], AXIAL, BitsStored=12, HighBit=11)
+    pixels = [compress(path, "JPEG-LS").PixelData for path in (first, second)]
+    decoder, read = Decoder(), decode._read
+
+    def interrupted(_: object) -> None:
+        monkeypatch.setattr(decode, "_read", read)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decode, "_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.decode(_request(first), pixels[0])
+    expected = Decoder().decode(_request(second), pixels[1])
+    np.testing.assert_array_equal(decoder.decode(_request(second), pixels[1]), expected)
 
 
 @pytest.mark.parametrize(("name", "side"), [("RLE", 2048), ("JPEG-LS", 16384), ("JPEG 2000", 16384)])

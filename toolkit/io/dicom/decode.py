@@ -65,15 +65,17 @@ class Decoder:
             assert process.stdout is not None
             late = threading.Timer(TIMEOUT_S + request.num_bytes / BYTES_PER_S, process.kill)
             late.start()
+            reply = None
             try:
                 _write(process.stdin, asdict(request), pixel_data)
                 reply, content = _read(process.stdout)
             except (OSError, ValueError):
-                process.kill()
-                process.wait()
                 raise DecodingError("the decoder died of it") from None
             finally:
                 late.cancel()
+                if reply is None:  # after Ctrl-C too: the reply would be taken for that to the next request
+                    process.kill()
+                    process.wait()
         if reply["error"]:
             raise DecodingError(reply["error"])
         return np.frombuffer(content, reply["dtype"]).reshape(reply["shape"])
