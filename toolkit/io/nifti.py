@@ -1,7 +1,6 @@
 """NIfTI-1 and -2, plain or gzipped: the header is judged before the voxels are read."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -25,6 +24,7 @@ from attunet.io.reading import (
     FILE_ERRORS,
     MAX_DEFLATE_RATIO,
     MAX_VOXELS,
+    QUIET_WARNINGS,
     ReadOptions,
     check_real_numbers,
     check_voxels,
@@ -47,7 +47,7 @@ def nibabel_reads(path: Path, form: str) -> Iterator[None]:
     with (
         refused_as(path, form, NIBABEL_ERRORS),
         quiet_nibabel(),
-        warnings.catch_warnings(action="ignore"),
+        QUIET_WARNINGS,
         np.errstate(all="ignore"),
     ):
         yield

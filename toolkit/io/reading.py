@@ -4,11 +4,13 @@ import os
 import struct
 import sys
 import threading
+import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,29 @@ class ReadOptions:
     labels: bool = False
     choices: Choices = field(default_factory=dict)
 
+
+class Shared:
+    """A switch of the whole process as a context of many threads: the first that enters throws it, the last that leaves
+    puts it back. Of switches of their own, the first to leave would put back that of the others.
+    """
+
+    def __init__(self, switch: Callable[[], AbstractContextManager[object]]) -> None:
+        self._switch, self._lock, self._inside, self._thrown = switch, threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._thrown.enter_context(self._switch())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._thrown.close()
+
+
+QUIET_WARNINGS = Shared(partial(warnings.catch_warnings, action="ignore"))  # they may quote a patient's header
 
 _STDERR = threading.RLock()
 _QUIET = ContextVar("quiet", default=False)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -231,9 +230,7 @@ def _suffix(scan: Scan, ending: str) -> str:
 def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, PreparedVolume]:
     segmenter = model.segmenter
     check_header(scan.input.files, segmenter.metadata, settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they may quote a header
-        volume = scan.input.read(segmenter.spec.num_channels, segmenter.channels)
+    volume = scan.input.read(segmenter.spec.num_channels, segmenter.channels)
     check_volume(volume, segmenter.metadata, settings)
     return volume, segmenter.prepare(volume, lazily=True)
 

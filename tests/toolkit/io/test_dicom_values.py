@@ -1,5 +1,6 @@
 """Values of DICOM pixels: bits, signs, compression, many frames, and the objects that hold no slices."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from attunet.decisions import parse_choices
 from attunet.errors import InputError
+from attunet.io.dicom.file import dataset_of
 from attunet.io.readers import read_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -294,3 +296,18 @@ def test_slices_of_a_tilted_gantry_say_so_and_have_the_volume_of_parallelepipeds
     assert volume.voxel_volume == pytest.approx(2 * 2 * 5)
     assert volume.spacing[2] == pytest.approx(np.hypot(2, 5))
     assert not read_volume(write_series(tmp_path / "straight", data, affine)[0].parent).decisions
+
+
+@pytest.mark.filterwarnings("error")
+def test_warnings_that_quote_a_header_are_dropped_while_another_thread_reads(tmp_path: Path, write_series) -> None:
+    (path,) = write_series(tmp_path / "s", np.zeros((4, 4, 1), np.int16), np.eye(4), StudyInstanceUID="1.2.3.4.5.6")
+    path.write_bytes(path.read_bytes().replace(b"1.2.3.4.5.6", b"DOE^JANE^XX"))
+    mode = pydicom.config.settings.reading_validation_mode
+    with ThreadPoolExecutor(1) as other:
+        first, second = dataset_of(path), dataset_of(path)
+        first.__enter__()
+        dataset = other.submit(second.__enter__).result()
+        first.__exit__(None, None, None)
+        assert "DOE" in other.submit(lambda: str(dataset.StudyInstanceUID)).result()
+        other.submit(second.__exit__, None, None, None).result()
+    assert pydicom.config.settings.reading_validation_mode == mode

@@ -1,15 +1,14 @@
 """One DICOM file through pydicom (the extra `dicom`): its mark, its header and its transfer syntax."""
 
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import BoundedReads, drop_long_elements
-from attunet.io.reading import FILE_ERRORS
+from attunet.io.reading import FILE_ERRORS, QUIET_WARNINGS, Shared
 from attunet.io.refusal import AGAIN, needs
 from attunet.system.deadline import check_end
 
@@ -28,6 +27,15 @@ MAX_FILE_BYTES = 2**30
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # of files without a preamble: the meta group, or the identifying one
 DERIVED = ("RTDOSE", "RTIMAGE", "SEG", "PR", "KO")  # modalities of objects with pixels that are no scan
 WITHOUT_A_PLACE = "; write radiographs and other pictures without a place in the patient as PNG or TIFF"
+
+
+def _no_validation() -> AbstractContextManager[None]:
+    import pydicom
+
+    return pydicom.config.disable_value_validation()
+
+
+_NO_VALIDATION = Shared(_no_validation)
 
 
 def is_dicom(path: Path) -> bool:
@@ -69,8 +77,7 @@ def dataset_of(path: Path, num_files: int = 1) -> Iterator["FileDataset"]:
         import pydicom
     content = BoundedReads(path.read_bytes(), path, num_files)  # so that no element can ask for more than there is
     try:
-        # Warnings quote the header, and with it a patient
-        with warnings.catch_warnings(action="ignore"), pydicom.config.disable_value_validation():
+        with QUIET_WARNINGS, _NO_VALIDATION:
             dataset = pydicom.dcmread(content, force=True)
             drop_long_elements(dataset)
             _check_syntax(path, dataset)

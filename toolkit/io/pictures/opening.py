@@ -1,7 +1,6 @@
 """Opening of pictures with Pillow (the extra `images`), and the sizes in their headers, in bounded work."""
 
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader, BytesIO, FileIO, RawIOBase
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from attunet.errors import InputError
 from attunet.io.gzip_file import is_gzipped, open_gzip
 from attunet.io.pictures.jpeg_2000 import lacks_tiles
-from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS
+from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS, QUIET_WARNINGS
 from attunet.io.refusal import AGAIN, needs
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
     are compared, else the header alone is read. Raises InputError and Pillow's own errors.
     """
     with (
-        warnings.catch_warnings(action="ignore"),  # of large images, whose size the caller bounds, and odd metadata
+        QUIET_WARNINGS,  # of large images, whose size the caller bounds, and odd metadata
         _contents(path, whole) as file,
         pillow(path).open(file, formats=GZIPPED_FORMATS if is_gzipped(path) else IMAGE_FORMATS) as image,
     ):
