@@ -162,7 +162,7 @@ def _read_mask(path: Path, image: Volume, image_path: Path, choices: Choices) ->
     the shapes differ.
     """
     if path.is_dir():
-        return Mask(_read_slice_masks(path, image, image_path))
+        return _read_slice_masks(path, image, image_path, choices)
     if path.name.lower().endswith(ANNOTATION_SUFFIXES):
         return Mask(read_annotations(path, image_path, image.shape))
     mask = read_mask(path, choices=choices)
@@ -193,7 +193,7 @@ def _along(target: np.ndarray, array: np.ndarray, affine: np.ndarray) -> tuple[n
     return orient(array, transform), affine @ nib.orientations.inv_ornt_aff(np.array(transform), array.shape)
 
 
-def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarray:
+def _read_slice_masks(folder: Path, image: Volume, image_path: Path, choices: Choices) -> Mask:
     """Read one mask image for each slice of a DICOM series, paired by `pair_by_number`."""
     masks = {p.name: p for p in files_in(folder) if p.name.lower().endswith(IMAGE_SUFFIXES)}
     names = image.header.names if isinstance(image.header, SliceNames) else ()
@@ -209,12 +209,14 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path) -> np.ndarr
             f"{folder}: the numbers in the names of masks and slices differ, and their orders too; name them alike"
         )
     labels = np.zeros(image.shape, dtype=np.int32)
+    decisions: dict[Decision, None] = {}
     for index, name in enumerate(names):
         path = masks[pairs[name]]
-        mask = read_mask(path)
+        mask = read_mask(path, choices=choices)
+        decisions |= dict.fromkeys(mask.decisions)
         if is_jpeg(path):
             require_black_and_white(path, mask.data)
         if mask.shape != (*image.shape[:2], 1):
             raise InputError(f"{path}: the mask must have the slice's {image.shape[:2]} pixels, got {mask.shape[:2]}")
         labels[:, :, index] = mask.data[0, :, :, 0]
-    return labels
+    return Mask(labels, decisions=tuple(decisions))
