@@ -48,7 +48,10 @@ def survey(source: Source, scanned: Iterable[CaseFacts], config: DataConfig, spl
     if not source.patients_given:
         source = with_patients_of_headers(source, {f.case: f.patient_hash for f in facts if f.patient_hash is not None})
     resolved = resolve(source, facts, config)
-    check_drawn(resolved.source, resolved.classes.names, resolved.mappings)
+    # The greys of smoothed edges pass those of other classes: there, regions show which classes a mask has
+    values = {f.case: f.label_regions if resolved.source.grey_levels else f.values for f in facts}
+    present = {case: [index[value] for value in values[case]] for case, index in resolved.mappings.items()}
+    check_drawn(resolved.source, resolved.classes.names, present)
     findings = [
         *as_findings({None: (*source.decisions, *resolved.decisions)}),
         *as_findings({fact.case: [Decision(rule, text) for rule, text in fact.decisions] for fact in facts}),

@@ -10,9 +10,11 @@ import pytest
 from attunet.config import DataConfig
 from attunet.decisions import parse_choices
 from attunet.errors import InputError
+from attunet.io.readers import read_volume
 from attunet.preparation.prepare import prepare
 from attunet.sources.case_files import SourceOptions
 from attunet.sources.labels.codings import parse_classes
+from attunet.sources.read_case import MaskOptions, read_labels
 from attunet.store import Store
 
 Image = pytest.importorskip("PIL.Image")
@@ -177,6 +179,17 @@ def test_several_colours_of_paint_on_a_transparent_ground_are_classes(made: Simp
     np.testing.assert_array_equal(indices(store, "p0"), np.array([0, 2, 1])[truth[0]])
 
 
+def test_masks_of_slices_are_read_as_the_user_wants_and_say_so(made, tmp_path: Path, write_series) -> None:
+    path = write_series(tmp_path / "series", np.ones((6, 5, 1), np.int16), np.diag([-1.0, -1, 5, 1]))[0]
+    painted = np.full((5, 6, 4), 7, np.uint8)
+    painted[:2, :, 3] = 255
+    made.save_picture(tmp_path / f"masks/{path.stem}.png", painted)
+    image = read_volume(tmp_path / "series")
+    for choices, value, rule in (({}, 255, ["alpha-mask"]), ({"alpha-mask": "drop"}, 7, [])):
+        mask = read_labels([tmp_path / "masks"], image, tmp_path / "series", MaskOptions(choices=choices))
+        assert (mask.values[0, 0, 0], [one.rule for one in mask.decisions]) == (value, rule)
+
+
 def test_grey_paint_and_a_transparent_index_of_a_palette(made: SimpleNamespace, tmp_path: Path) -> None:
     def mask(i: int, labels: np.ndarray) -> object:
         if i % 2:
@@ -269,6 +282,19 @@ def test_greys_with_regions_are_classes_however_smooth_their_edges(
         for value in range(1, len(greys)):
             assert dice(indices(store, f"p{i}") == order[value], labels == value) > 0.95, (i, value)
     assert rules(store) == {"mask-greys"}
+
+
+def test_edges_between_black_and_white_are_no_pixels_of_a_grey_class(made: SimpleNamespace, tmp_path: Path) -> None:
+    """Its pixels would be those of a class that was not drawn."""
+    greys = np.array((0, 128, 255), np.uint8)
+
+    def mask(number: int, labels: np.ndarray) -> object:
+        return smoothed(greys[np.where(labels == 1, int(number > 0), labels)])
+
+    set_of(made, tmp_path / "s", mask, shape=(96, 80, 1), organs=APART)
+    (tmp_path / "drawn.json").write_text('{"p0": ["label 255"]}')
+    store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), folds=2, labelled_file=tmp_path / "drawn.json")
+    assert store.drawn_classes("p0").tolist() == [True, False, True]
 
 
 def jpeg(quality: int) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Partially labelled cases: the classes that were drawn in each of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,17 +28,17 @@ def with_labelled(source: Source, labelled: Mapping[str, Sequence[str]], where: 
     return replace(source, cases=cases)
 
 
-def check_drawn(source: Source, classes: Sequence[str], mappings: Mapping[str, Mapping[int, int]]) -> None:
-    """Check the drawn classes against the names of all classes and the class indices of the values in the masks. Raises
-    InputError if a name is no class, or a mask has pixels of a class that its case does not list.
+def check_drawn(source: Source, classes: Sequence[str], present: Mapping[str, Collection[int]]) -> None:
+    """Check the drawn classes against the names of all classes and the indices of those in each mask. Raises InputError
+    if a name is no class, or a mask has pixels of a class that its case does not list.
     """
     for case in source.cases:
         if case.drawn is None:
             continue
         if unknown := [name for name in case.drawn if name not in classes[1:]]:
             raise InputError(f"{case.case}: drawn classes must be of {', '.join(classes[1:])}, got {unknown[0]!r}")
-        present = {classes[index] for index in mappings.get(case.case, {}).values() if 0 < index < len(classes)}
-        if hidden := sorted(present - set(case.drawn)):
+        in_mask = {classes[index] for index in present.get(case.case, ()) if 0 < index < len(classes)}
+        if hidden := sorted(in_mask - set(case.drawn)):
             raise InputError(
                 f"{case.labels[0]}: has pixels of {hidden[0]!r}, which is not listed as drawn in {case.case}"
             )
