@@ -129,9 +129,7 @@ def once_each(files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
     unique: dict[Key, Path] = {}
     for key, path in files:
         if key in unique:
-            raise InputError(
-                f"{path}: the same image or mask is there twice, also as {unique[key].name}: leave one out"
-            )
+            raise InputError(f"{path}: the same image or mask is there twice, also as {unique[key]}: leave one out")
         unique[key] = path
     return unique
 

@@ -8,7 +8,7 @@ from attunet.errors import InputError
 from attunet.io.dicom.file import DICOM_SUFFIXES, dataset_of, may_be_slice
 from attunet.io.readers import is_readable, is_single_file, stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions, files_in
-from attunet.sources.layouts.matching import match_masks
+from attunet.sources.layouts.matching import match_masks, once_each
 
 MAX_LOOKED_INTO_BYTES = 2**24  # of a folder's first file: a slice, not a whole volume
 
@@ -44,13 +44,13 @@ def series_in_parts(root: Path, folders: Sequence[Path]) -> str | None:
 def find_series_with_masks(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
     """Cases of a DICOM series in a folder and a mask file with the name or the number of a folder above the series."""
     folders = {folder: folder.relative_to(root).parts for folder in series_folders(files)}
-    masks = {stem_of(path): path for path in files if is_single_file(path)}
-    if not masks:
-        return None
+    stems = [(stem_of(path), path) for path in files if is_single_file(path)]
+    masks = dict(stems)
     for depth in range(max(map(len, folders.values()), default=0)):
         named = {parts[depth]: folder for folder, parts in folders.items() if len(parts) > depth}
-        matched = match_masks(named, masks) if len(named) == len(folders) else None
+        matched = match_masks(named, masks) if masks and len(named) == len(folders) else None
         if matched is not None:
+            once_each(stems)
             cases = tuple(
                 CaseFiles(name, name, (folder,), tuple(masks[mask] for mask in matched.get(name, [])))
                 for name, folder in named.items()
