@@ -243,6 +243,8 @@ def test_the_official_chaos_tree_is_told_by_its_folders(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="got 90"):
         find_cases(tmp_path).coding((0, 90), "mask")
+    (tmp_path / "Train_Sets/MR/13/T2SPIR/DICOM_anon").rename(tmp_path / "Train_Sets/MR/13/T2SPIR/dicom_anon")
+    assert [case.case for case in find_cases(tmp_path).cases][-1] == "13-T2SPIR"
 
 
 def test_a_dataset_json_says_which_classes_were_drawn(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def _cases(root: Path, files: list[Path], pattern: re.Pattern[str]) -> tuple[Cas
         if match and series not in cases:
             patient, *names = (part for part in match.groups() if part)
             patient = f"{int(patient):02d}"
-            ground = next(p for p in series.parents if (p / "DICOM_anon").is_dir()) / "Ground"
+            ground = next(p for p in (series, *series.parents) if p.name.lower() == "dicom_anon").parent / "Ground"
             labels = (ground,) if ground.is_dir() else ()
             cases[series] = CaseFiles("-".join([patient, *(names or ["CT"])]), patient, (series,), labels)
     return tuple(cases.values())
