@@ -282,3 +282,21 @@ def test_images_of_a_part_whose_masks_are_too_many_are_no_channels(made: SimpleN
     (tmp_path / "val/img/IM1.nii.gz").unlink()
     with pytest.raises(InputError, match=r"IM1_gt\.nii\.gz: this mask has no image of its name or number in img/"):
         find_cases(tmp_path)
+
+
+def test_a_series_has_no_two_mask_files_of_its_name(tmp_path: Path) -> None:
+    touched(tmp_path, *(f"PATIENT_{n:04d}/study/series/a.dcm" for n in range(3)))
+    touched(tmp_path, *(f"labels/label{n:04d}.nii.gz" for n in range(3)))
+    assert [case.labels[0].parent.name for case in find_cases(tmp_path).cases] == ["labels"] * 3
+    touched(tmp_path, "labels_2/label0001.nii.gz")
+    with pytest.raises(
+        InputError, match=r"label0001\.nii\.gz: .* there twice, also as .*label0001\.nii\.gz: leave one"
+    ):
+        find_cases(tmp_path)
+
+
+def test_a_region_on_a_rotated_picture_is_refused(tmp_path: Path) -> None:
+    project = label_studio(tmp_path, ["a.png"]) / "project.json"
+    project.write_text(project.read_text().replace('"original_width"', '"image_rotation": 90, "original_width"'))
+    with pytest.raises(InputError, match=r"project\.json: has a region on a picture that was rotated"):
+        find_cases(tmp_path)

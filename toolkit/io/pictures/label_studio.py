@@ -45,6 +45,8 @@ def _region(row: Row) -> Region | None:
     if row.get("type") not in ("polygonlabels", "brushlabels"):
         return None
     value = row["value"]
+    if row.get("image_rotation"):
+        raise InputError("has a region on a picture that was rotated for it: turn it back, and export again")
     if row["type"] == "polygonlabels":
         scale = np.array([row["original_width"], row["original_height"]]) / 100
         return Region(str(value["polygonlabels"][0]), (np.round(np.array(value["points"], dtype=float) * scale, 3),))
