@@ -271,6 +271,16 @@ def test_a_space_that_itk_refuses_is_refused(tmp_path: Path, lines: str, rule: s
         as_itk_reads(tmp_path / "a.nrrd")
 
 
+def test_time_is_of_channels_where_it_comes_first_too(folder: Path) -> None:
+    header = FOUR.replace("6 5 4", "2 3 5 4") + "space: LPS\nspace directions: none (0,1,0) (0,0,2) (3,0,0)\n"
+    images = []
+    for kind in ("list", "time"):
+        (folder / "a.nhdr").write_text(f"{header}kinds: {kind} space space space\ndata file: plain.raw\n")
+        images.append(read_volume(folder / "a.nhdr", channels=None))
+    np.testing.assert_array_equal(images[0].data, images[1].data)
+    np.testing.assert_array_equal(images[0].affine, images[1].affine)
+
+
 def test_space_and_time_are_a_space(tmp_path: Path) -> None:
     head = "NRRD0004\ntype: short\ndimension: 4\nsizes: 6 5 4 1\nendian: little\nencoding: raw\n"
     lines = "space: right-anterior-superior-time\nspace directions: (1,0,0,0) (0,1,0,0) (0,0,1,0) (0,0,0,1)\n\n"

@@ -130,7 +130,7 @@ def _channel_axis(
     axes = [
         axis
         for axis in range(len(sizes))
-        if kinds[axis] not in DOMAIN_KINDS or (has_directions and vectors[axis] is None and kinds[axis] != "time")
+        if kinds[axis] not in DOMAIN_KINDS or (has_directions and vectors[axis] is None)
     ]
     if len(axes) > 1:
         raise InputError(f"{path}: must have three axes and channels, got {len(axes)} axes of channels")
