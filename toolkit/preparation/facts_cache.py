@@ -15,7 +15,7 @@ from attunet.sources.case_files import CaseFiles, Source
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.workers import over_cases
 
-SCANNED_BY = 8  # version of the scan; increase it when the same files would give other facts
+SCANNED_BY = 9  # version of the scan; increase it when the same files would give other facts
 FACTS = "facts.jsonl"
 
 Task = tuple[CaseFiles, CaseFacts | None]

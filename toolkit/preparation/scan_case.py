@@ -24,6 +24,7 @@ from attunet.volumes.volume import Volume
 MANY_VALUES = 20  # a mask with more values may be an image
 SCATTERED = 0.3  # minimum fraction of neighbours with equal values in a mask; noise has less
 MAX_LABEL_VALUES = 1000  # a "mask" with more values is an image
+MAX_INTENSITY = 1e30  # differences and sums of float32 beyond it are infinite
 
 
 def case_hashes(files: CaseFiles) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -42,6 +43,9 @@ def scan_case(files: CaseFiles, *, choices: Choices = NOTHING) -> CaseFacts:
 def _scan(files: CaseFiles, choices: Choices) -> CaseFacts:
     hashes = case_hashes(files)
     volume = read_image(files.images, choices=choices)
+    if (largest := max(abs(float(volume.data.min())), abs(float(volume.data.max())))) > MAX_INTENSITY:
+        rule = f"voxels must lie within ±{MAX_INTENSITY:g}"
+        raise InputError(f"{files.images[0]}: {rule}, got {largest:g}: scale the image down, or repair it")
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
     facts = _image_facts(files.case, hashes, volume, transform)
     if not files.labels:
@@ -177,7 +181,7 @@ def _steepest_jump(channel: np.ndarray, spacing: tuple[float, float, float]) -> 
     if channel.shape[axis] < 5 or min(channel.shape) == 1:  # a picture has no neighbouring slices
         return 1.0
     pairs = itertools.pairwise(np.moveaxis(channel, axis, 0))
-    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean()) for a, b in pairs]
+    differences = [float(np.abs(b.astype(np.float32) - a.astype(np.float32)).mean(dtype=np.float64)) for a, b in pairs]
     median = float(np.median(differences))
     return max(differences) / median if median > 0 else 1.0
 
