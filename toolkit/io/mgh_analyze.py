@@ -105,5 +105,8 @@ def _read(path: Path, header: MGHHeader | nib.AnalyzeHeader, holder: Path, ratio
 
 
 def write_mgh(path: Path, values: np.ndarray, like: Volume) -> None:
-    """Writes a label map `(X, Y, Z)` on `like`'s grid as MGH or MGZ, which hold int32."""
+    """Writes a label map `(X, Y, Z)` on `like`'s grid as MGH or MGZ, which hold int32. Raises InputError for others."""
+    if max(-int(values.min()) - 1, int(values.max())) >= 2**31:
+        got = f"{values.min()} to {values.max()}"
+        raise InputError(f"{path}: MGH holds label values of 32 bits, got {got}; write .nii.gz")
     nib.save(nib.freesurfer.MGHImage(values.astype(np.int32), like.affine), path)
