@@ -19,6 +19,7 @@ class HiddenNames:
 
     def __init__(self) -> None:
         self._words: dict[str, str] = {}
+        self._lengths: set[int] = set()  # of the words
         self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
 
     def remember(self, words: Mapping[str, str]) -> None:
@@ -28,6 +29,7 @@ class HiddenNames:
                 if name in self._common or self._words.get(word, HIDDEN) not in (HIDDEN, number):
                     self._common.add(word)
                 self._words[word] = HIDDEN if word in self._common else number
+                self._lengths.add(len(word))
 
     def remember_file(self, path: Path, root: Path, number: str = HIDDEN) -> None:
         """A file or folder below the source `root`: its path and every part of it. number: its case's, if any."""
@@ -39,7 +41,7 @@ class HiddenNames:
 
     def hide(self, text: str) -> str:
         """The text with numbers instead of the names, files and paths that are known."""
-        lengths = sorted({len(word) for word in self._words}, reverse=True)
+        lengths = sorted(self._lengths, reverse=True)
         out, at = [], 0
         while at < len(text):
             if at == 0 or not _is_inside(text, at):
