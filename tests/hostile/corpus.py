@@ -443,6 +443,29 @@ add_bytes("chunks.png", "a million chunks of nothing", lambda: chunky_png(1_000_
 add_bytes("markers.jpg", "two million comments of nothing", lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000)
 
 
+add_bytes("tile.tif", "8 × 8 pixels in a tile of a gigapixel", lambda: tiff_of_a_tile(32_000))
+add_bytes("scans.jpg", "4,000 scans over 36 megapixels", lambda: scans(4_000))
+
+
+def tiff_of_a_tile(side: int) -> bytes:
+    data, whole = b"\x80\0\x00\x40\x40", tiff()
+    tags = ((322, side), (323, side), (324, 8 + 2 + 12 * 9 + 4), (325, len(data)))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = whole[:10] + whole[10:82].replace(struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 259, 3, 1, 5))
+    return head[:8] + struct.pack("<H", 9) + head[10:70] + entries + bytes(4) + data
+
+
+def scans(number: int) -> bytes:
+    """A progressive JPEG, whose scans of some bytes each go through all of its blocks."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(out, "JPEG", progressive=True)
+    whole = out.getvalue()
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * number + whole[-2:]
+
+
 def tiff_pages(number: int) -> Iterator[bytes]:
     page = tiff()[8:-68]
     yield tiff()[:8]

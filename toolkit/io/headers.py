@@ -14,7 +14,7 @@ from attunet.io.dicom.series import series_files
 from attunet.io.itk.itk import ITK_SUFFIXES, read_itk_header
 from attunet.io.mgh_analyze import ANALYZE_SUFFIXES, MGH_SUFFIXES, analyze_header, mgh_header
 from attunet.io.pictures.images import IMAGE_SUFFIXES
-from attunet.io.pictures.opening import opened, pillow
+from attunet.io.pictures.opening import num_values, opened, pillow
 from attunet.io.readers import COMPANIONS, files_of
 from attunet.io.reading import FILE_ERRORS
 
@@ -34,7 +34,7 @@ def count_voxels(path: Path) -> tuple[int, np.dtype]:
             return sum(_frame_voxels(file, len(files)) for file in files), np.dtype(np.float32)
         if name.endswith(IMAGE_SUFFIXES):
             with suppress(pillow(path).DecompressionBombError), opened(path) as (image, num_pages):
-                return int(image.size[0] * image.size[1] * len(image.getbands()) * num_pages), np.dtype(np.uint8)
+                return num_values(image) * num_pages, np.dtype(np.uint8)
         if name.endswith((*MGH_SUFFIXES, *ANALYZE_SUFFIXES)):
             header, _ = (mgh_header if name.endswith(MGH_SUFFIXES) else analyze_header)(path)
             return int(np.prod(header.get_data_shape(), dtype=object)), header.get_data_dtype()

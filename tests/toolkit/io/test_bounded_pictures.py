@@ -122,6 +122,62 @@ def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path:
         read_volume(tmp_path / "b.tif")
 
 
+def tiled(compression: int, data: bytes, *tags: tuple[int, int, int, int]) -> bytes:
+    """64 × 64 pixels, in one tile that other tags may describe."""
+    sides = tags or ((322, 4, 1, 128), (323, 4, 1, 256))
+    head = ((256, 4, 1, 64), (257, 4, 1, 64), *BASE[2:3], (259, 3, 1, compression), *BASE[4:5], (277, 3, 1, 1))
+    rows = (*head, *sides, (324, 4, 1, 8 + 2 + 12 * (8 + len(sides)) + 4), (325, 4, 1, len(data)))
+    return tiff(1, rows, 0) + data
+
+
+@pytest.mark.parametrize(("compression", "data"), [(1, bytes(2**15)), (8, zlib.compress(bytes(2**15)))])
+def test_a_tile_may_be_larger_than_its_picture(tmp_path: Path, compression: int, data: bytes) -> None:
+    (tmp_path / "a.tif").write_bytes(tiled(compression, data))
+    assert read_volume(tmp_path / "a.tif").data.shape == (1, 64, 64, 1)
+    assert count_voxels(tmp_path / "a.tif")[0] == 2**15
+
+
+LARGE, SMALL, EMPTY_LZW = 30_000, 64, b"\x80\0\x00\x40\x40"
+TILES = {
+    "large": ((322, 4, 1, LARGE), (323, 4, 1, LARGE)),
+    "of the largest size": ((322, 4, 1, 46_336), (323, 4, 1, 46_336)),
+    "wide": ((322, 4, 1, 2**24), (323, 4, 1, SMALL)),
+    "first large": tuple((tag, 4, 1, side) for tag in (322, 323) for side in (LARGE, SMALL)),
+    "last large": tuple((tag, 4, 1, side) for tag in (322, 323) for side in (SMALL, LARGE)),
+    "of 64 bits": ((322, 17, 1, 0), (323, 17, 1, 0)),  # which libtiff reads at 0 and Pillow does not know
+    "with a sign": ((322, 9, 1, LARGE), (323, 9, 1, LARGE)),
+}
+
+
+@pytest.mark.parametrize("tiles", TILES.values(), ids=TILES)
+def test_tiles_are_no_larger_than_the_file_can_hold(tmp_path: Path, tiles, little_memory) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiled(5, EMPTY_LZW, *tiles))
+    with little_memory(), pytest.raises(InputError, match=r"the header says [\d,]+|the sides of its tiles must be"):
+        read_volume(path)
+    assert count_voxels(path)[0] in (0, LARGE**2, 46_336**2, 2**24 * SMALL)
+
+
+def test_a_later_page_is_not_larger_than_the_first(tmp_path: Path, little_memory) -> None:
+    """The server looks at the first one, before it takes memory."""
+    pages = [Image.new("L", (side, side)) for side in (64, 8_000)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_adobe_deflate")
+    assert count_voxels(tmp_path / "a.tif")[0] == 2 * 64 * 64
+    with little_memory(40), pytest.raises(InputError, match="every page must have the same size and channels; page 2"):
+        read_volume(tmp_path / "a.tif")
+
+
+def test_a_progressive_jpeg_has_a_bound_of_scans(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (64, 64), (9, 99, 199)).save(path, progressive=True)
+    assert read_volume(path).data.shape == (3, 64, 64, 1)
+    content = path.read_bytes()
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:last] + content[last:-2] * 4000 + content[-2:])
+    with pytest.raises(InputError, match="a progressive JPEG has at most 50 scans: save it as PNG"):
+        read_volume(path)
+
+
 def test_a_gzipped_picture_holds_what_its_header_says(tmp_path: Path, little_memory) -> None:
     path = tmp_path / "a.pgm.gz"
     head = gzip.compress(b"P5 2 1 255\n\x01\x02")

@@ -10,7 +10,16 @@ from scipy import ndimage
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
-from attunet.io.pictures.opening import GREY_MODES, IMAGE_FORMATS, LOSSY, WITHOUT_ALPHA, opened, pillow, tiff_tag
+from attunet.io.pictures.opening import (
+    GREY_MODES,
+    IMAGE_FORMATS,
+    LOSSY,
+    WITHOUT_ALPHA,
+    num_values,
+    opened,
+    pillow,
+    tiff_tag,
+)
 from attunet.io.pictures.samples import INVERTED_MODES, check_samples, check_unsigned, inverted, is_white_zero
 from attunet.io.reading import FILE_ERRORS, MAX_DEFLATE_RATIO, MAX_VOXELS, ReadOptions, native, quiet_stderr
 from attunet.io.refusal import AGAIN, PICTURE, refused_as
@@ -70,8 +79,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _check_size(path: Path, image: "Image", num_pages: int) -> None:
-    width, height = image.size
-    values, present = width * height * len(image.getbands()) * num_pages, path.stat().st_size
+    values, present = num_values(image) * num_pages, path.stat().st_size
     compression = image.info.get("compression", "raw") if image.format == "TIFF" else ""
     if values > MAX_VOXELS:
         raise TooLarge(f"{path}: at most {MAX_VOXELS:,} values are supported, the header says {values:,}")
@@ -98,7 +106,10 @@ def _page(
 ) -> tuple[np.ndarray, dict[int, int], list[Decision]]:
     """One page as `(rows, columns, C)`, the palette of a mask as `{code: index}`, and the decisions."""
     if index:
+        before = num_values(image)
         image.seek(index)
+        if num_values(image) != before:
+            raise InputError(f"{path}: every page must have the same size and channels; page {index + 1} has not")
     _check_size(path, image, num_pages)
     check_samples(path, image, labels=options.labels)
     upright, decisions = _upright(image, options)

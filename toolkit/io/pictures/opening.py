@@ -1,5 +1,6 @@
 """Opening of pictures with Pillow (the extra `images`), and the sizes in their headers, in bounded work."""
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,10 @@ BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more
 BLOCK = 2**16  # bytes that Pillow reads at once, however little it needs
 MIN_BYTES = 2**24  # in longer reads, that any file may take
 MAX_TIMES_READ = 16  # the size of a file, in longer reads
+TILE_SIDES, WHOLE_TYPES = (322, 323), (3, 4)  # tags of TIFF, and the types that they may have
+MAX_TAGS = 2**16  # of a page; libtiff takes 4,096
+SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the head of a scan of JPEG
+MAX_SCANS = 50  # of a progressive JPEG, which has about ten; some bytes of a scan take the time of all pixels
 
 
 class _BoundedReads(BufferedReader):
@@ -75,13 +80,24 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
             file.seek(0)
             if lacks_tiles(file.read()):
                 raise InputError(f"{path}: is cut short: it lacks tiles that its header announces; {AGAIN}")
-        yield image, _count_pages(file) if image.format == "TIFF" else 1
+        if "progressive" in image.info:
+            file.seek(0)
+            if len(SCAN.findall(file.read())) > MAX_SCANS:
+                raise InputError(f"{path}: a progressive JPEG has at most {MAX_SCANS} scans: save it as PNG")
+        yield image, _count_pages(path, file) if image.format == "TIFF" else 1
 
 
 def tiff_tag(image: "Image", tag: int) -> object:
     """A tag of a TIFF's page, of several values the first; None where it is missing, and for another format."""
     value = getattr(image, "tag_v2", {}).get(tag)
     return value[0] if isinstance(value, tuple) else value
+
+
+def num_values(image: "Image") -> int:
+    """The values of a page as its decoder writes them: the tiles of a TIFF may be larger than the page."""
+    sides = zip(image.size, (cast(int, tiff_tag(image, tag)) or 1 for tag in TILE_SIDES), strict=True)
+    width, height = (-(-side // tile) * tile for side, tile in sides)
+    return width * height * len(image.getbands())
 
 
 def _contents(path: Path, whole: bool) -> _BoundedReads:
@@ -101,8 +117,11 @@ def _contents(path: Path, whole: bool) -> _BoundedReads:
     return _BoundedReads(cast(RawIOBase, BytesIO(contents)), path, len(contents))
 
 
-def _count_pages(file: _BoundedReads) -> int:
-    """The pages of a TIFF, by the chain of its directories; Pillow's `n_frames` reads every tag of every page."""
+def _count_pages(path: Path, file: _BoundedReads) -> int:
+    """The pages of a TIFF, by the chain of its directories; Pillow's `n_frames` reads every tag of every page.
+
+    Raises InputError for sides of tiles that are there twice or of odd types, of which libtiff and Pillow take others.
+    """
     file.seek(0)
     head = file.read(16)
     order, is_big = "<" if head[:2] == b"II" else ">", b"+" in head[2:4]
@@ -113,7 +132,10 @@ def _count_pages(file: _BoundedReads) -> int:
         pages.add(at)
         file.seek(at)
         (entries,) = struct.unpack(count, file.read(struct.calcsize(count)))
-        file.seek(at + struct.calcsize(count) + entries * entry_bytes)
+        tags = struct.iter_unpack(f"{order}HH{entry_bytes - 4}x", file.read(min(entries, MAX_TAGS) * entry_bytes))
+        sides = [(tag, kind) for tag, kind in tags if tag in TILE_SIDES]
+        if len(sides) > len(dict(sides)) or any(kind not in WHOLE_TYPES for _, kind in sides):
+            raise InputError(f"{path}: the sides of its tiles must be there once, as whole numbers: save it again")
         following = file.read(struct.calcsize(offset))
         at = struct.unpack(offset, following)[0] if len(following) == struct.calcsize(offset) else 0
     return len(pages)
