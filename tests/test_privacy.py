@@ -17,6 +17,7 @@ from attunet.export.web.write_page import PAGE
 from attunet.launch.commands.predict import predict
 
 QUICK = ("model.base_width=4", "model.depth=2", "optim.epochs=1", "run.mixed_precision=no", "run.device=cpu")
+SHORTLY = ("--latency-seconds", 0.02)
 
 
 @pytest.mark.slow
@@ -43,7 +44,7 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
         else next(path for path in scans.rglob("DICOM_anon") if path.is_dir())
     )
     out = tmp_path / "out"
-    printed = every_command(succeed, scans, one, out) + other_outputs(succeed, scans, one, out)
+    printed = read_and_write(succeed, scans, one, out) + other_commands(succeed, one, out)
     served(out, one)
     assert leaks(out, SECRET, DATE) == []
     if kind == "dicom":  # a DICOM SEG names its patient; nothing else does
@@ -68,7 +69,7 @@ def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, su
     assert len(leaks(tmp_path / "scans", SECRET)) == len(with_texts)  # planted indeed
 
     out = tmp_path / "out"
-    printed = every_command(succeed, tmp_path / "scans", tmp_path / "scans" / "images", out, "data.size=32")
+    printed = read_and_write(succeed, tmp_path / "scans", tmp_path / "scans" / "images", out, "data.size=32")
     assert len({path.stem for path in (out / "labels").glob("[!.]*")}) == len(endings)
     if kind == "itk":
         served(out, tmp_path / "scans" / "images" / "00.nrrd")
@@ -94,52 +95,52 @@ def test_nobody_who_drew_is_written(kind: str, tmp_path: Path, succeed) -> None:
     assert SECRET not in printed
 
 
-def every_command(succeed, scans: Path, one: Path, out: Path, *settings: str) -> str:
-    """Calls the commands one after the other; gives what they print."""
+def read_and_write(succeed, scans: Path, one: Path, out: Path, *settings: str) -> str:
+    """Calls the commands that open files of the source, one after the other; gives what they print."""
     store, run, model = out / "store", out / "run", out / "model.onnx"
-    quick = [option for setting in QUICK for option in ("--set", setting)]
-    size = [option for setting in settings for option in ("--set", setting)]
-    shortly, log = ["--latency-seconds", 0.02], out / "log.jsonl"
+    size, log = [option for setting in settings for option in ("--set", setting)], out / "log.jsonl"
     commands: list[list[object]] = [
         ["prepare", scans, store, "--folds", 2, *size],
         ["inspect", scans, "--picture", out / "source.png"],
         ["inspect", store, "--picture", out / "store.png", "--augmented", out / "augmented.png"],
-        ["train", store, run, "--fold", 0, *quick, "--set", "run.tracker=tensorboard"],
-        ["inspect", run],
-        ["inspect", run, "--lineage"],
-        ["crossvalidate", store, out / "cv", "--model", "unet", *quick],
-        ["report", out / "cv"],
+        ["train", store, run, "--fold", 0, *quick(), "--set", "run.tracker=tensorboard"],
         ["export", run, model],
-        ["export", out / "cv" / "default" / "unet", out / "whole.onnx", "--whole"],
-        ["export", run, out / "repository", "--triton", "organs"],
-        ["inspect", model, "--lineage"],
-        ["card", model, "-o", out / "card.md"],
-        ["evaluate", store, run, model, "--out", out / "results", "--fold", 0, *shortly],
+        ["evaluate", store, run, model, "--out", out / "results", "--fold", 0, *SHORTLY],
         ["report", out / "results", "--cases", "all"],
-        ["benchmark", run, store, "--out", out / "benchmark", "--provider", "cpu", "--precision", "fp32", *shortly],
         ["predict", model, one, out / ("one.nii.gz" if one.name != "images" else "labels"), "--audit", log],
         ["verify", "--audit", log],
     ]
     return printed_by(succeed, commands)
 
 
-def other_outputs(succeed, scans: Path, one: Path, out: Path) -> str:
-    """Calls commands with other outputs, after `every_command`; gives what they print."""
+def other_commands(succeed, one: Path, out: Path) -> str:
+    """Calls the other commands, after `read_and_write`; gives what they print."""
+    store, run, model, networks = out / "store", out / "run", out / "model.onnx", out / "cv" / "default" / "unet"
     maps, outputs = out / "maps.onnx", [f"--output={name}" for name in ("labels", "logits", "attention")]
     commands: list[list[object]] = [
-        ["export", out / "run", maps, *outputs],
+        ["inspect", run],
+        ["inspect", run, "--lineage"],
+        ["crossvalidate", store, out / "cv", "--model", "unet", *quick()],
+        ["report", out / "cv"],
+        ["export", networks, out / "whole.onnx", "--whole"],
+        ["export", run, out / "repository", "--triton", "organs"],
+        ["inspect", model, "--lineage"],
+        ["card", model, "-o", out / "card.md"],
+        ["benchmark", run, store, "--out", out / "benchmark", "--provider", "cpu", "--precision", "fp32", *SHORTLY],
+        ["export", run, maps, *outputs],
         ["predict", maps, one, out / "maps.nii.gz", "--attention", "--uncertainty"],
-        ["export", out / "cv" / "default" / "unet", out / "confident.onnx", "--confidence", out / "cv"],
+        ["export", networks, out / "confident.onnx", "--confidence", out / "cv"],
         ["predict", out / "confident.onnx", one, out / "confident.nii.gz"],
         ["predict", out / "whole.onnx", one, out / "whole.nii.gz"],
-        ["predict", out / "run", one, out / "of-run.nii.gz"],
+        ["predict", run, one, out / "of-run.nii.gz"],
     ]
     if (PAGE / "index.html").is_file():
-        commands += [["web", maps, out / "page"], ["web", out / "model.onnx", out / "page.html"]]
-    if one.is_file():
-        quick = [option for setting in QUICK for option in ("--set", setting)]
-        commands += [["demo", "--data", scans, "--out", out / "demo", *quick]]
+        commands += [["web", maps, out / "page"], ["web", model, out / "page.html"]]
     return printed_by(succeed, commands)
+
+
+def quick() -> list[str]:
+    return [option for setting in QUICK for option in ("--set", setting)]
 
 
 def printed_by(succeed, commands: list[list[object]]) -> str:
