@@ -2,11 +2,14 @@
 
 import shlex
 from collections.abc import Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from attunet.benchmarks.evaluation.results_table import Json
 from attunet.config import Config, DataConfig
 from attunet.store import Store
+
+if TYPE_CHECKING:  # needs torch, which an evaluation of artefacts does without
+    from attunet.runs.load_run import TrainedRun
 
 
 def command(name: str, *words: str) -> str:
@@ -51,17 +54,20 @@ def preparing_command(store: Store) -> str:
     return command("prepare", "SOURCE", store.name, *words)
 
 
-def training_command(store: str, run: str, fold: int | str, config: Config) -> str:
-    """`attunet train` with every setting that is not the default; `[data]` comes from the store."""
-    default = Config().to_json()
+def training_command(run: "TrainedRun", name: str) -> str:
+    """`attunet train` with every setting that is not the default; `[data]` comes from the store. name: of the run."""
+    default, config, lineage = Config().to_json(), run.config, run.lineage
     settings = [
         f"{section}.{field}={_written(value)}"
         for section, fields in config.to_json().items()
         for field, value in fields.items()
         if section != "data" and (section, field) != ("model", "name") and value != default[section][field]
     ]
-    words = ["--model", config.model.name, "--fold", str(fold), *repeated("--set", settings)]
-    return command("train", store, run, *words)
+    words = ["--model", config.model.name, "--fold", str(run.fold), *repeated("--set", settings)]
+    if lineage is not None:
+        renamed = ",".join(f"{new}={old}" for new, old in lineage.classes.items() if new != old)
+        words += ["--init", lineage.parent, *(["--init-classes", renamed] if renamed else [])]
+    return command("train", run.store.name, name, *words)
 
 
 def _written(value: object) -> str:

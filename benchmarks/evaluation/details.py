@@ -94,12 +94,11 @@ def _of_run(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     from attunet.runs.run_folder import read_metrics
 
     run = load_runs(model.path)
-    return {
-        "card": _run_card(run, is_hidden),
-        "settings": run.config.to_json(),
-        "curves": curves_of(read_metrics(model.path)),
-        "command": training_command(run.store.name, model.path.name, run.fold, run.config),
-    }
+    details: ModelDetails = {"card": _run_card(run, is_hidden), "settings": run.config.to_json()}
+    if run.num_members == 1:  # an ensemble is of several trainings
+        details["curves"] = curves_of(read_metrics(model.path))
+        details["command"] = training_command(run, model.path.name)
+    return details
 
 
 def _run_card(run: "TrainedRun", is_hidden: bool) -> str:

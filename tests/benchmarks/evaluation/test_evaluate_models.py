@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from attunet.benchmarks.evaluation import evaluate as module
+from attunet.benchmarks.evaluation.commands import training_command
 from attunet.benchmarks.evaluation.evaluate import evaluate
 from attunet.config import load_config
 from attunet.store import Store
@@ -34,6 +36,18 @@ def models(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> list
     train(small_store.path, run, load_config(None, SETTINGS), fold=0)
     export_run(run, artefact)
     return [run, artefact]
+
+
+def test_the_command_of_a_run_names_the_model_that_it_started_from(models: list[Path]) -> None:
+    from attunet.runs.lineage import Lineage
+    from attunet.runs.load_run import load_run
+
+    run = load_run(models[0])
+    lineage = Lineage("abdomen", "0" * 64, {"liver": "liver", "spleen": "lien"}, [], "carried", [])
+    command = training_command(run, "attention")
+    assert command.startswith("attunet train store attention --model attention_unet --fold 0 --set model.base_width=4")
+    started = training_command(replace(run, lineage=lineage), "attention")
+    assert started == f"{command} --init abdomen --init-classes spleen=lien"
 
 
 @pytest.mark.slow
