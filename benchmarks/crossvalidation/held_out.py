@@ -5,10 +5,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from attunet.channels import check_channels
 from attunet.confidence.estimator import LearnedCase
 from attunet.errors import InputError
 from attunet.evaluate_case import observe_case, read_labelled_case
-from attunet.fields import JsonObject, parse_json
+from attunet.fields import parse_json
 from attunet.metrics.aggregate import is_score, mean, nan_to_null
 from attunet.metrics.overlap import CaseMetrics
 from attunet.runs.learned_cases import ObservedModel, is_learned, write_learned_cases
@@ -72,13 +72,13 @@ def score_run(
     run = load_run(path)
     check_belongs(run, store, planned)
     cases = {case.name: [case.image_sha256, case.label_sha256] for case in store.cases if case.name in run.held_out}
-    readings = {name: store.reading_sha256(name) for name in cases}
     own = store.preprocessing.postprocessing
-    facts = {"schema": SCHEMA, "checkpoint": sha256(run.checkpoint / MANIFEST), "step": run.step, "cases": cases}
-    facts |= {"readings": readings, "label_maps": own.words}
+    facts: dict[str, Any] = {"schema": SCHEMA, "step": run.step, "cases": cases, "label_maps": own.words}
+    facts["checkpoint"] = sha256(run.checkpoint / MANIFEST)
+    facts["readings"] = {name: store.reading_sha256(name) for name in cases}
     scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
-    observed = ObservedModel.of(run, own)
+    (observed,) = ObservedModel.of_members(run, own)
 
     def begin() -> None:
         before()
@@ -192,7 +192,7 @@ def _score(
     return scores, learned
 
 
-def _saved_scores(file: Path, facts: JsonObject, classes: Sequence[str]) -> dict[str, Scores]:
+def _saved_scores(file: Path, facts: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Scores]:
     """Scores that an earlier call saved for the same checkpoint and cases; empty if there are none. Raises InputError
     where they do not have a possible figure or null for each case, metric and class.
     """
@@ -205,31 +205,18 @@ def _saved_scores(file: Path, facts: JsonObject, classes: Sequence[str]) -> dict
         return {}
     if not isinstance(data, dict) or any(data.get(name) != value for name, value in facts.items()):
         return {}
-    saved = data.get("scores")
-    if not isinstance(saved, dict) or not all(_are_scores(one, facts["cases"], classes) for one in saved.values()):
+    try:
+        return {
+            words: {case: {m: _figures(m, one[case][m], classes) for m in METRICS} for case in facts["cases"]}
+            for words, one in data["scores"].items()
+        }
+    except (KeyError, TypeError, AttributeError):
         raise InputError(
             f"{file}: must have a number or null for each case, metric and class; remove it, to judge the run again"
-        )
-    return cast(dict[str, Scores], _null_to_nan(saved))
+        ) from None
 
 
-def _are_scores(value: object, cases: object, classes: Sequence[str]) -> bool:
-    assert isinstance(cases, dict)
-    return _has_keys(value, cases) and all(
-        _has_keys(metrics, METRICS)
-        and all(
-            _has_keys(figures, classes) and all(is_score(metric, figure) for figure in figures.values())
-            for metric, figures in metrics.items()
-        )
-        for metrics in value.values()
-    )
-
-
-def _has_keys(value: object, keys: Iterable[str]) -> TypeGuard[dict[str, object]]:
-    return isinstance(value, dict) and set(value) == set(keys)
-
-
-def _null_to_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {k: _null_to_nan(v) for k, v in value.items()}
-    return math.nan if value is None else value
+def _figures(metric: str, saved: dict[str, float | None], classes: Sequence[str]) -> dict[str, float]:
+    if set(saved) != set(classes) or not all(is_score(metric, value) for value in saved.values()):
+        raise TypeError
+    return {name: math.nan if value is None else value for name, value in saved.items()}

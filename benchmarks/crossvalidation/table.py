@@ -13,7 +13,7 @@ import numpy as np
 
 from attunet.benchmarks.crossvalidation.held_out import METRICS, CaseScores, HeldOut
 from attunet.benchmarks.crossvalidation.plan import Key
-from attunet.metrics.aggregate import mean, per_patient
+from attunet.metrics.aggregate import mean, per_patient, summarize
 from attunet.metrics.results import MethodComparison, MethodRow, MethodScore, TimeToAccuracy, WorstOrgan
 from attunet.metrics.significance import PairedComparison, compare_paired, patient_interval
 from attunet.volumes.spec import Postprocessing
@@ -82,24 +82,20 @@ def method_row(method: Method, patients: Mapping[str, str], time: TimeToAccuracy
 def _summary(method: Method, metric: str, patients: Mapping[str, str]) -> MethodScore:
     by_seed = method.by_seed(metric)
     cases = _over_seeds(by_seed)
-    means = {case: mean(values.values()) for case, values in cases.items()}
+    classes, means = list(next(iter(cases.values()), {})), _means(cases)
     defined = {case: value for case, value in means.items() if not isnan(value)}
     worst_of = min if metric in HIGHER_IS_BETTER else max
     worst = worst_of(defined, key=lambda case: defined[case], default=None)
-    per_class = {name: [values[name] for values in cases.values()] for name in next(iter(cases.values()), {})}
-    per_seed_case = {
-        str(seed): {case: mean(v.values()) for case, v in scores.items()} for seed, scores in by_seed.items()
-    }
+    per_seed_case = {str(seed): _means(scores) for seed, scores in by_seed.items()}
     return {
-        "mean": mean(means.values()),
+        **summarize({case: list(values.values()) for case, values in cases.items()}, classes),
         "median": float(np.median(list(defined.values()))) if defined else nan,
         "worst": None if worst is None else {"case": worst, "value": defined[worst]},
         "ci95": patient_interval(means, patients),
-        "per_class": {name: mean(values) for name, values in per_class.items()},
         "per_class_worst": {
-            name: worst_of((v for v in values if not isnan(v)), default=nan) for name, values in per_class.items()
+            name: worst_of((v for values in cases.values() if not isnan(v := values[name])), default=nan)
+            for name in classes
         },
-        "per_case": {case: {**values} for case, values in cases.items()},
         "per_case_mean": {**means},
         "per_seed": {seed: mean(scores.values()) for seed, scores in per_seed_case.items()},
         "per_seed_case": {seed: {**scores} for seed, scores in per_seed_case.items()},
@@ -160,10 +156,7 @@ def compare_methods(first: Method, second: Method, patients: Mapping[str, str]) 
 
 
 def _compare(first: Method, second: Method, metric: str, patients: Mapping[str, str]) -> PairedComparison:
-    a, b = (
-        {case: mean(values.values()) for case, values in scores.items()}
-        for scores in _on_common_seeds(first, second, metric)
-    )
+    a, b = map(_means, _on_common_seeds(first, second, metric))
     title = metric.replace("_", " ").replace("dice", "Dice")
     return compare_paired(a, b, patients, names=(first.name, second.name), metric=title)
 
@@ -176,6 +169,11 @@ def _on_common_seeds(first: Method, second: Method, metric: str) -> tuple[CaseSc
         return _over_seeds({seed: {c: v for c, v in own[seed].items() if c in other.get(seed, {})} for seed in own})
 
     return shared(a, b), shared(b, a)
+
+
+def _means(scores: CaseScores) -> dict[str, float]:
+    """Case -> mean over its classes."""
+    return {case: mean(values.values()) for case, values in scores.items()}
 
 
 def _over_seeds(by_seed: Mapping[int, CaseScores]) -> CaseScores:

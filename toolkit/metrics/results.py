@@ -67,15 +67,11 @@ class LatencyByBatch(TypedDict):
     batch: dict[str, Latency]
 
 
-class ThroughputByBatch(TypedDict):
-    batch: dict[str, float]
-
-
 class Speed(TypedDict):
     """Speed and size of a model; `volume_ms`: time of each part of a volume and their total."""
 
     latency_ms: LatencyByBatch
-    throughput_slices_per_s: ThroughputByBatch
+    throughput_slices_per_s: dict[str, dict[str, float]]  # "batch": size -> rate
     volume_ms: dict[str, float]
     peak_memory_mb: float | None
     file_mb: float
@@ -85,8 +81,6 @@ class Speed(TypedDict):
 
 
 class ModelScores(TypedDict):
-    """Accuracy of a model on the cases of an evaluation."""
-
     dice: Score
     hd95_mm: Score
     assd_mm: Score
@@ -102,25 +96,16 @@ class ModelScores(TypedDict):
 
 
 class EvaluatedRow(Speed, ModelScores):
-    """A model in results.json of an evaluation."""
-
     name: str
     file: str
     backend: str
     provider_options: JsonObject
 
 
-class Agreement(TypedDict):
-    """Agreement of two models' label maps."""
-
-    dice: float | None
-    equal_voxels: float | None
-
-
 class ModelComparison(TypedDict):
     first: str
     second: str
-    agreement: Agreement
+    agreement: dict[str, float | None]  # of the label maps: dice, equal_voxels
     dice_difference: TestedDifference
     words: str
 

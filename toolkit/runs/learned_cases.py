@@ -29,11 +29,6 @@ class ObservedModel:
     model: JsonObject  # the section `[model]` of the run's configuration
 
     @classmethod
-    def of(cls, run: TrainedRun, postprocessing: Postprocessing) -> "ObservedModel":
-        """That of a run's predictions."""
-        return cls.of_members(run, postprocessing)[0]
-
-    @classmethod
     def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["ObservedModel"]:
         """One for each different network of an ensemble; of a single run one."""
         return [
@@ -74,7 +69,6 @@ class ObservedModel:
 
 
 def write_learned_cases(run: Path, model: ObservedModel, cases: Mapping[str, LearnedCase]) -> None:
-    """Writes the cases of a run, by name."""
     content = {**model.to_json(), "cases": {name: case.to_json() for name, case in cases.items()}}
     write_text(run / FILE, json.dumps(content, allow_nan=False) + "\n")
 
@@ -96,5 +90,4 @@ def is_learned(run: Path, model: ObservedModel) -> bool:
 
 
 def learned_runs(folder: Path) -> Iterator[Path]:
-    """The runs with learned cases in a folder or below it."""
     return folders_with(FILE, folder, DEPTH + 1)  # RECIPE/MODEL/seed-S/fold-K of a cross-validation

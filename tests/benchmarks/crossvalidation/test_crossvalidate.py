@@ -89,7 +89,7 @@ def check_learned_cases(run: Path, store: Store, results: dict) -> None:
     and the features that the run's model shows.
     """
     origin, cases = read_learned_cases(run)
-    assert origin == ObservedModel.of(load_run(run), store.preprocessing.postprocessing)
+    assert [origin] == ObservedModel.of_members(load_run(run), store.preprocessing.postprocessing)
     assert list(cases) == store.split(0)[1]
     scores = results["methods"][0]["scores"]["dice"]["per_case"]
     for name, case in cases.items():

@@ -36,7 +36,7 @@ Learned = Callable[..., list[LearnedCase]]
 
 @pytest.fixture(scope="module")
 def origin(run: Path, small_store: Store) -> ObservedModel:
-    return ObservedModel.of(load_run(run), small_store.preprocessing.postprocessing)
+    return ObservedModel.of_members(load_run(run), small_store.preprocessing.postprocessing)[0]
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_an_ensembles_dice_is_that_after_the_artefacts_post_processing(
     paths = [tmp_path / f"table/demo/unet/seed-{seed}/fold-0" for seed in range(2)]
     for path in paths:
         shutil.copytree(run, path)
-        write_learned_cases(path, ObservedModel.of(load_run(path), other), {})
+        write_learned_cases(path, ObservedModel.of_members(load_run(path), other)[0], {})
 
     def note(case: ObservedEvaluation, patient: str, how: Postprocessing) -> LearnedCase:
         used.append(how)
