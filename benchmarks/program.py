@@ -18,7 +18,6 @@ from attunet.system.stop_signals import UnwindOnSignals
 
 
 def program_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help has the description as it is written."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 

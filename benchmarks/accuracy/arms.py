@@ -34,8 +34,6 @@ WIDE_AUGMENTATION = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One recipe on all folds."""
-
     name: str  # in tables
     reason: str  # the expectation, written down before anything was measured
     settings: tuple[str, ...] = ()  # `section.field=value`, over those of `chaos-cpu`
@@ -99,8 +97,6 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Training:
-    """A training of an arm."""
-
     arm: Arm
     network: str
     seed: int

@@ -192,7 +192,6 @@ def main() -> None:
 
 
 def chosen_arms(names: str) -> list[Arm]:
-    """The value of `--arms`."""
     wanted = [name.strip() for name in names.split(";")]
     if unknown := set(wanted) - {arm.name for arm in ARMS}:
         raise argparse.ArgumentTypeError(f"there is no arm {min(unknown)!r}")

@@ -120,7 +120,6 @@ def _compare(rows: Sequence[Json], first: tuple[str, str], second: tuple[str, st
 
 
 def table(results: Json) -> str:
-    """The summary as aligned text."""
     means = table_by_organ(results["summary"]["arms"], MEANS, "per_organ")
     return f"{means}\n\n{format_table(results['summary']['comparisons'], DIFFERENCES)}"
 

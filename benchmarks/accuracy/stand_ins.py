@@ -14,8 +14,6 @@ Case = tuple[np.ndarray, np.ndarray]  # images (channels, X, Y, Z) and labels (X
 
 @dataclass(frozen=True)
 class StandIn:
-    """A data set."""
-
     like: str  # the public data sets that it stands for
     cases: int  # their number, a patient each
     make: Callable[[np.random.Generator], Case]

@@ -84,7 +84,6 @@ class Arm:
 
 
 def measure(folder: Path) -> list[Arm]:
-    """Trains, learns and compares."""
     write_scans(folder / "source", PATIENTS, seed=0)
     write_scans(folder / "new", NEW_SCANS, seed=1)
     store, table = folder / "store", folder / "crossvalidation"

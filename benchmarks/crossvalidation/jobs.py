@@ -16,8 +16,6 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
-
     name: str
     arguments: tuple[str, ...]  # of `python -m attunet.launch.train`
     log: Path  # file for its output

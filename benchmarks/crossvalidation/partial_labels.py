@@ -40,8 +40,6 @@ SUBSETS_OF_FEW = (0b1111, 0b0011, 0b1100, 0b0101, 0b1010)  # of ORGANS, see `dra
 
 @dataclass(frozen=True)
 class Arm:
-    """A training to compare."""
-
     name: str  # in the table
     # Folder of scans: with "all" labels, labels "hidden" in part, the "complete" ones of these, "half" of all
     source: str

@@ -77,8 +77,6 @@ def start_from(init: str | Path | None, init_classes: str) -> Parent:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training."""
-
     recipe: str
     model: str
     seed: int

@@ -13,7 +13,6 @@ def summary_table(results: CrossvalidationResults) -> str:
 
 
 def markdown(results: CrossvalidationResults) -> str:
-    """All results as one Markdown page."""
     dice = _dice_rows(results)
     parts = [
         "# Cross-validation",

@@ -50,13 +50,11 @@ class BenchmarkResults:
         return [printable_line(f"{name}: {reason}") for name, reason in self.not_loaded.items()]
 
     def table(self) -> str:
-        """Plain text for a terminal."""
         lines = map(printable_line, notes(self.results))
         reasons = ["", "not loaded:", *self.reasons()] if self.not_loaded else []
         return "\n".join([aligned(self.rows()), *lines, *reasons])
 
     def markdown(self) -> str:
-        """A Markdown page."""
         header, *rows = self.rows()
         parts = [
             "# Benchmark",

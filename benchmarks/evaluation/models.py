@@ -25,8 +25,6 @@ BATCH_SIZES = (1, 8)
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """A model with what is recorded and measured of it."""
-
     model: Model
     name: str  # distinct within an evaluation
     path: Path
@@ -40,7 +38,6 @@ class EvaluatedModel:
 
     @property
     def label(self) -> str:
-        """Name in tables and plots."""
         return label_of(self.name, self.backend, self.provider, self.precision)
 
     @property

@@ -35,7 +35,6 @@ def summary_table(results: EvaluationResults) -> str:
 
 
 def markdown(results: EvaluationResults) -> str:
-    """The whole evaluation as one Markdown page."""
     store = results["store"]
     selection = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} holds out"
     header, rows = _summary(results)
@@ -72,7 +71,6 @@ def model_label(row: EvaluatedRow) -> str:
 
 
 def label_of(name: str, backend: str, provider: str, precision: str) -> str:
-    """Name of a model in tables and plots."""
     where = dict.fromkeys((backend, provider))  # openvino is both
     return f"{name} ({' '.join([*where, *([] if precision == 'fp32' else [precision])])})"
 

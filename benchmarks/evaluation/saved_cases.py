@@ -44,8 +44,6 @@ MAX_IMAGES_MB = 500  # of a whole evaluation; the worst cases keep theirs
 
 @dataclass(frozen=True, eq=False)
 class SavedCase:
-    """A case as a report shows it."""
-
     image: np.ndarray  # uint8 `(C, X, Y, Z)`, C is 3 for a colour picture and else 1
     truth: np.ndarray  # class indices uint8 `(X, Y, Z)`
     undrawn: tuple[int, ...]  # indices of the classes that were not drawn in it, of whose predictions nothing is known

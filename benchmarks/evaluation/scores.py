@@ -23,8 +23,6 @@ SCORES: tuple[Metric, ...] = get_args(Metric)
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """Scores of one model on one case."""
-
     case: str
     patient: str
     seen: bool  # the model was trained on this case or on another one of its patient
@@ -33,7 +31,6 @@ class CaseResult:
     milliseconds: Mapping[str, float]  # of each step from file to file
 
     def words(self, model: str) -> str:
-        """A line of progress."""
         dice = mean(self.metrics.dice)
         score = "no class" if np.isnan(dice) else f"Dice {dice:.3f}"
         seen = ", seen in training" if self.seen else ""
@@ -41,7 +38,6 @@ class CaseResult:
 
 
 def score_row(results: Sequence[CaseResult], classes: Classes) -> ModelScores:
-    """Scores of one model for results.json."""
     unseen = [r for r in results if not r.seen]
     counts = sum((r.metrics.counts for r in unseen), np.zeros((len(classes),) * 2, dtype=np.int64))
     scores: dict[str, object] = {metric: _summary(results, metric, classes) for metric in SCORES}

@@ -65,5 +65,4 @@ def write_raw(
 
 
 def image_files(folder: Path, name: str, num_channels: int) -> list[Path]:
-    """The files of a case's channels."""
     return [folder / "raw" / DATASET / "imagesTr" / f"{name}_{number:04d}{ENDING}" for number in range(num_channels)]

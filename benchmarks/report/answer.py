@@ -9,8 +9,6 @@ from attunet.metrics.significance import MIN_PATIENTS
 
 @dataclass(frozen=True)
 class Answer:
-    """Plain sentences."""
-
     headline: str
     lines: tuple[str, ...]
 

@@ -18,8 +18,6 @@ NEEDED = ["jinja2", "plotly", "ipyniivue"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A script from a package."""
-
     name: str
     version: str
     packed: str  # the source, gzip and base64

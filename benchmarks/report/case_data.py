@@ -16,8 +16,6 @@ from attunet.fields import parse_whole
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """A case for the page."""
-
     about: Mapping[str, object]  # JSON values
     volumes: Mapping[str, str]  # identity of a script element -> bytes, gzip and base64, X fastest
 

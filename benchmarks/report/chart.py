@@ -24,10 +24,8 @@ def trace(mode: str, x: Sequence[float], y: Sequence[float | None], **more: obje
 
 
 def axis(title: str, **more: object) -> Figure:
-    """An axis with its title."""
     return {"title": {"text": title}, **more}
 
 
 def symbol_of(number: int) -> str:
-    """The mark of a model."""
     return SYMBOLS[number % len(SYMBOLS)]

@@ -46,8 +46,6 @@ class ModelRow:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """The contents of a report."""
-
     kind: str  # "evaluation" or "cross-validation"
     folder: Path
     store: str

@@ -23,8 +23,6 @@ METRICS: dict[Metric, tuple[str, int, str]] = {  # name in results.json: title, 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell."""
-
     text: str
     value: float | str | None = None  # to sort by, None last
     how: str = ""  # the figure was got
@@ -42,8 +40,6 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page."""
-
     identity: str  # of its element
     caption: str
     columns: tuple[Column, ...]

@@ -38,7 +38,6 @@ class Check:
         return cls(**{name: at.get(name, rule) for name, rule in RULES.items()})
 
     def describe(self) -> str:
-        """One line."""
         both = (self.correlation, self.correlation_within)
         correlation, within = ("not defined" if value is None else f"{value:.2f}" for value in both)
         return (

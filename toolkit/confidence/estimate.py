@@ -43,7 +43,6 @@ class CaseConfidence:
     organs: dict[str, OrganEstimate]
 
     def to_json(self) -> JsonObject:
-        """The record: the schema and all fields."""
         return {"schema": SCHEMA, **asdict(self)}
 
     def in_short(self) -> JsonObject:
@@ -56,7 +55,6 @@ class CaseConfidence:
         return {"review": self.review, "organs": organs}
 
     def describe(self) -> str:
-        """One line for the log."""
         estimates = ", ".join(
             f"{name} {organ.dice:.2f} ({organ.low:.2f} to {organ.high:.2f})"
             for name, organ in self.organs.items()

@@ -127,7 +127,6 @@ class Estimator:
         return OrganEstimate(dice, dice_of(error + high), dice_of(error + low), is_poor, reason)
 
     def describe(self) -> str:
-        """One line about what was learned."""
         base = f"learned on {self.num_cases} held-out predictions of {self.num_patients} patients"
         accuracy = self.check.describe() if self.check else f"cannot tell: {self.cannot}"
         if self.calibration is None:

@@ -153,7 +153,6 @@ class Config:
 
 
 def _required(kind: type[Section] | type[Config]) -> set[str]:
-    """Names of the fields without a default."""
     without = (f for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING)
     return {f.name for f in without}
 

@@ -34,7 +34,6 @@ class Section:
     @classmethod
     @cache
     def rules(cls) -> dict[str, Rule]:
-        """The rule of each field."""
         return {f.name: _rule(f.type, f.metadata["rule"]) for f in dataclasses.fields(cls)}
 
 

@@ -76,7 +76,6 @@ class Augmenter:
     def apply(
         self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augment a batch with the given parameters."""
         context = Context(parameters["keys"], self._blur_rows, self._blur_columns)
         grid = self._sampling_grid(parameters, context)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -47,5 +47,4 @@ class LogitsOfLevels(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute `SegmentationNetwork.logits_of_levels`."""
         return self.network.logits_of_levels(x)

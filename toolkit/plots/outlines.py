@@ -112,7 +112,6 @@ def colors_of(layers: Iterable[str]) -> dict[str, str]:
 
 
 def add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
-    """Add a legend with one entry per layer below the panels."""
     handles = [
         Line2D([], [], color="#777777" if color == TRUTH_COLOR else color, linestyle=_style(k), linewidth=2, label=k)
         for k, color in colors.items()

@@ -48,5 +48,4 @@ def training_config(config_name: str | None, settings: tuple[str, ...], model: s
 
 
 def with_model(config: Config, name: str) -> Config:
-    """The configuration with another network."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))

@@ -84,12 +84,8 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= 60 * self._run.checkpoint_every_minutes
 
     def save(self, read_state: Callable[[], TrainerState], step: int, *, finished: bool = False) -> SaveCost:
-        """Save the state after `step` and return the cost once it is copied to the host.
-
-        finished: True once nothing of the training is left to do, such as reading arrays that are compared.
-
-        Raises:
-            RunError: the previous write failed.
+        """Save the state after `step` and return the cost once it is copied to the host. Raises RunError when the
+        previous write failed. finished: nothing of the training is left, such as arrays to be compared.
         """
         if not self._main:
             return {}

@@ -54,14 +54,12 @@ class InitialWeights:
 
 
 def read_initial_weights(source: str | Path) -> InitialWeights:
-    """Read the weights to start from, of a run folder, a checkpoint folder, or a `.safetensors` file of one.
-
-    Raises:
-        InputError: the source is none of these, or cannot be read.
+    """Read the weights to start from, of a run folder, a checkpoint folder, or a `.safetensors` file of one. Raises
+    InputError where the source is none of these, or cannot be read.
     """
     source = Path(source)
     path = source
-    if path.is_dir() and (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir():
         steps = step_folders(path / "checkpoints")
         if not steps:
             raise InputError(f"{source}: has no checkpoint to start from")

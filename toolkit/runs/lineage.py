@@ -34,7 +34,7 @@ class Lineage:
 
     @classmethod
     def from_json(cls, at: Fields) -> "Lineage":
-        """Read the fields back. Raises InputError naming the field that is wrong."""
+        """Raises InputError naming the field that is wrong."""
         return cls(
             parent=at.text("parent"),
             sha256=at.text("sha256"),
@@ -46,7 +46,6 @@ class Lineage:
         )
 
     def describe(self) -> str:
-        """One line for the log."""
         pairs = self.classes.items()
         carried = ", ".join(name if name == parent else f"{name} (from {parent})" for name, parent in pairs)
         new = f"; new: {', '.join(self.new_classes)}" if self.new_classes else ""

@@ -59,10 +59,8 @@ class TrainedRun(RunState):
 
 
 def load_run(path: str | Path) -> TrainedRun:
-    """Load the newest checkpoint of a run folder.
-
-    Raises:
-        InputError: the folder is no run, has no checkpoint yet, or none that verifies.
+    """Load the newest checkpoint of a run folder. Raises InputError for a folder that is no run, has no checkpoint yet,
+    or none that verifies.
     """
     path = Path(path)
     if not (path / "checkpoints").is_dir():
@@ -80,10 +78,7 @@ def load_checkpoint(run_path: Path, folder: Path) -> TrainedRun:
 
 def in_numbers(run: TrainedRun, store: Store) -> TrainedRun:
     """The run with the store's numbers in place of the names of cases, if `store` got them for this call; a run may
-    have been trained under them.
-
-    Raises:
-        InputError: the store lacks cases that the run was trained on, so that their numbers are not known.
+    have been trained under them. Raises InputError where the store lacks cases that the run was trained on.
     """
     if not store.numbers:
         return run

@@ -32,12 +32,8 @@ class Checkpoint:
 
 
 def newest_checkpoint(folder: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint | None:
-    """Read the newest checkpoint under `folder` that verifies, or None when there is none at all.
-
-    Damaged ones are skipped with a warning.
-
-    Raises:
-        InputError: there are checkpoints, and none can be read.
+    """Read the newest checkpoint under `folder` that verifies; damaged ones are skipped with a warning. None when there
+    is none at all, and InputError where none can be read.
     """
     damaged = ""
     for path in step_folders(folder):
@@ -92,10 +88,8 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def load_optimizer(
     optimizer: torch.optim.Optimizer, network: nn.Module, tensors: Mapping[str, torch.Tensor], where: Path
 ) -> None:
-    """Put the state that `optimizer_tensors` returned after a step into a new AdamW of the same network.
-
-    Raises:
-        InputError: the tensors are not exactly those that AdamW keeps for the parameters that it trains.
+    """Put the state that `optimizer_tensors` returned after a step into a new AdamW of the same network. Raises
+    InputError for tensors that are not exactly those that AdamW keeps for the parameters that it trains.
     """
     names = {parameter: name for name, parameter in network.named_parameters()}
     trained = {names[parameter]: parameter for group in optimizer.param_groups for parameter in group["params"]}

@@ -58,9 +58,7 @@ class RunFolder:
 
     def log(self, event: str, **figures: object) -> None:
         """Append one line to `metrics.jsonl`; numbers that are not finite become null, as JSON has no name for them.
-
-        Raises:
-            RunError: another training has taken over the folder.
+        Raises RunError where another training has taken over the folder.
         """
         self.check_held()
         line = json.dumps(nan_to_null({"event": event, **figures}), allow_nan=False)
@@ -68,7 +66,6 @@ class RunFolder:
             file.write(line + "\n")
 
     def draw_curves(self) -> None:
-        """Draw the losses and the Dice of `metrics.jsonl`."""
         from attunet.plots.curves import draw_curves  # imports matplotlib, which takes seconds
 
         draw_curves(self.curves, {self.path.name: read_metrics(self.path)}, title=self.path.name)

@@ -10,10 +10,8 @@ from attunet.volumes.model import NetworkModel
 
 
 def run_model(run: TrainedRun, device: str = "cpu", *, num_threads: int | None = None) -> NetworkModel:
-    """The averaged weights of a run, ready to predict; its `network` is a `TorchNetwork` with these arguments.
-
-    Raises:
-        InputError: where torch has no such device.
+    """The averaged weights of a run, ready to predict; its `network` is a `TorchNetwork` with these arguments. Raises
+    InputError where torch has no such device.
     """
     network = TorchNetwork(run.network, device, num_threads=num_threads)
     return NetworkModel(

@@ -98,11 +98,8 @@ class RunState:
         config: ResolvedConfig,
         seen_before: Iterable[str] = (),
     ) -> "RunState":
-        """Return the state of a run before its first step.
-
-        Args:
-            held_out: cases that the fold leaves out.
-            seen_before: hashes of what the initial weights were trained on.
+        """The state of a run before its first step. held_out: cases that the fold leaves out; seen_before: hashes of
+        what the initial weights were trained on.
 
         Example:
             >>> RunState.at_start(store, ["01", "02"], ["03"], 0, config).step  # doctest: +SKIP
@@ -156,11 +153,7 @@ class RunState:
 
     @classmethod
     def from_json(cls, at: Fields) -> "RunState":
-        """Read the state back.
-
-        Raises:
-            InputError: the state is of another schema, or a field is missing or wrong.
-        """
+        """Raises InputError for a state of another schema, and for a field that is missing or wrong."""
         if at.data.get("schema") != SCHEMA:
             raise InputError(
                 f"{at.where}: is a checkpoint of schema {at.data.get('schema')!r}, this attunet reads schema {SCHEMA}"

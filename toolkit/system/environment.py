@@ -77,7 +77,6 @@ def gpu_memory_used_mb() -> float | None:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those packages that are installed."""
     installed = {}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):

@@ -38,11 +38,9 @@ class PrivateFolder:
             raise write_error(parent, OSError(error.errno, error.strerror or str(error))) from None
 
     def request_folder(self) -> Path:
-        """A new folder for one request."""
         return Path(tempfile.mkdtemp(prefix="request-", dir=self.path))
 
     def close(self) -> None:
-        """Removes the folder with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 

@@ -157,7 +157,6 @@ def _run_steps(
 
 
 def _validate_native(training: Training, journal: Journal) -> None:
-    """Validate a last time, from the source files on the native grid."""
     trainer, validator = training.trainer, training.validator
     try:
         dice = validator.validate_native(trainer.average.network)

@@ -75,7 +75,6 @@ class AveragedNetwork:
 
 
 def memory_format(run: RunConfig) -> torch.memory_format:
-    """Return the memory layout of images and activations."""
     return torch.channels_last if run.channels_last else torch.contiguous_format
 
 
@@ -120,13 +119,8 @@ def make_optimizer(network: nn.Module, optim: OptimConfig, carried: Collection[s
 
 
 def freeze(network: nn.Module, part: str, carried: Collection[str]) -> list[nn.Module]:
-    """Freeze the parameters of a part of a network that start from another model.
-
-    Parameters that are not the parent's as they were, such as a first convolution for other channels, are trained.
-
-    Args:
-        part: `optim.freeze`: "none" or "encoder".
-        carried: names of the parameters that start from another model.
+    """Freeze the parameters of a part of a network, `optim.freeze`, that are named in `carried`. Others, such as a
+    first convolution for other channels, are not the parent's as they were, and are trained.
 
     Returns:
         The frozen modules, which must stay in eval mode so that their batch-norm statistics stay too.

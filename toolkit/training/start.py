@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `train`."""
-
     store: Store
     folder: RunFolder
     config: Config
@@ -70,12 +68,8 @@ class Training:
 
 
 def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) -> Training | None:
-    """Start or resume a training; None if it is finished already.
-
-    `stack` gets everything that must be closed at the end of the training.
-
-    Raises:
-        InputError: the request does not fit the store, the run or the machine.
+    """Start or resume a training; None if it is finished already. `stack` gets everything that must be closed at the
+    end of the training. Raises InputError for a request that does not fit the store, the run or the machine.
     """
     store = request.store
     cases, held_out = store.split(request.fold)
@@ -90,11 +84,17 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         check_same_weights(start, weights, request.init_classes)
         weights = None
     requested = _requested(request, accelerator, start)
-    config = _resolve(requested, store, weights, cases, accelerator, start)
+    wanted = requested
+    if weights is not None and requested.model.base_width == "auto":
+        model = dataclasses.replace(requested.model, base_width=weights.base_width)
+        wanted = dataclasses.replace(requested, model=model)
+    config = resolve_auto(wanted, store, cases, accelerator, start.state.config if start is not None else None)
     seen_before = start.state.training_voxels if start is not None else weights.seen if weights is not None else None
     state = RunState.at_start(store, cases, held_out, request.fold, config, seen_before or ())
     if weights is not None and accelerator.is_main_process:
-        _log_seen(weights, [case for case in held_out if case not in state.held_out])
+        weights.warn_if_cases_are_unknown()
+        if seen := [case for case in held_out if case not in state.held_out]:
+            logger.warning(f"{weights.name} was trained on {', '.join(seen)}, or on their patients; they count as seen")
     if (missing := store.classes_without_voxels(cases)) and accelerator.is_main_process:
         logger.warning(f"no training case has {', '.join(missing)}: what the network says of it means nothing")
     if start is not None:
@@ -118,13 +118,6 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
         state, config=trainer.config, automatic=automatic, data_tier=trainer.loader.tier, lineage=lineage
     )
     return Training(trainer, validator, state, cases, is_planned)
-
-
-def _log_seen(weights: InitialWeights, seen: list[str]) -> None:
-    """Name the cases of the fold that the parent was trained on, or say that nobody knows them."""
-    weights.warn_if_cases_are_unknown()
-    if seen:
-        logger.warning(f"{weights.name} was trained on {', '.join(seen)}, or on their patients; they count as seen")
 
 
 def _make_trainer(
@@ -176,20 +169,6 @@ def _log_unused(given: DataConfig, stored: DataConfig) -> None:
         value, there = getattr(given, name), getattr(stored, name)
         if value not in (default, there):
             logger.info(f"note: data.{name} is {there} in the store; the config's {value} is not used")
-
-
-def _resolve(
-    config: Config,
-    store: Store,
-    weights: InitialWeights | None,
-    cases: list[str],
-    accelerator: Accelerator,
-    start: Checkpoint | None,
-) -> ResolvedConfig:
-    """Resolve "auto": the width of initial weights, and everything else."""
-    if weights is not None and config.model.base_width == "auto":
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, base_width=weights.base_width))
-    return resolve_auto(config, store, cases, accelerator, start.state.config if start is not None else None)
 
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:

@@ -90,13 +90,8 @@ class StepGraph:
             self._buffers[name].copy_(value, non_blocking=True)
 
     def run(self) -> bool:
-        """Run the step whose inputs are in the buffers.
-
-        Returns:
-            True; False, with a warning in the log, if the step cannot be captured and was not run.
-
-        Raises:
-            RuntimeError: the step failed, or cannot be captured and `run.cuda_graph` is "on".
+        """Run the step whose inputs are in the buffers. False, with a warning, if it cannot be captured and was not
+        run; with `run.cuda_graph` "on" that is a RuntimeError.
         """
         self._steps_run += 1
         if self._replay is None and self._steps_run <= WARM_UP_STEPS:
@@ -118,7 +113,6 @@ class StepGraph:
         self._replay, self._steps_run = None, 0
 
     def close(self) -> None:
-        """End the drawing thread."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _body(self) -> None:

@@ -46,14 +46,8 @@ class Costs:
 
 
 def plan_steps_in_minutes(trainer: Trainer, validator: Validator, folder: RunFolder, began: float) -> None:
-    """Set the number of steps of a training by `run.minutes`, and log it.
-
-    Args:
-        trainer: before its first step.
-        began: start of the minutes, as a value of `time.monotonic()`.
-
-    Raises:
-        InputError: not even one step fits.
+    """Set the number of steps of a training, which has taken none, by `run.minutes`, and log it; the minutes began at
+    `began` of `time.monotonic()`. Raises InputError where not even one step fits.
     """
     run = trainer.config.run
     seconds = AIM * 60 * run.minutes
@@ -80,7 +74,6 @@ def log_duration(trainer: Trainer, validator: Validator, folder: RunFolder) -> N
 
 
 def validation_interval(trainer: Trainer) -> int:
-    """Return the number of steps between validations."""
     epochs = trainer.config.run.validate_every_epochs
     if isinstance(epochs, str):
         return max(1, math.ceil(trainer.total_steps / VALIDATIONS_PER_RUN))
@@ -88,15 +81,11 @@ def validation_interval(trainer: Trainer) -> int:
 
 
 def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None, checkpoints: int) -> int:
-    """Return the number of steps that fit.
+    """Return the number of steps that fit into the seconds of a run. Raises InputError where not even one does.
 
     Args:
-        seconds: time left for the whole run.
-        steps_per_validation: steps between validations; None for `VALIDATIONS_PER_RUN` validations in the run.
-        checkpoints: number of checkpoints written during the run, without the last one.
-
-    Raises:
-        InputError: not even one step fits.
+        steps_per_validation: None for `VALIDATIONS_PER_RUN` validations in the run.
+        checkpoints: that are written during the run, without the last one.
     """
     seconds -= costs.native + costs.plot + (1 + checkpoints) * costs.checkpoint
     seconds -= (VALIDATIONS_PER_RUN if steps_per_validation is None else 1) * costs.validation
@@ -111,11 +100,8 @@ def plan_steps(costs: Costs, seconds: float, *, steps_per_validation: int | None
 
 
 def measure(trainer: Trainer, validator: Validator, folder: RunFolder, seconds: float) -> Costs:
-    """Measure all parts of a training and leave its state as it was.
-
-    Args:
-        folder: where as many bytes as a checkpoint has are written.
-        seconds: time that the training may take; a fraction of it is spent on measuring.
+    """Measure all parts of a training, in a fraction of the seconds that it may take, and leave its state as it was. As
+    many bytes as a checkpoint has are written in `folder`.
     """
     with undone(trainer):
         step = _time_steps(trainer, REHEARSAL_SHARE * seconds)

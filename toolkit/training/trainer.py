@@ -159,7 +159,6 @@ class Trainer:
         self.losses.add(loss, norm)
 
     def _out_of_memory(self, number: int) -> str:
-        """Return the error message for a step that does not fit into memory."""
         device = "the GPU" if self.accelerator.device.type == "cuda" else "the host"
         slices = math.ceil(len(self.loader.draw.share(number)[1]) / self.config.optim.accumulate_steps)
         advice = ["a smaller optim.batch_size", "more optim.accumulate_steps"]
@@ -221,6 +220,5 @@ class Trainer:
         self.config = dataclasses.replace(self.config, optim=dataclasses.replace(self.config.optim, epochs=epochs))
 
     def close(self) -> None:
-        """End background work."""
         if self._graph is not None:
             self._graph.close()

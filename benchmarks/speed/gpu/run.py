@@ -22,8 +22,6 @@ MAX_TABLE_LINES, MAX_PRINTED_LINES = 60, 12  # of one step on the page: of its t
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a step."""
-
     step: Step
     state: str  # done, failed, out of time or not begun
     seconds: float
@@ -78,7 +76,6 @@ def _text(step: Step, printed: str, state: str) -> str:
 
 
 def page(outcomes: Sequence[Outcome]) -> str:
-    """All results as Markdown."""
     about = environment()
     gpu = about["gpus"][0]["name"] if about["gpus"] else "no GPU"
     parts = [f"# {gpu}", f"torch {torch.__version__}, {about['platform']}, commit {about['commit']}"]

@@ -17,8 +17,6 @@ SMALL = "--width 4 --size 32"  # of the rehearsal, on the CPU
 
 @dataclass(frozen=True)
 class Step:
-    """One part of the command."""
-
     name: str  # of its JSON and its heading
     limit_s: float  # seconds after which it is ended
     command: Sequence[str]  # arguments of Python

@@ -59,7 +59,6 @@ def training_rows(name: str = "training-sweep") -> list[dict[str, Any]]:
 
 
 def training_table(name: str = "training-sweep") -> str:
-    """Trainings of a sweep."""
     rows = [[cell.format_map(shown(row)) for cell in COLUMNS.values()] for row in training_rows(name)]
     return _markdown(list(COLUMNS), rows)
 

@@ -107,7 +107,6 @@ def _predict_folder(model: Path, folder: Path, name: str, provider: str) -> floa
 
 
 def table(results: Json) -> str:
-    """The figures as a plain table."""
     memory, clients = results["memory_mb"], results["clients"]
     predicted = statistics.mean(results["predict_folder_per_s"])
     columns = {"": "{name}", "requests": "{requests}", "p50 s": "{p50_s:.2f}", "p99 s": "{p99_s:.2f}"}

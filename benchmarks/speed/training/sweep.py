@@ -50,8 +50,6 @@ COLUMNS = {  # on the terminal and on the page
 
 @dataclass(frozen=True)
 class Row:
-    """One training of the sweep."""
-
     model: str
     width: int
     batch_size: int
@@ -71,8 +69,6 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of all rows."""
-
     device: str
     size: int
     seconds: float  # of timed steps in each row

@@ -43,7 +43,6 @@ class Journal:
             self._tracker.close()
 
     def advance(self) -> None:
-        """Move the progress bar by one step."""
         self._bar.update()
 
     def say(self, text: str, level: int = logging.INFO) -> None:
@@ -53,13 +52,8 @@ class Journal:
                 logger.log(level, text)
 
     def log(self, event: str, step: int, *, dice: MetricTable | None = None, **figures: float | None) -> None:
-        """Write one line to metrics.jsonl, and its numbers to the tracker and the progress bar.
-
-        Args:
-            event: kind of the line: train, validation, native, checkpoint or speed.
-            step: steps done.
-            dice: result of a validation.
-            figures: numbers by name; None for a number that is not known.
+        """Write one line to metrics.jsonl, and its numbers to the tracker and the progress bar; None for a number that
+        is not known. event: train, validation, native, checkpoint or speed.
         """
         if not self._main:
             return
@@ -75,7 +69,6 @@ class Journal:
             )
 
     def log_picture(self, step: int, path: Path) -> None:
-        """Send a PNG file to the tracker."""
         if self._tracker is not None:
             self._tracker.log_picture(step, path)
 

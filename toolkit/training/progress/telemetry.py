@@ -42,7 +42,6 @@ class Speed:
     peak_memory_mb: float | None
 
     def describe(self) -> str:
-        """One line for the log."""
         parts = [f"{self.slices_per_s:.1f} slices/s"]
         for share, activity in ((self.data_share, "waiting for data"), (self.augment_share, "in augmentation")):
             parts += [f"{100 * share:.1f} % {activity}"] if share is not None else []

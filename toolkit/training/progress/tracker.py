@@ -10,7 +10,7 @@ from types import ModuleType
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from attunet.config import Config
-from attunet.errors import InputError
+from attunet.errors import InputError, one_line
 
 ID_FILE = "tracker-id"  # in the run folder: a resumed training continues the same run of the tracker
 
@@ -32,7 +32,6 @@ class Tracker:
             self._tracker.store_init_configuration(_flat(config))
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send the figures of a step, by name."""
         self._tracker.log(dict(figures), step=step)
 
     def log_picture(self, step: int, path: Path) -> None:
@@ -47,15 +46,12 @@ class Tracker:
         self._tracker.log_images({path.stem: picture}, step=step, **options)
 
     def close(self) -> None:
-        """Send what is still waiting and end the connection."""
         self._tracker.finish()
 
 
 def run_name(folder: Path) -> tuple[str, str | None]:
-    """Return the name and the group of a run.
-
-    A run of a cross-validation has the name `RECIPE/MODEL/seed-S/fold-K` and the folder above as its group; any other
-    run has the name of its folder and the group None.
+    """The name and the group of a run: of a cross-validation's `RECIPE/MODEL/seed-S/fold-K` and the folder above, of
+    any other the name of its folder and None.
     """
     parts = folder.resolve().parts
     if len(parts) > 5 and parts[-2].startswith("seed-") and parts[-1].startswith("fold-"):
@@ -73,7 +69,7 @@ def _start_wandb(config: Config, folder: Path, known: str | None) -> tuple[Gener
         hint = f"; WANDB_MODE=offline keeps the figures in {folder}/wandb"
         if isinstance(error, wandb.errors.UsageError):
             hint = ": run `wandb login`, or set WANDB_MODE=offline"
-        raise InputError(f"run.tracker: W&B cannot start ({_first_line(error)}){hint}") from None
+        raise InputError(f"run.tracker: W&B cannot start ({one_line(error)}){hint}") from None
     return tracker, run_id
 
 
@@ -94,7 +90,7 @@ def _start_mlflow(config: Config, folder: Path, known: str | None) -> tuple[Gene
     except mlflow.exceptions.MlflowException as error:
         place = os.environ.get("MLFLOW_TRACKING_URI", "its default store")
         raise InputError(
-            f"run.tracker: MLflow cannot start with {place} ({_first_line(error)}); check MLFLOW_TRACKING_URI"
+            f"run.tracker: MLflow cannot start with {place} ({one_line(error)}); check MLFLOW_TRACKING_URI"
         ) from None
     return tracker, str(tracker.active_run.info.run_id)
 
@@ -104,10 +100,6 @@ STARTS: dict[str, Callable[[Config, Path, str | None], tuple[GeneralTracker, str
     "tensorboard": _start_tensorboard,
     "mlflow": _start_mlflow,
 }
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _package(name: str) -> ModuleType:
