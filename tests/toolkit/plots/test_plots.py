@@ -198,8 +198,9 @@ def test_letters_that_the_font_lacks_are_no_warning(tmp_path: Path) -> None:
 
 
 def test_names_that_would_be_one_file_are_several() -> None:
-    labels = ["a b", "a?b", "A_b", "a_b_2", "a b", "_x", "-x", "?", ""]
+    labels = ["a b", "a?b", "A_b", "a_b_2", "a b", "_x", "-x", "?", "", "y" * 250, "y" * 251]
     names = file_names(labels)
     assert list(names) == list(dict.fromkeys(labels))
     assert len({name.lower() for name in names.values()}) == len(names)
     assert (names["a b"], names["_x"], names["?"]) == ("a_b", "x", "model")
+    assert max(map(len, names.values())) < 220  # with what stands before and behind it a file's name
