@@ -60,11 +60,8 @@ def score_run(
     before: Callable[[], object] = lambda: None,
 ) -> HeldOut | None:
     """Scores a run, or reads its scores from an earlier call, which are saved in the run's folder; None if its training
-    has not finished. Raises InputError if the run belongs to another store, fold or configuration.
-
-    Args:
-        postprocessings: that the predictions are scored with.
-        before: called before a label map of an earlier call is replaced.
+    has not finished. Raises InputError if the run belongs to another store, fold or configuration. before: called
+    before a label map of an earlier call is replaced.
     """
     path = planned.path
     if not progress_of(path)[1]:
@@ -141,12 +138,8 @@ def _check_time(run: TrainedRun, minutes: float) -> None:
 
 
 def scoring_seconds(store: Store, folds: Sequence[int], num_postprocessings: int) -> float:
-    """Estimates the seconds that scores and pictures of trainings take, from one case that is read and judged; 0 where
-    no source file is there.
-
-    Args:
-        folds: of each training.
-        num_postprocessings: how often each label map is judged.
+    """Estimates the seconds that scores and pictures of trainings, whose folds are given, take, from one case that is
+    read and judged; 0 where no source file is there.
     """
     held_out = [name for fold in folds for name in store.split(fold)[1]]
     try:

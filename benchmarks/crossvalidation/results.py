@@ -49,12 +49,8 @@ def results_of(
     methods: Sequence[Method],
     commands: list[str],
 ) -> CrossvalidationResults:
-    """The content of results.json.
-
-    Args:
-        scored: scores of every planned run, None where it has not finished.
-        methods: made of `scored`.
-        commands: that made the store and the table.
+    """The content of results.json. scored: of every planned run, None where it has not finished; methods: made of
+    these; commands: that made the store and the table.
 
     Example:
         >>> results_of(store, plan, scored, methods_of(scored, postprocessings), [])["num_runs"]  # doctest: +SKIP

@@ -112,12 +112,8 @@ def evaluate_loaded(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
 ) -> EvaluationResults:
-    """The work of `evaluate`, for models that are loaded already.
-
-    Args:
-        seconds: time for timing each model at each batch size.
-        batch_sizes: 1 and 8, which tables show, and any others.
-        options: of the command besides the folder and the fold, for the report.
+    """The work of `evaluate`, for models that are loaded already. batch_sizes: 1 and 8, which tables show, and any
+    others; options: of the command besides the folder and the fold, for the report.
 
     Example:
         >>> models, store = load_models([run]), open_store("store")  # doctest: +SKIP

@@ -54,12 +54,8 @@ class EvaluatedModel:
 def load_models(
     paths: Sequence[Path], *, providers: Sequence[str] = ("cpu",), device: str = "cpu", num_threads: int | None = None
 ) -> list[EvaluatedModel]:
-    """Loads every run once and every artefact once per provider, in the order of `paths`.
-
-    Args:
-        providers: that compute the artefacts.
-        device: on which PyTorch computes the runs, `cpu` or `cuda`.
-        num_threads: CPU threads, the library's own choice by default; PyTorch's is the whole process's.
+    """Loads every run once, for PyTorch on `device` (`cpu` or `cuda`), and every artefact once per provider, in the
+    order of `paths`. num_threads: of the CPU, the library's own choice by default; PyTorch's is the whole process's.
 
     Raises:
         InputError: without paths, and for a path that is neither a run nor an artefact.

@@ -25,13 +25,8 @@ def set_workers(processes: int) -> None:
 def make_trainer(
     folder: Path, device: torch.device, *, batch_size: int | None, finish: Callable[[str], None]
 ) -> tuple[Any, int]:
-    """The 2D trainer, its data planned and preprocessed if no earlier call has done it, and the plan's batch size.
-
-    Args:
-        folder: with the raw data; `set_environment` names it.
-        device: of the training.
-        batch_size: in place of the plan's; None leaves that.
-        finish: is called with the name of each part when it is finished.
+    """The 2D trainer, its data in the folder that `set_environment` names planned and preprocessed if no earlier call
+    has done it, and the plan's batch size. batch_size: in place of that; finish: is called with the name of each part.
     """
     from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
     from nnunetv2.run.run_training import get_trainer_from_args

@@ -131,10 +131,8 @@ class FeatureObserver:
 
 
 def training_distance(volume: Volume, ranges: TrainingRanges | None, orientation: str | None) -> float:
-    """The largest distance of a scan's spacing, extent or intensities from the middle of the training's ranges.
-
-    It is in half widths of the ranges; 0 without ranges, and where the units cannot be compared. `orientation` is of
-    the model's preprocessing.
+    """The largest distance of a scan's spacing, extent or intensities from the middle of the training's ranges, in
+    their half widths; 0 without ranges, and where the units cannot be compared. `orientation` is of the preprocessing.
     """
     if ranges is None or volume.unit != ranges.unit:
         return 0.0

@@ -132,10 +132,7 @@ class LeftOut:
 
 
 def leave_out(rows: Sequence[Row], patients: Collection[str], num_organs: int) -> list[LeftOut]:
-    """The rows of some patients with estimates by a fit of the others.
-
-    Rows of organs that the others lack are left out.
-    """
+    """The rows of some patients with estimates by a fit of the others, but for organs that the others lack."""
     others = fit([row for row in rows if row.patient not in patients], num_organs)
     estimates = ((row, others.log_error(row.case, row.organ)) for row in rows if row.patient in patients)
     return [LeftOut(row, estimate) for row, estimate in estimates if estimate is not None]

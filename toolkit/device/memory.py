@@ -8,23 +8,21 @@ import torch
 from attunet.system.environment import peak_resident_mb
 from attunet.system.launcher_variables import launcher_number
 
-HOST_MESSAGES = ("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc")
-# OneDNN's only messages without memory
-ONEDNN_MESSAGES = ("could not create a memory object", "could not create a primitive")
-GPU_MESSAGES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+MESSAGES = (
+    *("can't allocate memory", "posix_memalign failed", "not enough memory", "bad_alloc"),
+    *("could not create a memory object", "could not create a primitive"),  # OneDNN's only ones without memory
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 RESIDENT_SHARE = 0.4  # fraction of the free memory used for resident slices; the rest is for activations and weights
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an error means that memory was missing.
-
-    PyTorch raises its own type on a GPU, and a RuntimeError with one of many messages on the host and through
-    libraries. Accelerate's `should_reduce_batch_size` knows fewer of the host's messages.
+    """Return True if an error means that memory was missing: PyTorch has a type for it on a GPU, and many messages on
+    the host and through libraries, of which Accelerate's `should_reduce_batch_size` knows fewer.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    messages = HOST_MESSAGES + ONEDNN_MESSAGES + GPU_MESSAGES
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
 def memory_budget(device: torch.device, resident_gb: float | str, num_processes: int) -> int:

@@ -18,13 +18,8 @@ from attunet.store import Store
 def make_loader(
     store: Store, cases: Sequence[str], accelerator: Accelerator, config: ResolvedConfig, *, tier: str | None = None
 ) -> Loader:
-    """Make the loader of this process.
-
-    Args:
-        tier: "resident" or "streamed", as a run began with it; None chooses by `run.resident_gb`.
-
-    Raises:
-        RunError: the slices do not fit into the device's memory.
+    """Make the loader of this process. tier: "resident" or "streamed", as a run began with it; None chooses by
+    `run.resident_gb`. Raises RunError where the slices do not fit into the device's memory.
 
     Example:
         >>> loader = make_loader(store, training_cases, make_accelerator(config.run), config)

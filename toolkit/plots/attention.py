@@ -20,13 +20,8 @@ def draw_attention(
     sides: tuple[str, ...],
     title: str,
 ) -> Path:
-    """Draw every gate's attention map over the image, with a colour bar from its 2nd to its 98th percentile.
-
-    Args:
-        image: `(H, W)`, the network's input.
-        maps: `(h, w)` from 0 to 1, the deepest gate first.
-        labels: `(H, W)`, the network's prediction, drawn as outlines.
-        sides: letters for the patient's sides, see `View`.
+    """Draw every gate's attention map `(h, w)` from 0 to 1, the deepest first, over the network's input `(H, W)` and
+    its prediction, `labels`, with a colour bar from its 2nd to its 98th percentile. sides: see `View`.
 
     Example:
         >>> draw_attention(path, image, maps, classes, labels=labels, sides=view.sides, title="a")  # doctest: +SKIP

@@ -27,11 +27,8 @@ def draw_outlines(
     truth: np.ndarray,
     title: str,
 ) -> Path:
-    """Draw a panel per foreground class, at the slice where it is largest in the truth or the first prediction.
-
-    Args:
-        predictions: name in the legend -> class indices `(X, Y, Z)` on the volume's grid.
-        truth: class indices `(X, Y, Z)`.
+    """Draw a panel per foreground class, at the slice where it is largest in the truth or the first prediction: class
+    indices `(X, Y, Z)` on the volume's grid, of predictions by the name in the legend.
 
     Example:
         >>> draw_outlines(path, volume, view, {"unet": indices}, classes, truth=labels, title="a")  # doctest: +SKIP

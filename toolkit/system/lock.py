@@ -239,5 +239,5 @@ def _describe(content: str) -> str:
     try:
         holder = parse_json(content)
         return f"process {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError, RecursionError):  # the holder was killed between creating and filling it
+    except (ValueError, KeyError, TypeError):  # the holder was killed between creating and filling it
         return "an unknown process"

@@ -94,11 +94,8 @@ def send(
     tolerance: float,
 ) -> tuple[list[Answer], float]:
     """Sends `count` scans from as many threads as there are clients, a share of them broken, after one that does not
-    count. Returns the answers, and the seconds of all of them together.
-
-    Args:
-        expected: the file that `attunet predict` wrote for each of `paths`.
-        tolerance: share of an answer's voxels that may differ from the expected file.
+    count. Returns the answers, and the seconds of all of them together. expected: the file that `attunet predict` wrote
+    for each of `paths`, of whose voxels the share `tolerance` may differ.
 
     Example:
         >>> send(url, "model", [scan], {scan: labels}, count=9, clients=2, broken=0, tolerance=0)  # doctest: +SKIP

@@ -51,11 +51,8 @@ def measure(
     store: Store, *, processes: Sequence[int], settings: Sequence[str], batch_size: int, steps: int, rounds: int
 ) -> Json:
     """Seconds a step for each number of processes, as one training and as independent ones, `rounds` times in turns.
-    Raises InputError for a batch that the processes do not divide, and RunError when a training fails.
-
-    Args:
-        settings: `section.field=value`, as for `attunet train`.
-        steps: of each training, 10 at least.
+    Raises InputError for a batch that the processes do not divide, and RunError when a training fails. steps: of each
+    training, 10 at least.
 
     Example:
         >>> measure(store, processes=[1, 2], settings=[], batch_size=8, steps=40, rounds=2)["results"]  # doctest: +SKIP

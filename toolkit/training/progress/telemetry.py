@@ -135,9 +135,8 @@ class Telemetry:
 
 
 def training_flops(network: nn.Module, in_channels: int, size: tuple[int, int]) -> int:
-    """Count the floating-point operations of forward and backward for one slice `(in_channels, H, W)`.
-
-    Matrix products and convolutions are counted, on meta tensors: that takes milliseconds and no memory.
+    """Count the floating-point operations of matrix products and convolutions, forward and backward, for one slice
+    `(in_channels, H, W)`; on meta tensors, which takes milliseconds and no memory.
     """
     meta = {name: value.detach().to("meta") for name, value in network.state_dict(keep_vars=True).items()}
     for name, _ in network.named_parameters():
