@@ -71,14 +71,16 @@ class RunFolder:
         draw_curves(self.curves, {self.path.name: read_metrics(self.path)}, title=self.path.name)
 
     def forget_after(self, step: int) -> None:
-        """Delete the lines and the snapshots of steps after `step`, which a resumed training repeats; at the start of a
-        new one all that an earlier one left here, of which no checkpoint is.
+        """Delete the lines and the snapshots of steps after `step`, and the lines of its end, which a resumed training
+        repeats; at the start of a new one all that an earlier one left here, of which no checkpoint is.
         """
         for snapshot in self.snapshots.glob("step-*"):
             if snapshot.name > step_name(step):
                 shutil.rmtree(snapshot)
-        if rows := read_metrics(self.path):
-            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+        if self.metrics.is_file():  # with one line alone that a crash cut, too: the next one would be joined to it
+            rows = (row for row in read_metrics(self.path) if row["step"] <= step)
+            kept = (row for row in rows if row["event"] not in ("speed", "native"))
+            write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def step_name(step: int) -> str:

@@ -182,8 +182,10 @@ def test_a_line_that_no_training_has_written_is_left_out(tmp_path: Path) -> None
     lines[2:2] = [b"\xff\xfe", bytes(300), lines[0][:-3], b"[" * 100_000, b"\xc2\x85"]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     assert read_metrics(tmp_path) == rows
-    RunFolder(tmp_path).forget_after(1)
-    assert read_metrics(tmp_path) == rows[:2]
+    RunFolder(tmp_path).forget_after(2)
+    assert read_metrics(tmp_path) == rows[:2]  # of the end, which comes again
+    RunFolder(tmp_path).forget_after(0)
+    assert read_metrics(tmp_path) == []
 
 
 def test_snapshots_of_steps_that_are_repeated_are_of_another_training(tmp_path: Path) -> None:
