@@ -187,9 +187,8 @@ def test_a_long_name_in_an_odd_character_set_is_not_decoded(tmp_path: Path, writ
     assert read_volume(path).patient_hash is not None
     dataset = pydicom.dcmread(path)
     dataset.SpecificCharacterSet = words.decode().split("\\")
-    tag = pydicom.tag.Tag("PatientID")
-    dataset[tag] = pydicom.dataelem.RawDataElement(tag, "UC", 10**6, b"\x1b" * 10**6, 0, False, True)
     dataset.save_as(path)
+    with_raw_element(path, "PatientID", b"UC", b"\x1b" * 10**6)
     assert read_volume(path).patient_hash is None
 
 
