@@ -82,6 +82,9 @@ class Guard:
         if settings.token is None and settings.is_local and (host is None or host[1].strip("[]") not in LOOPBACK):
             # A page of another site whose name was made to lead here sends that site's name, and knows no token.
             raise Refusal(421, f"Host: must be {' or '.join(LOOPBACK)}")
+        site = headers.get(b"sec-fetch-site", b"none")  # browsers send it, scripts cannot
+        if settings.token is None and scope["method"] not in ("GET", "HEAD") and site not in (b"none", b"same-origin"):
+            raise Refusal(403, "Sec-Fetch-Site: must be same-origin; pages of other sites cannot use this server")
         if settings.token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
             if kind.lower() != "bearer" or not settings.accepts(token.strip()):

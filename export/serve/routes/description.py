@@ -22,6 +22,7 @@ ERRORS: dict[int | str, dict[str, object]] = {
     for status, text in (
         (400, "The request is malformed"),
         (401, "The token is missing or wrong"),
+        (403, "A page of another site sent it"),
         (404, "No such model"),
         (406, "The label map cannot have the accepted format"),
         (408, "The body did not arrive in time"),
