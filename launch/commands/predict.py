@@ -30,7 +30,7 @@ from attunet.sources.pseudonymise import numbered_inputs
 from attunet.volumes.model import Model
 from attunet.volumes.predict import MAX_MEGAPIXELS, attention_volumes
 from attunet.volumes.slices import VolumeSlices
-from attunet.volumes.volume import Volume, class_amounts
+from attunet.volumes.volume import Volume, amounts_in_words, class_amounts
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _predict_one(work: Work, job: Job) -> None:
         work.fail(job)
         raise
     unit, amounts = class_amounts(case.indices, work.model.classes.foreground, case.volume)
-    logger.info(f"{job.write}: {', '.join(f'{name} {amount:.0f} {unit}' for name, amount in amounts.items())}")
+    logger.info(f"{job.write}: {amounts_in_words(amounts, unit)}")
     if estimates is not None:
         logger.info(f"{confidence_file(job.write)}: {estimates.describe()}")
 

@@ -1,6 +1,6 @@
 """A scan in memory, as its file defines it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,3 +60,14 @@ def class_amounts(indices: np.ndarray, names: Sequence[str], volume: Volume) -> 
         return "voxels", dict(zip(names, counts, strict=True))
     voxel_ml = volume.voxel_volume / 1000
     return "ml", {name: count * voxel_ml for name, count in zip(names, counts, strict=True)}
+
+
+def amounts_in_words(amounts: Mapping[str, float], unit: str) -> str:
+    """Amounts for a line of text: three digits below ten, so that what is there is never 0.
+
+    Example:
+        >>> amounts_in_words({"liver": 1512.34, "lesion": 0.0421}, "ml")
+        'liver 1512 ml, lesion 0.0421 ml'
+    """
+    digits = {name: f"{amount:.0f}" if amount >= 10 else f"{amount:.3g}" for name, amount in amounts.items()}
+    return ", ".join(f"{name} {text} {unit}" for name, text in digits.items())

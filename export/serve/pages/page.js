@@ -65,7 +65,7 @@ function showTable(classes, { unit, volumes }, findings) {
     context.fillRect(0, 0, 12, 12);
     colour.append(square);
     title.textContent = name;
-    value.textContent = `${volumes[name].toFixed(unit === "ml" ? 1 : 0)} ${unit}`;
+    value.textContent = `${volumes[name] >= 10 ? volumes[name].toFixed() : Number(volumes[name].toPrecision(3))} ${unit}`;
     value.className = "number";
     row.append(colour, title, value);
     return row;

@@ -106,7 +106,9 @@ def test_dicom_with_the_mark_of_a_tiff_before_its_own_is_dicom(attunet, server, 
     assert server.post(content=both.read_bytes()).content == (tmp_path / "labels.nii.gz").read_bytes()
 
 
-def test_organs_of_a_scan_in_micrometres_have_a_volume_and_the_reading_is_told(attunet, server, write_scan, tmp_path):
+def test_organs_of_a_scan_in_micrometres_have_a_volume_and_the_reading_is_told(
+    attunet, server, artefact, write_scan, tmp_path
+):
     image = nib.load(write_scan(tmp_path / "large.nii.gz", (40, 48, 5), spacing=1.5))
     image.header.set_xyzt_units("micron")
     nib.save(image, tmp_path / "scan.nii.gz")
@@ -115,6 +117,8 @@ def test_organs_of_a_scan_in_micrometres_have_a_volume_and_the_reading_is_told(a
     assert 0 < sum(volumes.values()) <= 40 * 48 * 5 * 1.5e-3 * 1.5e-3 * 5e-3 / 1000
     done = attunet("predict", "--server", server.url, tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz")
     assert "scan.nii.gz: lengths are in micrometres and converted to mm [nifti-units]" in done.out
+    assert all(f"{name} {amount:.3g} ml" in done.out for name, amount in volumes.items())
+    done = attunet("predict", artefact, tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz")
     assert all(f"{name} {amount:.3g} ml" in done.out for name, amount in volumes.items())
 
 

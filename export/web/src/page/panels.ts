@@ -1,6 +1,7 @@
 /** The words around the viewer: what the model is, and how large the organs are. */
 
 import type { Metadata } from "../network/artefact";
+import { general } from "../scan/words";
 import type { Result } from "../worker/messages";
 
 let address = "";
@@ -43,9 +44,9 @@ export function showResult(result: Result, about: Metadata, toggle: (index: numb
   save.download = `${result.stem}-labels.nii.gz`;
 }
 
-/** As the command line rounds, finer below ten. */
-export function millilitres(ml: number): string {
-  return `${ml >= 10 || ml === 0 ? ml.toFixed(0) : ml.toFixed(1)} ml`;
+/** As the command line rounds: three digits below ten. */
+function millilitres(ml: number): string {
+  return `${ml >= 10 ? ml.toFixed(0) : general(ml, 3)} ml`;
 }
 
 function set(id: string, text: string): void {
