@@ -49,7 +49,7 @@ class Client:
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 600.0, retry_s: float = 600.0) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {token.strip()}"} if token else {}
         self.url, self._timeout_s, self._retry_s = url.rstrip("/"), timeout_s, retry_s
         self._closed, self._running = threading.Event(), set[Callable[[], None]]()  # that end the requests
         if not self.url.startswith(("http://", "https://")):
@@ -98,7 +98,12 @@ class Client:
         return chosen[0]
 
     def segment(
-        self, scan: str | Path | Sequence[str | Path], out: str | Path | None = None, *, model: str | None = None
+        self,
+        scan: str | Path | Sequence[str | Path],
+        out: str | Path | None = None,
+        *,
+        model: str | None = None,
+        model_sha256: str | None = None,
     ) -> Answer:
         """Segment a scan, and write the label map to `out`, with the hidden file of its origin; no half-written file
         stays.
@@ -107,12 +112,13 @@ class Client:
             scan: a file in a format that the server reads, the folder of a DICOM series, or one file for each channel:
                 in the model's order, or in any if the files' names end in those of the channels.
             out: its ending chooses the format; without it only the answer has the label map, in the scan's format.
-            model: name of a served model; needed where several are served.
+            model: name of a served model; needed where several are served. model_sha256: hash that it must have.
 
         Raises:
             InputError: for a scan that the server refuses (its line), a wrong token, an unknown model, or an `out` that
                 cannot be written.
-            RunError: the server cannot be reached, fails, or stays busy; the disk is full.
+            RunError: the server cannot be reached, fails, stays busy, or serves another model than `model_sha256`; the
+                disk is full.
         """
         files = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
         accept = _accept(Path(out), files) if out is not None else "*/*"
@@ -127,9 +133,11 @@ class Client:
             try:
                 response = self._send("POST", address, sendable, accept)
             except InputError as error:
-                raise InputError(f"{scan}: {error}") from None
+                raise InputError(f"{given[0]}: {error}") from None
         with self._no_server():
             answer = answer_of(response, self.url, accept)
+        if model_sha256 not in (None, answer.model_sha256):
+            raise RunError(f"{self.url}: its model {model} is another one now, SHA-256 {answer.model_sha256[:64]}")
         if out is not None:
             with CaseOutput(Path(out)) as output, output.errors_by_name():
                 with self._no_server():

@@ -15,6 +15,7 @@ from attunet.launch.launcher import shard_of
 from attunet.privacy.pseudonyms import claim
 from attunet.sources.input import Input
 from attunet.sources.inputs import find_inputs
+from attunet.volumes.volume import amounts_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def predict_remote(client: Client, model: str | None, source: Path, output: Path
     jobs = list(zip(inputs, label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg), strict=True))
     if is_one:
         inputs[0].check()
-        _segment(client, described["name"], inputs[0], output)
+        _segment(client, described, inputs[0], output)
         return
     number, count = shard_of()
     jobs = jobs[number::count]
@@ -64,20 +65,19 @@ def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> 
     scan, labels = job
     try:
         scan.check()
-        _segment(client, model["name"], scan, labels)
+        _segment(client, model, scan, labels)
     except (InputError, RunError, OSError) as error:
         logger.error(error)
         return True
     return False
 
 
-def _segment(client: Client, model: str, scan: Input, output: Path) -> None:
-    answer = client.segment(scan.files if len(scan.files) > 1 else scan.files[0], output, model=model)
+def _segment(client: Client, model: ModelDescription, scan: Input, output: Path) -> None:
+    answer = client.segment(scan.files, output, model=model["name"], model_sha256=model["sha256"])
     for decision in answer.decisions:
         logger.info(f"decided: {scan.files[0]}: {decision['text']} [{decision['rule']}]")
     for finding in answer.findings:
         logger.warning(f"{scan.files[0]}: {finding['text']} [{finding['rule']}]")
     if answer.confidence is not None and answer.confidence.get("review"):
         logger.warning(f"{output}: to be looked at: its estimated Dice is low, or the scan is unlike the training's")
-    amounts = {name: f"{amount:.0f}" if amount >= 10 else f"{amount:.3g}" for name, amount in answer.volumes.items()}
-    logger.info(f"{output}: {', '.join(f'{name} {amount} {answer.unit}' for name, amount in amounts.items())}")
+    logger.info(f"{output}: {amounts_in_words(answer.volumes, answer.unit)}")

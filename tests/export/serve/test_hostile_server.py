@@ -133,6 +133,21 @@ def test_a_wrong_token_is_the_users_mistake(hostile: Hostile, scan: Path) -> Non
         client(hostile).segment(scan)
 
 
+def test_a_token_may_have_its_files_line_end(hostile: Hostile) -> None:
+    """It was an illegal header, which the error quoted with the token."""
+    url = f"http://127.0.0.1:{hostile.server_port}"
+    assert Client(url, token="correct-horse-battery\n").models()[0]["name"] == "m"
+
+
+def test_a_model_that_is_exchanged_meanwhile_is_not_mixed_with_the_one_before(
+    attunet, hostile: Hostile, scan: Path, tmp_path: Path
+) -> None:
+    hostile.answer = (200, {**GOOD, "X-Attunet-Model-SHA256": "1" * 64}, LABELS)
+    done = attunet("predict", "--server", client(hostile).url, scan, tmp_path / "out.nii.gz")
+    assert (done.code, "its model m is another one now" in done.err) == (1, True)
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
 def test_half_of_a_surrogate_pair_is_no_name(hostile: Hostile, scan: Path) -> None:
     hostile.models = (
         200,
