@@ -160,6 +160,8 @@ def export(run: Path, out: Path, web: Path | None, **options: Value) -> None:
     if web is not None:  # what ends the page ends the work before the export
         if options["whole"] or options["triton"]:
             raise InputError("--web: the page gives slices to one file: leave out --whole and --triton")
+        if out.resolve().is_relative_to(web.resolve()):
+            raise InputError(f"{out}: must lie outside of the page, {web}, whose files are its own")
         page_files()
         require_page(web)
     export_run(run, out, **options)

@@ -116,6 +116,14 @@ def test_an_export_that_no_page_can_run_is_refused_before_the_work(
     assert (done.code, "leave out --whole and --triton" in done.err) == (2, True)
 
 
+@pytest.mark.parametrize("out", ["web", "web/model.onnx"])
+def test_an_export_into_its_own_page_is_refused_before_the_work(
+    attunet, built_page: Path, tmp_path: Path, out: str
+) -> None:
+    done = attunet("export", tmp_path / "run", tmp_path / out, "--web", tmp_path / "web")
+    assert (done.code, f"{tmp_path / out}: must lie outside of the page" in done.err) == (2, True)
+
+
 def test_a_file_that_is_no_artefact_is_refused(built_page: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"hello")
     with pytest.raises(InputError, match="not an ONNX model"):
