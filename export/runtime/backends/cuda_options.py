@@ -27,9 +27,12 @@ def cuda_options(precision: str) -> dict[str, str | int]:
 
 def tensorrt_options(precision: str, data: bytes) -> dict[str, object]:
     """Options of the TensorRT provider. The engine is kept in one folder per artefact, since TensorRT names engines by
-    the graph's names, which are equal for networks of one shape.
+    the graph's names, which are equal for networks of one shape; where there is no home folder, it is made each time.
     """
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    cache = root / "attunet" / "tensorrt" / hashlib.sha256(data).hexdigest()
+    options: dict[str, object] = {"trt_fp16_enable": int(precision == "fp16")}
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if root.startswith("~"):  # there is no home folder
+        return options
+    cache = Path(root, "attunet", "tensorrt", hashlib.sha256(data).hexdigest())
     cache.mkdir(parents=True, exist_ok=True)
-    return {"trt_engine_cache_enable": 1, "trt_engine_cache_path": cache, "trt_fp16_enable": int(precision == "fp16")}
+    return {**options, "trt_engine_cache_enable": 1, "trt_engine_cache_path": cache}

@@ -57,3 +57,10 @@ def test_the_whole_hash_of_an_artefact_names_the_folder_of_its_engines(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = Path(str(tensorrt_options("fp16", b"an artefact")["trt_engine_cache_path"]))
     assert (folder.is_dir(), folder.name) == (True, hashlib.sha256(b"an artefact").hexdigest())
+
+
+def test_engines_need_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", str)  # as for a user without a home
+    assert tensorrt_options("fp16", b"an artefact") == {"trt_fp16_enable": 1}
