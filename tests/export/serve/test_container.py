@@ -134,3 +134,17 @@ def test_compose_and_systemd_give_the_options_that_there_are():
     grace = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]), int(re.search(r"stop_grace_period: (\d+)s", compose)[1])
     timeout = next(parameter.default for parameter in serve_command.params if "--timeout" in parameter.opts)
     assert min(grace) > timeout
+
+
+def test_compose_and_systemd_allow_the_memory_that_their_servers_take():
+    """Scans in memory at once, their answers, and uploads in /tmp: the kernel would kill a server for more."""
+    from attunet.export.serve.settings import MB, Settings
+    from attunet.export.serve.work.queue import READ_AHEAD
+
+    unit = (FOLDER / "attunet-serve.service").read_text()
+    compose = (FOLDER / "serve.compose.yaml").read_text()
+    uploads = int(re.search(r"/tmp:size=(\d+)g", compose)[1])
+    for text, limit in ((unit, r"MemoryMax=(\d+)G"), (compose, r"mem_limit: (\d+)g")):
+        scan_mb = int(re.search(r"--max-memory-mb\D+(\d+)", text)[1])
+        needed = (Settings.workers + READ_AHEAD + 1) * scan_mb * MB + uploads * 2**30
+        assert int(re.search(limit, text)[1]) * 2**30 > needed
