@@ -148,6 +148,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(attunet, tmp_path: Path) ->
     assert (done.code, done.err.count("\n")) == (1, 1)
 
 
+def test_a_folder_that_is_not_there_is_no_matter_of_temporary_names(attunet, artefact: Path, tmp_path: Path) -> None:
+    done = attunet("card", artefact, "-o", tmp_path / "none/card.md")
+    assert (done.code, done.err) == (1, f"error: {tmp_path / 'none/card.md'}: No such file or directory\n")
+
+
 def test_a_closed_pipe_is_no_traceback(source: Path) -> None:
     command = f"{sys.executable} -m attunet.launch.cli inspect {source} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)

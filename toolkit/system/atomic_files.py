@@ -24,14 +24,14 @@ ABANDONED_S = 86_400.0
 
 
 @contextmanager
-def name_in_errors(path: Path) -> Iterator[None]:
-    """Gives an `OSError` of writing the name of the file: the system gives it to errors of opening alone, and copying
-    names its source first.
+def name_in_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Gives an `OSError` of writing the name of the file, in place of its temporary name too: the system gives it to
+    errors of opening alone, and copying names its source first.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is not None and error.filename2 is None:
+        if error.filename not in (None, str(temporary), temporary) and error.filename2 is None:
             raise
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
@@ -54,7 +54,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     _remove_leftovers(path)
     temporary = path.with_name(f".{os.getpid()}-{_place_hash()}.partial.{_short(path.name)}")
     try:
-        with name_in_errors(path):
+        with name_in_errors(path, temporary):
             write(temporary)
             sync(temporary)
         os.replace(temporary, path)
