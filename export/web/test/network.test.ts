@@ -7,6 +7,7 @@ import { squaredDistances } from "../src/network/parts";
 import { warningsFor } from "../src/network/ranges";
 import { restore, VolumeSlices } from "../src/network/slices";
 import { InputError, type Triple } from "../src/scan/volume";
+import { withValues } from "../src/worker/segment";
 import { about, bytes, channel, fixtures, floats, volume } from "./fixtures";
 
 const how = fixtures.artefacts.spec as Preprocessing;
@@ -85,6 +86,19 @@ test("distances are exact, whatever the spacing", () => {
 test.each(fixtures.warnings)("an input unlike the training's gets the command line's warnings", ({ ranges, affine, shape, values, lines }) => {
   const scan = volume([channel(values, "float32")], shape, affine);
   expect(warningsFor(scan, about({ preprocessing: how, ranges: ranges as unknown as Ranges }))).toEqual(lines);
+});
+
+test.each([
+  [[0, 255], Uint8Array],
+  [[0, 300], Uint16Array],
+  [[0, 70000], Uint32Array],
+  [[-1, 255], Int16Array],
+  [[-1, 300], Int32Array],
+])("label values %j have the type of the command line", (values, kind) => {
+  const classes = values.map((value, index) => ({ index, name: String(value), value, color: "#000000" }));
+  const written = withValues(Uint8Array.of(1, 0), about({ classes }));
+  expect(written.constructor).toBe(kind);
+  expect([...written]).toEqual([values[1], values[0]]);
 });
 
 test("a whole artefact gives its metadata", () => {

@@ -93,14 +93,15 @@ async function resultOf(
   };
 }
 
-/** Class indices as the label values of the user's own files, in the smallest type that holds them. */
-function withValues(labels: Uint8Array, about: Metadata): Voxels {
+/** Class indices as the label values of the user's own files, in the type that the command line gives them. */
+export function withValues(labels: Uint8Array, about: Metadata): Voxels {
   const values = about.classes.map(({ value }) => value);
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const kinds: [new (n: number) => Voxels, number, number][] = [
     [Uint8Array, 0, 255],
-    [Int8Array, -128, 127],
-    [Int16Array, -32768, 32767],
+    [Uint16Array, 0, 65535],
+    [Uint32Array, 0, 2 ** 32 - 1],
+    [Int16Array, -32768, 255],
   ];
   const kind = kinds.find(([, low, high]) => low <= least && most <= high)?.[0] ?? Int32Array;
   const out = new kind(labels.length);
