@@ -1,7 +1,5 @@
 """ONNX Runtime's CPU provider, and functions for sessions of every provider."""
 
-import contextlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -27,13 +25,24 @@ class SessionBackend(Backend):
     provider = "cpu"
 
     def __init__(self, data: bytes, num_threads: int | None) -> None:
+        import onnxruntime
+
         options = session_options()
         # ONNX Runtime's own default, 0, is a thread for each physical core of the machine, even where fewer are usable
         default = 0 if usable_cores() == os.cpu_count() else usable_cores()
         options.intra_op_num_threads = num_threads or default
         # Threads that spin after a run would take the cores from threads that read and write other volumes.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = _open_session(data, options)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
+                disabled_optimizers=NOT_WHILE_LOADING,
+            )
+        except Exception as error:  # the library's exceptions share no other base
+            raise refused_graph(error) from error
         self.inputs, self.outputs = shapes(self._session)
         self.options = {"intra_op_num_threads": options.intra_op_num_threads, "force_spinning_stop": 1}
 
@@ -62,22 +71,6 @@ def session_options() -> "SessionOptions":
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     return options
-
-
-def _open_session(data: bytes, options: "SessionOptions") -> "InferenceSession":
-    import onnxruntime
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return onnxruntime.InferenceSession(
-                data,
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,
-                disabled_optimizers=NOT_WHILE_LOADING,
-            )
-    except Exception as error:  # the library's exceptions share no other base
-        raise refused_graph(error) from error
 
 
 def refused_graph(error: Exception) -> InputError:

@@ -1,6 +1,4 @@
-"""The libraries of ONNX Runtime's GPU providers: loading them, naming the missing one,
-and keeping their messages off the terminal.
-"""
+"""Libraries of ONNX Runtime's GPU providers: loaded, named where one is missing, kept off the terminal."""
 
 import contextlib
 import ctypes
@@ -29,7 +27,7 @@ INSTALL = {
 CUDNN_MESSAGES = re.compile(
     rb"No execution plans|cudnn|running in Fallback mode|^\{\"engineId\"|^\s*(\x1b\[\d*m)?\s*$", re.IGNORECASE
 )
-_stderr = threading.Lock()
+_output = threading.Lock()  # over the process's standard output and error
 
 
 def library(name: str) -> Path:
@@ -40,9 +38,7 @@ def library(name: str) -> Path:
 
 
 def preload(provider: str) -> None:
-    """Load CUDA, cuDNN and TensorRT from Python packages. Raises RunError if this ONNX Runtime was built without the
-    provider, or another TensorRT than it links to is installed.
-    """
+    """Load CUDA, cuDNN and TensorRT from Python packages. RunError names what ONNX Runtime or TensorRT lacks."""
     import onnxruntime
 
     if os.name == "posix" and not library(provider).exists():
@@ -51,7 +47,7 @@ def preload(provider: str) -> None:
             f"provider: {provider} needs {wheel}; the onnxruntime {onnxruntime.__version__} installed here is built "
             "without it"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
+    with _output, contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
         onnxruntime.preload_dlls()
     if provider == "tensorrt":
         _preload_tensorrt()
@@ -86,11 +82,8 @@ def check_libraries(provider: str) -> None:
 
 @contextlib.contextmanager
 def without_cudnn_messages() -> Iterator[None]:
-    """Drop the lines that cuDNN's front end writes from C++ to the process's stderr; pass on all other lines.
-
-    Other threads' lines come out when the block ends.
-    """
-    with _stderr, tempfile.TemporaryFile() as caught:
+    """Drop the lines that cuDNN's front end writes from C++ to stderr; others come out when the block ends."""
+    with _output, tempfile.TemporaryFile() as caught:
         sys.stderr.flush()
         kept = os.dup(2)
         os.dup2(caught.fileno(), 2)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from attunet.errors import InputError, RunError
+from attunet.export.runtime.backends.cpu import SessionBackend
 from attunet.export.runtime.input_checks import UntrainedInputWarning
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.volumes.predict import predict_prepared
@@ -76,6 +78,27 @@ def test_many_threads_get_the_answers_of_one(segmenter):
     with ThreadPoolExecutor(6) as pool:
         for expected, got in zip(alone, pool.map(segmenter.logits, batches), strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+def test_threads_that_load_at_once_leave_the_output_where_it_was(monkeypatch):
+    """The second to begin took the first one's place for the process's own, and left it there at its end."""
+    onnxruntime, outputs, both = pytest.importorskip("onnxruntime"), [], threading.Barrier(2, timeout=20)
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None:
+            both.wait()
+            outputs.append(sys.stdout)
+
+        def get_inputs(self) -> list[object]:
+            return []
+
+        get_outputs = get_inputs
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    before = sys.stdout
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: SessionBackend(b"", None), range(2)))
+    assert [*outputs, sys.stdout] == [before] * 3
 
 
 def test_array_is_the_volume_of_that_orientation(segmenter):
