@@ -23,16 +23,18 @@ from attunet.system.lock import place, writing
 HOLD = """
 import sys, time
 from pathlib import Path
-from attunet.system.lock import writing
-with writing(Path(sys.argv[1]), "prepare"):
+from attunet.system import lock
+lock.BEAT_S = 0.05
+with lock.writing(Path(sys.argv[1]), "prepare"):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 @pytest.fixture
-def holder(tmp_path: Path):
-    """Another process that writes `tmp_path/out/store`."""
+def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another process that writes `tmp_path/out/store`, and shows it more often than every 5 seconds."""
+    monkeypatch.setattr("attunet.system.lock.POLL_S", 0.05)
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "out" / "store")], stdout=subprocess.PIPE, text=True
     )
