@@ -513,6 +513,13 @@ def chained_code_streams(number: int) -> bytes:
     return head + (step + b"jp2c\xff\x4f") * number + last + tile
 
 
+def tiny_precincts(side: int) -> bytes:
+    size = struct.pack(">HHIIIIIIIIH", 41, 0, side, side, 0, 0, side, side, 0, 0, 1) + b"\7\1\1"
+    coding = bytes.fromhex("ff52000d 01 00000100 0004040001 00 ff5c00044048")
+    return b"\xff\x4f\xff\x51" + size + coding + bytes.fromhex("ff90000a 0000 0000000e 0001 ff93 ffd9")
+
+
+add_bytes("precincts.j2k", "16 million precincts in 80 bytes", lambda: tiny_precincts(4096))
 add_bytes("headers.tar.gz", "60 MB of headers in 100 KB", lambda: tar_of_headers(60, tarfile.XHDTYPE))
 add_bytes("streams.j2k", "20,000 code streams, each within the last one", lambda: chained_code_streams(20_000))
 add_bytes(

@@ -94,7 +94,10 @@ def test_tiles_of_jpeg_2000_that_are_missing_are_no_black_pixels(tmp_path: Path,
     content = path.read_bytes()
     at = content.index(b"\xff\x4f\xff\x51") + 24  # width and height of a tile
     path.write_bytes(content[:at] + struct.pack(">II", 1, 1) + content[at + 8 :])
-    with little_memory(), pytest.raises(InputError, match="is cut short: it lacks tiles that its header announces"):
+    with (
+        little_memory(),
+        pytest.raises(InputError, match="is cut short: it lacks tiles or packets that its header announces"),
+    ):
         read_volume(path)
 
 
@@ -111,6 +114,57 @@ def test_a_code_stream_in_a_comment_is_none(tmp_path: Path, ending: str) -> None
     head = content[: stream - 8] + longer.to_bytes(4, "big") + b"jp2c" if ending == "jp2" else b""
     path.write_bytes(head + content[stream:tile] + comment + content[tile:])
     assert (read_volume(path).data[0, :, :, 0] == pixels.T).all()
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes((255, marker)) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def code_stream(coding: bytes, more: bytes = b"", in_tile: bytes = b"") -> bytes:
+    """JPEG 2000 of 2048 × 2048 pixels in one tile without data. `coding` is the segment COD."""
+    size = segment(0x51, struct.pack(">HIIIIIIIIH", 0, 2048, 2048, 0, 0, 2048, 2048, 0, 0, 1) + b"\7\1\1")
+    head = b"\xff\x4f" + size + segment(0x52, coding) + segment(0x5C, b"\x40\x48") + more
+    tile = struct.pack(">HIBB", 0, 14 + len(in_tile) + 64, 0, 1)
+    return head + segment(0x90, tile) + in_tile + b"\xff\x93" + bytes(64) + b"\xff\xd9"
+
+
+CODING = bytes.fromhex("00 00 00 01 00 00 04 04 00 01")  # one layer, blocks of 64 × 64, no wavelet
+TINY = b"\1" + CODING[1:] + b"\0"  # precincts of one pixel
+HIDDEN = b"\xff\x2e\0\x12" + segment(0x52, TINY) + b"\0"
+STREAMS = {
+    "precincts of a pixel": code_stream(TINY),
+    "precincts of a row": code_stream(TINY[:-1] + b"\x0f"),
+    "layers": code_stream(CODING[:2] + b"\xff\xff" + CODING[4:]),
+    "blocks of 4 × 4": code_stream(CODING[:6] + b"\0\0" + CODING[8:]),
+    "a component's precincts": code_stream(CODING, segment(0x53, b"\0\1" + TINY[5:])),
+    "a tile's precincts": code_stream(CODING, in_tile=segment(0x52, TINY)),
+    "precincts behind no marker": code_stream(CODING, HIDDEN),  # where OpenJPEG finds them
+}
+
+
+@pytest.mark.parametrize("content", STREAMS.values(), ids=STREAMS)
+def test_jpeg_2000_has_a_byte_for_each_packet(tmp_path: Path, content: bytes, little_memory) -> None:
+    (tmp_path / "a.j2k").write_bytes(content)
+    with little_memory(), pytest.raises(InputError, match="is cut short: it lacks tiles or packets"):
+        read_volume(tmp_path / "a.j2k")
+    (tmp_path / "b.j2k").write_bytes(code_stream(CODING))
+    assert read_volume(tmp_path / "b.j2k").data.shape == (1, 2048, 2048, 1)
+
+
+FORMS = [
+    {"codeblock_size": (16, 16)},
+    {"precinct_size": (32, 32)},
+    {"tile_size": (64, 64), "num_resolutions": 3},
+    {"quality_mode": "rates", "quality_layers": [80, 40, 20, 10, 5, 1]},
+    {"progression": "CPRL", "precinct_size": (64, 64), "irreversible": True},
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_2000_of_one_colour_is_whole_in_every_form(tmp_path: Path, form: dict[str, object], mode: str) -> None:
+    Image.new(mode, (300, 257)).save(tmp_path / "a.jp2", **form)
+    assert not read_volume(tmp_path / "a.jp2").data.any()
 
 
 def test_pages_that_share_their_pixels_are_no_more_than_the_file_holds(tmp_path: Path) -> None:

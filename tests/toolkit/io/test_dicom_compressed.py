@@ -93,7 +93,16 @@ def test_tiles_that_are_missing_are_no_black_pixels(tmp_path: Path, write_series
     raw = path.read_bytes()
     at = raw.index(b"\xff\x4f\xff\x51") + 24
     path.write_bytes(raw[:at] + (1).to_bytes(4, "big") * 2 + raw[at + 8 :])
-    refused(path, "its compressed pixels are cut short: tiles or the end are missing")
+    refused(path, "its compressed pixels are cut short: tiles, packets or the end are missing")
+
+
+def test_packets_that_are_missing_take_no_time(tmp_path: Path, write_series, refused) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, BitsStored=12, HighBit=11)[0]
+    compress(path, "JPEG 2000")
+    raw = path.read_bytes()
+    layers = raw.index(b"\xff\x52", raw.index(b"\xff\x4f\xff\x51")) + 6
+    path.write_bytes(raw[:layers] + b"\xff\xff" + raw[layers + 2 :])
+    refused(path, "its compressed pixels are cut short: tiles, packets or the end are missing")
 
 
 def test_a_tile_in_a_comment_is_not_there(tmp_path: Path, write_series, refused) -> None:
@@ -105,7 +114,7 @@ def test_a_tile_in_a_comment_is_not_there(tmp_path: Path, write_series, refused)
     two_tiles = frame[:28] + (height // 2).to_bytes(4, "big") + frame[32:tile] + comment + frame[tile:]
     dataset.PixelData = encapsulate([two_tiles])
     dataset.save_as(path)
-    refused(path, "its compressed pixels are cut short: tiles or the end are missing")
+    refused(path, "its compressed pixels are cut short: tiles, packets or the end are missing")
 
 
 @pytest.mark.parametrize("padding", [b"\0", b"\xff", b"\0\0\0"])
@@ -173,7 +182,7 @@ def test_values_of_more_bits_than_the_header_says_do_not_wrap(
 @pytest.mark.parametrize(
     ("edit", "rule"),
     [
-        (lambda frame: frame[: len(frame) // 2], "cut short: tiles or the end are missing"),
+        (lambda frame: frame[: len(frame) // 2], "cut short: tiles, packets or the end are missing"),
         (lambda frame: frame.replace(b"\xff\xf7", b"\xff\xc2"), "must have the 40 × 48 pixels of the header"),
         (lambda frame: frame.replace(b"\x0c\0\x28\0\x30\1", b"\x0c\0\x28\0\x30\3"), "got 3 components of 12 bits"),
         (lambda frame: frame.replace(b"\x0c\0\x28\0\x30\1", b"\x11\0\x28\0\x30\1"), "got 1 components of 17 bits"),

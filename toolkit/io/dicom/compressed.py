@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from attunet.errors import InputError
 from attunet.io.dicom.decode import Request
 from attunet.io.dicom.file import RLE
-from attunet.io.pictures.jpeg_2000 import START, lacks_tiles
+from attunet.io.pictures.jpeg_2000 import START, is_cut_short
 from attunet.io.refusal import AGAIN
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ def check_frames(path: Path, dataset: "FileDataset", request: Request) -> None:
         if form.components != 1 or form.bits > request.bits_allocated:
             got = f"{form.components} components of {form.bits} bits"
             raise InputError(f"{path}: its compressed frames must be grey, of the header's bits, got {got}")
-        if lacks_tiles(frame) if frame.startswith(START) else not frame.rstrip(PADDING).endswith(END_OF_IMAGE):
-            raise InputError(f"{path}: its compressed pixels are cut short: tiles or the end are missing; {AGAIN}")
+        if is_cut_short(frame) if frame.startswith(START) else not frame.rstrip(PADDING).endswith(END_OF_IMAGE):
+            raise InputError(
+                f"{path}: its compressed pixels are cut short: tiles, packets or the end are missing; {AGAIN}"
+            )
 
 
 def _surplus(frame: bytes, request: Request) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from attunet.errors import InputError
 from attunet.io.gzip_file import is_gzipped, open_gzip
-from attunet.io.pictures.jpeg_2000 import lacks_tiles
+from attunet.io.pictures.jpeg_2000 import is_cut_short
 from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS, QUIET_WARNINGS
 from attunet.io.refusal import AGAIN, needs
 
@@ -78,8 +78,8 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
             file.seek(0)
         if image.format == "JPEG2000":
             file.seek(0)
-            if lacks_tiles(file.read()):
-                raise InputError(f"{path}: is cut short: it lacks tiles that its header announces; {AGAIN}")
+            if is_cut_short(file.read()):
+                raise InputError(f"{path}: is cut short: it lacks tiles or packets that its header announces; {AGAIN}")
         if "progressive" in image.info:
             file.seek(0)
             if len(SCAN.findall(file.read())) > MAX_SCANS:
