@@ -65,7 +65,11 @@ def _scan_or_error(files: CaseFiles, *, choices: Choices) -> CaseFacts | InputEr
 def _scan(task: Task, *, choices: Choices) -> CaseFacts | None:
     """Scan a case; None if its stored facts are still valid."""
     files, known = task
-    is_valid = known is not None and case_hashes(files) == (known.image_sha256, known.label_sha256)
+    is_valid = (
+        known is not None
+        and case_hashes(files) == (known.image_sha256, known.label_sha256)
+        and (not files.label_values or known.values.keys() <= {0, *files.label_values})
+    )
     return None if is_valid else scan_case(files, choices=choices)
 
 

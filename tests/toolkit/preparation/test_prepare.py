@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,7 @@ import pytest
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 from attunet.preparation.scan_case import scan_case
 from attunet.preparation.write_store import build_store
@@ -440,6 +442,7 @@ KILLED = """
 import os, signal, sys
 from attunet.preparation import write_case as shards
 from attunet.config import DataConfig
+from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 
 calls, real = 0, shards._save
@@ -483,6 +486,7 @@ KILLED_LOOKING = """
 import os, signal, sys
 from attunet.preparation import facts_cache as known_facts
 from attunet.config import DataConfig
+from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 
 calls, real = 0, known_facts.scan_case
@@ -542,6 +546,14 @@ def test_a_file_that_changes_between_the_scan_and_the_arrays_is_refused(
     assert not (tmp_path / "store").exists()
 
 
+def test_facts_of_mask_files_that_stood_for_other_values_are_not_taken(source: Path, tmp_path: Path) -> None:
+    found = find_cases(source)
+    one, two = (replace(case, label_values=(value,)) for value, case in enumerate(found.cases[:2], 1))
+    for cases in ((one, two), (replace(one, label_values=(2,)), replace(two, label_values=(1,)))):
+        facts = list(scan_cases(replace(found, cases=cases), tmp_path / "building"))
+        assert [set(fact.values) for fact in facts] == [{0, *case.label_values} for case in cases]
+
+
 def test_a_shard_that_lost_its_end_is_written_again(source: Path, tmp_path: Path) -> None:
     """As after a power cut, when names may reach the disk before contents."""
     expected = fingerprint(prepare(source, tmp_path / "whole/store", DataConfig()).path)
@@ -579,6 +591,7 @@ def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Pat
 MANY = """
 import sys
 from attunet.config import DataConfig
+from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], DataConfig())
