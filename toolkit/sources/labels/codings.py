@@ -77,7 +77,7 @@ def read_label_map(path: Path) -> Classes:
 def _parse_value(text: str) -> int | None:
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         return int(codes_of(np.array(list(bytes.fromhex(text[1:])))))
-    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
+    return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else None
 
 
 def value_text(value: int) -> str:

@@ -49,8 +49,8 @@ def find_annotated(root: Path, files: list[Path], _: SourceOptions) -> Source | 
     if not cases or not values:
         return None
     codings = (Classes(("background", *values), (0, *values.values())),)
-    reason = f"{candidates[0].name} annotates its pictures"
     made = tuple(cases.values())
+    reason = f"{made[0].labels[0].name} annotates its pictures"
     return Source(root, "annotations", reason, codings, made, notes=tuple(notes), decisions=tuple(decisions))
 
 
