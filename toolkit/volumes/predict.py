@@ -106,45 +106,29 @@ def attention_volumes(maps: AttentionMaps, prepared: VolumeSlices) -> list[np.nd
     return [assemble(np.concatenate(parts), grid) for parts in gates]
 
 
-def check_pixels(
-    num_slices: int,
-    plane: tuple[int, int],
-    window: tuple[int, int],
-    described: str,
-    max_megapixels: int = MAX_MEGAPIXELS,
-) -> None:
-    """Refuse slices of too many pixels in the network's `window` for their own `plane`, see `check_megapixels`.
-
-    Raises TooLarge, with the figure, the description of the volume and the option that raises the bound.
-
-    Example:
-        >>> check_pixels(30, (256, 256), (192, 192), "30 slices of 256 × 256")
-    """
-    one, native = window[0] * window[1], plane[0] * plane[1]
-    for pixels, present, bound, name in (
-        (one * num_slices, native * num_slices, max_megapixels, f"{num_slices:,} slices"),
-        (one, native, max_megapixels / SLICES_AT_ONCE, "a slice"),
-    ):
-        if pixels > max(bound * 1e6, MAX_GROWTH * present):
-            size = f"{window[0]} × {window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels"
-            option = "--max-megapixels N raises the bound to N for a volume"
-            raise TooLarge(f"volume: {name} of {size}, at most {bound:,.0f} are allowed ({described}); {option}")
-
-
 def check_megapixels(volume: Volume, spec: PreprocessSpec, max_megapixels: int = MAX_MEGAPIXELS) -> None:
     """Refuse a volume that would grow too large on the network's grid, from its shape and spacing alone.
 
     The header of a small file can claim tens of thousands of slices of one voxel, each of which is padded to the
     training window, or voxels of 400 mm, which are resampled to 1.5 mm. A volume is always accepted if its number of
     pixels grows by less than `MAX_GROWTH`. The bound is on the pixels of all slices together; one slice may have a 32nd
-    of it.
-
-    Raises TooLarge, with the figure and the option that raises the bound.
+    of it. Raises TooLarge, with the figure and the option that raises the bound.
     """
     grid = make_grid(volume, spec)
-    size = " × ".join(f"{s:.4g}" for s in volume.spacing)
-    described = f"{' × '.join(map(str, volume.shape))} voxels of {size} {volume.unit}"
-    check_pixels(grid.num_slices, grid.plane_shape, grid.window, described, max_megapixels)
+    window, native = math.prod(grid.window), math.prod(grid.plane_shape)
+    spacing = " × ".join(f"{s:.4g}" for s in volume.spacing)
+    described = f"{' × '.join(map(str, volume.shape))} voxels of {spacing} {volume.unit}"
+    for slices, bound, name in (
+        (grid.num_slices, max_megapixels, f"{grid.num_slices:,} slices"),
+        (1, max_megapixels / SLICES_AT_ONCE, "a slice"),
+    ):
+        pixels = slices * window
+        if pixels > max(bound * 1e6, MAX_GROWTH * slices * native):
+            size = (
+                f"{grid.window[0]} × {grid.window[1]} pixels on the network's grid are {pixels / 1e6:,.0f} megapixels"
+            )
+            option = "--max-megapixels N raises the bound to N for a volume"
+            raise TooLarge(f"volume: {name} of {size}, at most {bound:,.0f} are allowed ({described}); {option}")
 
 
 def tiled(network: Network) -> Network:
