@@ -17,19 +17,17 @@ from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
 from attunet.decisions import Decision
-from attunet.errors import InputError, TooLarge
+from attunet.errors import InputError
 from attunet.io.gzip_file import is_gzipped, open_inflated, read_to_end
 from attunet.io.nifti_header import read_geometry
 from attunet.io.reading import (
     FILE_ERRORS,
     MAX_DEFLATE_RATIO,
-    MAX_VOXELS,
-    QUIET_WARNINGS,
+    QUIET,
     ReadOptions,
     check_real_numbers,
     check_voxels,
     native,
-    quiet_nibabel,
 )
 from attunet.io.refusal import AGAIN, refusal, refused_as
 from attunet.volumes.volume import Volume
@@ -46,8 +44,7 @@ def nibabel_reads(path: Path, form: str) -> Iterator[None]:
     """nibabel at work without its log lines and warnings; its errors become a refusal. All that matters is checked."""
     with (
         refused_as(path, form, NIBABEL_ERRORS),
-        quiet_nibabel(),
-        QUIET_WARNINGS,
+        QUIET,
         np.errstate(all="ignore"),
     ):
         yield
@@ -123,8 +120,7 @@ def nifti_volume(path: Path) -> Volume:
         x, y, z, c = _checked_shape(path, header, labels=False)
         affine = read_geometry(path, header, start, {}).affine
         slope, intercept = header.get_slope_inter()
-    if (voxels := x * y * z * c) > MAX_VOXELS:
-        raise TooLarge(f"{path}: at most {MAX_VOXELS:,} voxels are supported, the header says {voxels:,}")
+    check_voxels(path, x * y * z * c, 0)
     is_scaled = slope not in (None, 1) or intercept not in (None, 0)
     dtype = np.dtype(np.float32) if is_scaled else header.get_data_dtype().newbyteorder("=")
     return Volume(np.broadcast_to(np.zeros((), dtype), (c, x, y, z)), affine)

@@ -8,9 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +59,18 @@ class Shared:
                 self._thrown.close()
 
 
-QUIET_WARNINGS = Shared(partial(warnings.catch_warnings, action="ignore"))  # they may quote a patient's header
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(action="ignore"):
+        nibabel_logger.disabled = True
+        try:
+            yield
+        finally:
+            nibabel_logger.disabled = False
 
+
+QUIET = Shared(_quiet)  # drops libraries' warnings, which may quote a header, and with it a patient; errors are raised
 _STDERR = threading.RLock()
-_QUIET = ContextVar("quiet", default=False)
-nibabel_logger.addFilter(lambda _: not _QUIET.get())
 
 
 @contextmanager
@@ -86,16 +91,6 @@ def quiet_stderr() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             os.close(nowhere)
-
-
-@contextmanager
-def quiet_nibabel() -> Iterator[None]:
-    """Drops nibabel's log lines about headers; an error that they mean is raised as an exception too."""
-    token = _QUIET.set(True)
-    try:
-        yield
-    finally:
-        _QUIET.reset(token)
 
 
 def checked_affine(path: Path | str, affine: np.ndarray) -> np.ndarray:

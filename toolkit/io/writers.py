@@ -15,7 +15,7 @@ from attunet.io.nifti import NIFTI_SUFFIXES
 from attunet.io.nifti_header import image_like
 from attunet.io.pictures.mask_colours import colour_of, is_colour
 from attunet.io.readers import FORMATS, format_of
-from attunet.io.reading import quiet_nibabel
+from attunet.io.reading import QUIET
 from attunet.system.atomic_files import write_error, write_file
 from attunet.volumes.volume import Volume
 
@@ -140,7 +140,7 @@ def _write_picture(path: Path, values: np.ndarray, like: Volume) -> None:
 
 
 def _write_nifti(path: Path, values: np.ndarray, like: Volume) -> None:
-    with quiet_nibabel():
+    with QUIET:
         nib.save(image_like(values, like), path)
 
 

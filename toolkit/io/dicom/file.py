@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
 from attunet.io.dicom.bounded_reads import BoundedReads, drop_long_elements
-from attunet.io.reading import FILE_ERRORS, QUIET_WARNINGS, Shared
+from attunet.io.reading import FILE_ERRORS, QUIET, Shared
 from attunet.io.refusal import AGAIN, needs
 from attunet.system.deadline import check_end
 
@@ -77,7 +77,7 @@ def dataset_of(path: Path, num_files: int = 1) -> Iterator["FileDataset"]:
         import pydicom
     content = BoundedReads(path.read_bytes(), path, num_files)  # so that no element can ask for more than there is
     try:
-        with QUIET_WARNINGS, _NO_VALIDATION:
+        with QUIET, _NO_VALIDATION:
             dataset = pydicom.dcmread(content, force=True)
             drop_long_elements(dataset)
             _check_syntax(path, dataset)

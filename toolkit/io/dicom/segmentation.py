@@ -15,7 +15,7 @@ from attunet.io.dicom.file import UNCOMPRESSED, dataset_of, pydicom_errors, synt
 from attunet.io.dicom.organ_codes import SNOMED, Code, code_of
 from attunet.io.dicom.series import SliceNames
 from attunet.io.dicom.slices import identity_of
-from attunet.io.reading import QUIET_WARNINGS
+from attunet.io.reading import QUIET
 from attunet.io.refusal import needs
 from attunet.version import __version__
 from attunet.volumes.volume import Volume
@@ -62,7 +62,7 @@ def segmentation_of(
     headers = [_header(like.header.folder / name, identity, apart_mm, len(names)) for name, identity in files]
     if len({str(header.SOPInstanceUID) for header in headers}) != len(headers):
         raise InputError(f"{like.header.folder}: DICOM SEG needs slices of different SOPInstanceUIDs; write .nii.gz")
-    with QUIET_WARNINGS:
+    with QUIET:
         try:
             made = DicomSegmentation(
                 source_images=headers,

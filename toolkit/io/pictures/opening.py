@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from attunet.errors import InputError
 from attunet.io.gzip_file import is_gzipped, open_gzip
 from attunet.io.pictures.jpeg_2000 import is_cut_short
-from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS, QUIET_WARNINGS
+from attunet.io.reading import MAX_DEFLATE_RATIO, MAX_VOXELS, QUIET
 from attunet.io.refusal import AGAIN, needs
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
     are compared, else the header alone is read. Raises InputError and Pillow's own errors.
     """
     with (
-        QUIET_WARNINGS,  # of large images, whose size the caller bounds, and odd metadata
+        QUIET,  # of large images, whose size the caller bounds, and odd metadata
         _contents(path, whole) as file,
         pillow(path).open(file, formats=GZIPPED_FORMATS if is_gzipped(path) else IMAGE_FORMATS) as image,
     ):
