@@ -27,17 +27,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class PhantomCase:
-    """A generated case.
+    """A generated case."""
 
-    Args:
-        image: int16 `(X, Y, Z)`.
-        labels: uint8 `(X, Y, Z)`, values of `attunet.classes.CHAOS_MR`.
-        affine: `(4, 4)`, voxel index to mm in RAS+; the axes run to left, anterior and superior.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
-    affine: np.ndarray
+    image: np.ndarray  # int16 `(X, Y, Z)`
+    labels: np.ndarray  # uint8 `(X, Y, Z)`, values of `attunet.classes.CHAOS_MR`
+    affine: np.ndarray  # `(4, 4)`, voxel index to mm in RAS+; the axes run to left, anterior and superior
 
 
 def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> None:

@@ -154,4 +154,4 @@ def _quoted(name: str) -> str:
 
 
 def _plain(cell: str) -> str:
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in QUOTED and cell[1:2] else cell
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in QUOTED else cell

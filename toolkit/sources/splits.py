@@ -109,10 +109,6 @@ def read_splits(path: Path, patients: Iterable[str] | None = None) -> Splits:
             f"{path}: a patient must be in one fold or in the test set, {twice[0]!r} is listed twice: remove one"
         )
     if patients is not None and (odd := sorted(set(patients) ^ set(listed))):
-        what = (
-            "is not listed: add it"
-            if odd[0] not in set(listed)
-            else "is not a labelled patient of the source: remove it"
-        )
+        what = "is not a labelled patient of the source: remove it" if odd[0] in listed else "is not listed: add it"
         raise InputError(f"{path}: folds and test must list every labelled patient once, {odd[0]!r} {what}")
     return Splits(tuple(tuple(f) for f in folds), tuple(test), seed)

@@ -58,11 +58,6 @@ class Slice:
     patient_hash: str | None
     decisions: tuple[Decision, ...]
 
-    @property
-    def common(self) -> tuple[str, ...]:
-        """Values of `COMMON`."""
-        return self.identity[1:]
-
 
 def places_of(path: Path, dataset: "FileDataset") -> Iterator[Place]:
     """The place of each frame of a file.

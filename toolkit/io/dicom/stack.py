@@ -25,7 +25,8 @@ def in_order(path: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarr
     first = slices[0]
     directions, pixel_mm = first.place.directions, first.place.pixel_mm
     for other in slices[1:]:
-        differing = [name for name, a, b in zip(COMMON, first.common, other.common, strict=True) if a != b]
+        common = zip(COMMON, first.identity[1:], other.identity[1:], strict=True)
+        differing = [name for name, a, b in common if a != b]
         if differing[:1] == ["SeriesInstanceUID"]:
             differ = f"{other.name} is of another than {first.name}"
             raise SeveralSeries(f"{path}: the folder must hold one series, {differ}")

@@ -111,7 +111,10 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
     with _named_errors(path):
         if path.suffix.lower() == ".xml":
             return read_cvat(path)
-        data = _json(path)
+        try:
+            data = parse_json(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, OSError):
+            raise NotAnnotations("is no JSON") from None
         if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
             return read_coco(data)
         if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
@@ -132,10 +135,3 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: its annotations are damaged: {reason}") from None
     except FILE_ERRORS as error:
         raise InputError(f"{path}: cannot be read as annotations: {type(error).__name__}; export them again") from None
-
-
-def _json(path: Path) -> object:
-    try:
-        return parse_json(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError):
-        raise NotAnnotations("is no JSON") from None
