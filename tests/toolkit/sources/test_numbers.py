@@ -67,6 +67,42 @@ def test_two_readings_are_refused_with_both(images: list[str], masks: list[str])
         match_masks(images, masks)
 
 
+PAIRED = ["P01", "P02", "P02_post", "P03", "P03_post"]  # an image P01_post was lost
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "lost"),
+    [
+        (PAIRED, [f"{name}_mask" for name in (*PAIRED, "P01_post")], "P01_post_mask"),
+        (PAIRED, [f"{name}.ah" for name in (*PAIRED, "P01_post")], r"P01_post\.ah"),
+        (PAIRED, [f"{name}_{organ}" for name in (*PAIRED, "P01_post") for organ in "ab"], "P01_post_[ab]"),
+        (["a", "c"], ["a_mask", "a b_mask", "c_mask"], "a b_mask"),
+        (["i/scan", "i/s"], ["m/scan_seg", "m/s_seg", "m/scan_left_seg"], "m/scan_left_seg"),
+    ],
+)
+def test_a_mask_of_an_image_that_was_lost_is_not_of_another(images: list[str], masks: list[str], lost: str) -> None:
+    with pytest.raises(InputError, match=rf"{lost}: may be a mask of \S+, or of an image that is missing: add the"):
+        match_masks(images, masks)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        ["P01_mask", "P01_left_mask", "P02_mask", "P02_left_mask", "P02_post_mask"],
+        ["P01_liver", "P02_liver", "P02_spleen", "P02_post_liver"],
+        ["P01_mask", "P01_mask_2", "P02_mask", "P02_post_mask"],
+        ["P01_mask", "P02_left_mask", "P02_post_mask"],
+    ],
+)
+def test_masks_of_parts_are_of_the_image_that_their_names_begin_with(masks: list[str]) -> None:
+    images = ["P01", "P02", "P02_post"]
+    matched = match_masks(images, masks)
+    assert matched == {
+        image: sorted(mask for mask in masks if mask.startswith(image) and ("post" in mask) == ("post" in image))
+        for image in images
+    }
+
+
 @pytest.mark.parametrize(
     ("images", "masks"),
     [

@@ -78,13 +78,39 @@ def match_masks(images: Collection[str], masks: Collection[str]) -> dict[str, li
 
     The rules: equal names, names without the words of masks and images, masks in a folder with the image's name, a
     mask's name that begins with the image's (`X.ah`, `X_liver`), and equal numbers in names that are alike but for
-    these (`match_by_numbers`). Raises InputError if the numbers in the names allow two different pairings.
+    these (`match_by_numbers`). Raises InputError if the numbers in the names allow two different pairings, or a mask
+    whose name begins with an image's may be that of an image which is missing.
     """
-    for image_name, mask_name in (*RULES, (last_part, _folder), (last_part, _beginning(images))):
+    rules = (*RULES, (last_part, _folder), (last_part, _beginning(images)))
+    for rule, (image_name, mask_name) in enumerate(rules, 1):
         keys = {image: image_name(image) for image in images}, {mask: mask_name(mask) for mask in masks}
         if (paired := pair_by_key(*keys)) is not None:
+            if rule == len(rules):
+                _refuse_lost_images(paired, set(map(last_part, images)))
             return by_image(paired)
     return match_by_numbers(images, masks)
+
+
+def _refuse_lost_images(paired: Mapping[str, str], names: Collection[str]) -> None:
+    """Raise InputError for a mask X_a of an image X, where Y and Y_a are images of their own, or where X has a mask of
+    its own name too and no other image has one with this ending.
+    """
+    endings = {mask: last_part(mask).removeprefix(last_part(image)) for mask, image in paired.items()}
+    of_images = {name[at:] for name in names for at in _ends_of_words(name) if name[:at] in names}
+    own = {
+        mask for mask, image in paired.items() if any(of_image(image) == of_mask(mask) for of_image, of_mask in RULES)
+    }
+    with_own, times = {paired[mask] for mask in own}, Counter(endings.values())
+    for mask, image in paired.items():
+        ending = endings[mask]
+        is_odd = mask not in own and image in with_own and times[ending] == 1
+        if is_odd or any(ending[:at] in of_images for at in (*_ends_of_words(ending), len(ending))):
+            advice = f"add the image, leave the mask out, or call it {last_part(image)}_mask_2"
+            raise InputError(f"{mask}: may be a mask of {image}, or of an image that is missing: {advice}")
+
+
+def _ends_of_words(name: str) -> list[int]:
+    return [at for at in range(1, len(name)) if not name[at].isalnum()]
 
 
 def _folder(stem: str) -> str:
