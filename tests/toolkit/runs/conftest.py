@@ -12,6 +12,7 @@ import pytest
 from attunet.store import Store
 
 PROGRAM = Path(__file__).with_name("kill_and_resume.py")
+TRAININGS = str(Path(__file__).parents[2] / "trainings")
 CONFIG = """
 [model]
 base_width = 4
@@ -41,7 +42,7 @@ def kill_and_resume(small_store: Store, config: Path) -> KillAndResume:
 
     def run(folder: Path, moments: Sequence[int | str], processes: str = "1") -> list[dict]:
         command = [sys.executable, PROGRAM, small_store.path, folder, config, processes, *moments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": TRAININGS}
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, env=environment)
         return [json.loads(line) for line in done.stdout.splitlines()]
 

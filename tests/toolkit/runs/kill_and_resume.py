@@ -7,19 +7,16 @@ PROCESSES: how many processes each attempt has, e.g. 1, or 2,1,2; the last numbe
 training in FOLDER/MOMENT is killed by SIGKILL (in all attempts of PROCESSES but the last, and in the first), then
 resumed until it is done. A whole number is a write to the disk that matters (fsync or rename), and rank 0 is killed
 just before that one; one with a point is seconds, and a process drawn from it is killed. Then the others are, as a
-launcher does. Moment 0 is never killed. What each process took in each step is in FOLDER/MOMENT.samples. The children
-are forked before PyTorch has run anything, which saves importing it for each.
+launcher does. Moment 0 is never killed. What each process took in each step is in FOLDER/MOMENT.samples.
 """
 
 import json
 import os
-import random
 import signal
-import socket
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
+
+from forked import run_ranks
 
 from attunet.config import load_config
 from attunet.loading.resident import ResidentLoader
@@ -41,54 +38,8 @@ def main(store: Path, folder: Path, config: Path, processes: list[int], moments:
                 note_samples(folder / f"{moment}.samples", number)
                 train(store, folder / moment, load_config(config), fold=0, resume="auto")
 
-            codes.append(job(work, world, float(moment) if "." in moment and number < killed else None))
+            codes.append(run_ranks(work, world, float(moment) if "." in moment and number < killed else None))
         print(json.dumps({"moment": moment, "codes": codes}), flush=True)
-
-
-def job(work, world: int, kill_after_s: float | None) -> int:
-    """Exit code of the first process that fails, 0 when none does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = {}
-    for rank in range(world):
-        child = os.fork()
-        if child == 0:
-            if world > 1:
-                meeting = {
-                    "RANK": rank,
-                    "LOCAL_RANK": rank,
-                    "WORLD_SIZE": world,
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": port,
-                }
-                os.environ.update({name: str(value) for name, value in meeting.items()})
-            in_child(lambda rank=rank: work(rank))
-        children[child] = rank
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        # One that is done is a zombie still and does not mind
-        os.kill(random.Random(kill_after_s).choice(list(children)), signal.SIGKILL)
-    code = 0
-    while children:
-        child, status = os.wait()
-        del children[child]
-        if (ended := os.waitstatus_to_exitcode(status)) != 0:
-            code = code or ended
-            for other in children:
-                with suppress(ProcessLookupError):
-                    os.kill(other, signal.SIGKILL)
-    return code
-
-
-def in_child(work) -> None:
-    code = 1
-    try:
-        work()
-        code = 0
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def kill_at_write(boundary: int) -> None:

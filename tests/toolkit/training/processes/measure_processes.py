@@ -2,7 +2,7 @@
 
 Batch norm is frozen unless it is synchronised, since each process would normalise over its own slices.
 
-accelerate launch ... measure_processes.py STORE SETTING...
+measure_processes.py PROCESSES STORE SETTING...
 """
 
 import json
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from forked import run_ranks
 from small_trainings import make_trainer
 from torch import nn
 
 from attunet.config import ModelConfig
-from attunet.launch.exit_codes import leave
 from attunet.loading.loader import Batch
 from attunet.models import build_model
 from attunet.store import open_store
@@ -66,5 +66,4 @@ def main(store_path: Path, settings: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
-    leave(0)
+    sys.exit(run_ranks(lambda rank: main(Path(sys.argv[2]), sys.argv[3:]), int(sys.argv[1])))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_trainings import TWO_PROCESSES, partly_labelled_store, start
+from small_trainings import partly_labelled_store, start
 
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
@@ -17,8 +17,7 @@ PROGRAM = Path(__file__).with_name("measure_processes.py")
 
 
 def measure(processes: int, store: Store, *settings: str) -> dict:
-    two = ("-m", "accelerate.commands.launch", *TWO_PROCESSES, "--num_processes", processes)
-    job = start([sys.executable, *(two if processes > 1 else ()), PROGRAM, store.path, *settings])
+    job = start([sys.executable, PROGRAM, processes, store.path, *settings])
     output = job.communicate(timeout=300)[0]
     assert job.returncode == 0, output[-3000:]
     return dict(json.loads(next(line for line in output.splitlines() if line.startswith("{"))))
