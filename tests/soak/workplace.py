@@ -16,11 +16,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch._dynamo  # noqa: F401  # which optimizers import at their first step
 from commands import PREPARATION, SHORTLY, TRAINING, Command, commands_of  # type: ignore[import-not-found]
 
 from attunet.export.build import export_run as _export  # noqa: F401  # imported before the forks, as torch is
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
+from attunet.plots import curves as _curves  # noqa: F401
 from attunet.training import loop as _loop  # noqa: F401
 
 SMALL = [
