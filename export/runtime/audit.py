@@ -17,22 +17,18 @@ MAX_USER = 128  # characters of the user's name
 
 @dataclass(frozen=True)
 class Audit:
-    """An audit log for one model. Raises InputError for a user that is empty, longer than `MAX_USER` characters, or has
-    control characters.
-
-    Args:
-        model_sha256: hash of the artefact's file, or of a run's last checkpoint.
-        signature: SHA-256 of the artefact's verified signature; None if it was not checked.
-    """
+    """An audit log for one model. Raises InputError for a user that is empty, long, or has control characters."""
 
     log: AuditLog
-    model_sha256: str
-    signature: str | None = None
+    model_sha256: str  # of the artefact's file
+    signature: str | None = None  # SHA-256 of the artefact's verified signature; None if it was not checked
     user: str | None = None
 
     def __post_init__(self) -> None:
         user = self.user
-        if user is not None and not (user.strip() and all(map(_is_of_a_name, user)) and len(user) <= MAX_USER):
+        # Any space counts as printable: Japanese names have one of their own
+        is_plain = all(one.isprintable() or unicodedata.category(one) == "Zs" for one in user or "")
+        if user is not None and not (user.strip() and is_plain and len(user) <= MAX_USER):
             rule = f"the user's name for the audit log must be 1 to {MAX_USER} printable characters (in a header UTF-8)"
             raise InputError(f"{rule}, got {user[:MAX_USER]!r}")
 
@@ -43,12 +39,7 @@ class Audit:
         findings: Sequence[Finding] = (),
         confidence: CaseConfidence | None = None,
     ) -> str:
-        """Append a case, and return the record's hash.
-
-        Args:
-            input_sha256: hash by `hash_of_files`; None if the files cannot be read.
-            output_sha256: hash of the label map; None for a case that failed.
-        """
+        """Append a case, whose output is None if it failed; the input's hash is that of `hash_of_files`."""
         return self.log.append(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -67,8 +58,7 @@ class Audit:
 
 class CaseAudit:
     """An audit log of the cases that `predict` segments: the input before it is read, the label map before it gets its
-    name. So each label map has a record; one whose process was killed in between has two after the next call. `records`
-    has the hashes of earlier calls.
+    name, so that each has a record. `records` has the hashes of earlier calls.
     """
 
     def __init__(self, audit: Audit) -> None:
@@ -82,13 +72,6 @@ class CaseAudit:
     def end(
         self, case: Path, labels: Path | None, findings: Sequence[Finding] = (), estimates: CaseConfidence | None = None
     ) -> str:
-        """Record a case, and return the record's hash. labels: its whole label map before it gets its name; None if the
-        case failed.
-        """
+        """Record a case, and return the record's hash. labels: its whole draft; None if the case failed."""
         written = sha256(labels) if labels is not None else None
         return self._audit.record(self._inputs.get(case), written, findings, estimates)
-
-
-def _is_of_a_name(character: str) -> bool:
-    """True for what can be seen, and for any space: Japanese names have one of their own."""
-    return character.isprintable() or unicodedata.category(character) == "Zs"

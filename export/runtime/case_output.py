@@ -33,9 +33,7 @@ def confidence_file(labels: Path) -> Path:
 
 
 class CaseOutput(PrivateFolder):
-    """A hidden folder beside a label map, in which the files of its case lie until all are whole. The folder of both is
-    made.
-    """
+    """A hidden folder beside a label map, in which the files of its case lie until all are whole."""
 
     def __init__(self, labels: Path) -> None:
         super().__init__(labels.parent, is_brief=True)
@@ -85,9 +83,7 @@ def require_own_files(labels: Path, files: Collection[Path]) -> None:
 
 
 def clear(labels: Path) -> None:
-    """Remove a label map, then what was written with it, and the tables that have its estimates: those of its folder,
-    and of one above those that list it.
-    """
+    """Remove a label map, then what was written with it, and the tables of its folder and those above that list it."""
     earlier, model = hashes_of(labels), ""
     with suppress(InputError):
         model = read_json(origin_file(labels)).text("model_sha256")

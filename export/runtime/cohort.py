@@ -77,17 +77,11 @@ class SegmentedCase(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """The work on each volume, in three steps that may run in threads of their own.
-
-    Args:
-        also: called with the volume and a path for its label map, beside which it writes maps.
-        max_megapixels: bound on the pixels of a volume on the network's grid.
-        confidence: estimates and maps that are written beside the label map.
-    """
+    """The work on each volume, in three steps that may run in threads of their own."""
 
     model: Model
-    also: Callable[[Volume, Path], None] | None = None
-    max_megapixels: int = MAX_MEGAPIXELS
+    also: Callable[[Volume, PreparedVolume, Path], None] | None = None  # writes maps beside a label map's path
+    max_megapixels: int = MAX_MEGAPIXELS  # of a volume on the network's grid
     audit: CaseAudit | None = None
     confidence: ConfidenceOptions = ConfidenceOptions(estimates=False)
 
@@ -100,6 +94,7 @@ class Work:
         check_alike(job.write, origin, self._beside(job))
         require_own_files(job.write, self._beside(job))
         volume = job.input.read(model.spec.num_channels, model.channels)
+        origin.check_scan(job.input.files)
         check_megapixels(volume, model.spec, self.max_megapixels)
         check_labels(job.write, model.classes, volume, job.codes)
         prepared = model.prepare(volume)
@@ -118,14 +113,12 @@ class Work:
             output = after_errors.enter_context(CaseOutput(job.write))
             if self.also is not None:
                 with output.errors_by_name():
-                    self.also(volume, output.draft)
+                    self.also(volume, prepared, output.draft)
             after_errors.pop_all()
         return SegmentedCase(origin, indices, volume, findings, observed, output)
 
     def write(self, job: Job, case: SegmentedCase) -> CaseConfidence | None:
-        """Write the label map, the estimates and the maps; none has its name before all are whole and in the log. Gives
-        the estimates.
-        """
+        """Write the label map, estimates and maps, which get their names when all are whole; gives the estimates."""
         estimates = case.observed.confidence(case.indices, case.findings)
         with case.output as output, output.errors_by_name():
             write_labels(output.draft, case.indices, self.model.classes, case.volume, codes=job.codes)
@@ -136,8 +129,8 @@ class Work:
         return estimates
 
     def has_finished(self, job: Job) -> bool:
-        """True for a job whose label map is there, of this model and scan, with all that this work writes. Raises
-        InputError where it is of another model or scan, or a file beside it of somebody else.
+        """True for a job whose label map is there with all that this work writes. Raises InputError as `is_finished`
+        does, and where a file beside it is of somebody else.
         """
         records, files = self.audit.records if self.audit is not None else None, self._beside(job)
         is_done = is_finished(job.write, job.input, self.model.sha256, job.seg_codes, files, records)
@@ -158,12 +151,12 @@ class Work:
 
 @dataclass
 class Outcome:
-    """Counts of volumes. failed: file and reason; minutes: from the first read to the last write."""
+    """Counts of volumes."""
 
     done: int = 0
     skipped: int = 0
-    failed: list[tuple[Path, str]] = field(default_factory=list)
-    minutes: float = 0.0
+    failed: list[tuple[Path, str]] = field(default_factory=list)  # file and reason
+    minutes: float = 0.0  # from the first read to the last write
 
     def __str__(self) -> str:
         rate = f" ({self.done / self.minutes:.1f} a minute)" if self.done and self.minutes else ""
@@ -171,60 +164,52 @@ class Outcome:
 
 
 def predict_cohort(work: Work, jobs: Sequence[Job], *, shard: tuple[int, int] = (0, 1)) -> Outcome:
-    """Segment the jobs of one process that are not finished yet; a failed job does not stop the others. Label maps are
-    renamed into place when complete, so a call after a kill continues. Raises InputError where a label map of another
-    model or scan has the place of one of these; nothing has been computed then.
+    """Segment the jobs of one process that are not finished yet; a failed job does not stop the others. Raises
+    InputError, before the work, where a label map of another model or scan has the place of one of these.
 
-    shard: (number, count) of this process, which takes every count-th job; all processes must get the jobs in the same
-    order.
+    shard: (number, count) of this process, which takes every count-th job; all processes get them in the same order.
     """
     number, count = shard
     own = list(jobs)[number::count]
     for folder in {job.write.parent for job in own}:
         remove_abandoned(folder, are_brief=True)
     waiting = deque(job for job in own if not work.has_finished(job))
-    ends, start = _Ends(work, Outcome(skipped=len(own) - len(waiting)), len(waiting)), time.monotonic()
+    outcome, total, start = Outcome(skipped=len(own) - len(waiting)), len(waiting), time.monotonic()
     reads: deque[tuple[Job, Future[ReadCase]]] = deque()
+    writes: deque[tuple[Job, Future[CaseConfidence | None]]] = deque()
+
+    def fail(job: Job, error: Exception) -> None:
+        text = one_line(error, None)
+        reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
+        outcome.failed.append((job.file, reason))
+        logger.error(reason)
+        work.fail(job)
+
+    def wait(left: int) -> None:
+        """Wait for the oldest label maps until at most `left` are still being written."""
+        while len(writes) > left:
+            job, future = writes.popleft()
+            try:
+                estimates = future.result()
+            except CASE_ERRORS as error:
+                fail(job, error)
+                continue
+            outcome.done += 1
+            marked = "; review" if estimates is not None and estimates.review else ""
+            logger.info(f"{outcome.done + len(outcome.failed)}/{total} {job.write}{marked}")
+
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         while waiting or reads:
             while waiting and len(reads) < AHEAD:
                 reads.append((waiting[0], reader.submit(work.read, waiting.popleft())))
             job, future = reads.popleft()
-            ends.wait(AHEAD - 1)
+            wait(AHEAD - 1)
             try:
                 case = work.segment(job, future.result())
             except CASE_ERRORS as error:
-                ends.fail(job, error)
+                fail(job, error)
                 continue
-            ends.writes.append((job, writer.submit(work.write, job, case)))
-        ends.wait(0)
-    ends.outcome.minutes = (time.monotonic() - start) / 60
-    return ends.outcome
-
-
-class _Ends:
-    """Label maps that are being written, and the count of written ones. total: number of jobs, for the log."""
-
-    def __init__(self, work: Work, outcome: Outcome, total: int) -> None:
-        self.outcome, self._work, self._total = outcome, work, total
-        self.writes: deque[tuple[Job, Future[CaseConfidence | None]]] = deque()
-
-    def wait(self, left: int) -> None:
-        """Wait for the oldest label maps until at most `left` are still being written."""
-        while len(self.writes) > left:
-            job, future = self.writes.popleft()
-            try:
-                estimates = future.result()
-            except CASE_ERRORS as error:
-                self.fail(job, error)
-                continue
-            self.outcome.done += 1
-            marked = "; review" if estimates is not None and estimates.review else ""
-            logger.info(f"{self.outcome.done + len(self.outcome.failed)}/{self._total} {job.write}{marked}")
-
-    def fail(self, job: Job, error: Exception) -> None:
-        text = one_line(error, None)
-        reason = text if str(job.file) in text or str(job.write) in text else f"{job.file}: {text}"
-        self.outcome.failed.append((job.file, reason))
-        logger.error(reason)
-        self._work.fail(job)
+            writes.append((job, writer.submit(work.write, job, case)))
+        wait(0)
+    outcome.minutes = (time.monotonic() - start) / 60
+    return outcome

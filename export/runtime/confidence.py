@@ -27,16 +27,15 @@ NEEDS_FIT = (
     "export the model with `attunet export RUN OUT.onnx --confidence DIR`"
 )
 
-
 FIGURES = ("dice", "low", "high")  # of an organ: its estimate and the range
 
 
 class CaseRecord(TypedDict):
-    """The file beside a label map, as far as the tables need it. organs: null where there is no estimate."""
+    """The file beside a label map, as far as the tables need it."""
 
     review: bool
     reasons: list[str]
-    organs: dict[str, dict[str, float | None]]
+    organs: dict[str, dict[str, float | None]]  # null where there is no estimate
 
 
 def estimator_of(model: Model) -> Estimator | None:
@@ -51,9 +50,7 @@ def gives_estimates(model: Model, options: ConfidenceOptions) -> bool:
 
 
 def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, required: bool) -> None:
-    """Raises InputError for a model that cannot give what `options` request, or has no `required` estimator, with the
-    command that makes a suitable one. path: file of the model, for the message.
-    """
+    """Raises InputError for a model, at `path`, that cannot give what is requested; it says what makes one that can."""
     if isinstance(model, Segmenter) and model.metadata.whole and (options.uncertainty or required):
         raise InputError(
             f"{path}: is a whole artefact, which gives labels alone; confidence needs one exported without --whole"
@@ -68,11 +65,8 @@ def check_confidence(model: Model, path: Path, options: ConfidenceOptions, *, re
 
 
 def write_tables(folder: Path, model: Model) -> int:
-    """Write `confidence.json` and `confidence.csv` of a folder from the files that were written with the model's label
-    maps there, worst cases first. Without such files there are no tables. Gives the number of cases that are marked for
-    review.
-
-    Processes that share the folder write them in turn: the last one lists the cases of all.
+    """Write a folder's tables from the files that were written with the model's label maps there, or remove them where
+    there are none; gives the number of marked cases. Of several processes the last one lists the cases of all.
     """
     with waiting(folder, "writing of tables", part=".tables"):
         cases, estimator = _cases(folder, model), estimator_of(model)

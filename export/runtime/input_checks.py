@@ -15,11 +15,9 @@ class UntrainedInputWarning(UserWarning):
 
 
 def warn_if_untrained(volume: Volume, model: Model) -> tuple[Finding, ...]:
-    """The findings about a volume far outside the training set, each given as an `UntrainedInputWarning` too.
-    The warning names the line that called the model's method.
-    """
+    """The findings about a volume far outside the training set, each given as an `UntrainedInputWarning` too."""
     findings = tuple(check_input(volume, model.ranges, model.spec.orientation))
-    for finding in findings:
+    for finding in findings:  # with the line that called the model's method
         warnings.warn(f"{finding.text} [{finding.rule}]", UntrainedInputWarning, stacklevel=3)
     return findings
 

@@ -26,22 +26,18 @@ UNCERTAINTY = "uncertainty"  # ending of a map's name
 
 @dataclass(frozen=True)
 class ConfidenceOptions:
-    """Estimates of Dice, if the model has an estimator, and the map of uncertainty, where they are to be computed.
-    threshold: Dice below which organs are marked, in place of the learned one.
-    """
+    """Estimates and maps besides the label map."""
 
-    estimates: bool = True
-    uncertainty: bool = False
-    threshold: float | None = None
+    estimates: bool = True  # of Dice, if the model has an estimator
+    uncertainty: bool = False  # a map of it
+    threshold: float | None = None  # Dice below which organs are marked, in place of the learned one
 
 
 ESTIMATES = ConfidenceOptions()
 
 
 class ObservedCase:
-    """Observers of one prediction, to pass to `predict_prepared`; `confidence` and `write` then give the results. The
-    scan is on its own grid; `prepared` is the model's input made of it.
-    """
+    """Observers of one prediction, to pass to `predict_prepared`; `confidence` and `write` then give the results."""
 
     def __init__(
         self,
@@ -67,9 +63,7 @@ class ObservedCase:
         return [observer for observer in (self._features, self._map) if observer is not None]
 
     def confidence(self, indices: np.ndarray, findings: Sequence[Finding]) -> CaseConfidence | None:
-        """The estimates after the prediction of the class indices `(X, Y, Z)`; None without an estimator. findings:
-        about the scan.
-        """
+        """The estimates after the prediction of the class indices `(X, Y, Z)`; None without an estimator."""
         if self._features is None or self._estimator is None:
             return None
         distance = training_distance(self._volume, self._model.ranges, self._model.spec.orientation)

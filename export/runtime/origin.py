@@ -6,6 +6,7 @@ By this file a call tells the label maps that it has finished, the files that be
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -32,25 +33,21 @@ TABLES = ("confidence.json", "confidence.csv")  # of a folder of label maps
 
 @dataclass(frozen=True)
 class Origin:
-    """Model, scan and interpretations that a label map is made of.
-
-    Args:
-        scan_sha256: hash by `hash_of_files`.
-        choices: the user's interpretations of the scan, by rule.
-        rules: those that choices about the scan may be of, by `rules_about`; None where they are not known.
-        codes: the user's, of a DICOM SEG.
-    """
+    """Model, scan and interpretations that a label map is made of."""
 
     model_sha256: str
-    scan_sha256: str
-    choices: Choices = field(default_factory=dict)
-    rules: Sequence[str] | None = None
-    codes: Mapping[str, Code] = field(default_factory=dict)
+    scan_sha256: str  # by `hash_of_files`
+    choices: Choices = field(default_factory=dict)  # the user's interpretations of the scan, by rule
+    rules: Sequence[str] | None = None  # those of choices about the scan, by `rules_about`; None: not known
+    codes: Mapping[str, Code] = field(default_factory=dict)  # the user's, of a DICOM SEG
+
+    def check_scan(self, files: Sequence[Path]) -> None:
+        """Raises InputError where the scan has another hash by now: it is not known which of both was segmented."""
+        if hash_of_files(files) != self.scan_sha256:
+            raise InputError(f"{files[0]}: was changed while it was read: call again when it is whole")
 
     def to_json(self) -> JsonObject:
-        """All fields; of the choices those that change how the scan is read, a text of the user's as its hash: it may
-        have a name.
-        """
+        """All fields; of choices those about the scan, a text of the user's as its hash, since it may have a name."""
         choices = {
             rule: value if RULES[rule].choices else hashlib.sha256(value.encode()).hexdigest()
             for rule, value in self.choices.items()
@@ -60,9 +57,7 @@ class Origin:
         return content
 
     def write(self, hidden: Path, files: Collection[Path], record: str | None = None) -> None:
-        """Write the hidden file of a label map: `files` are the label map and what is written beside it, `record` is
-        the hash of its record in the audit log.
-        """
+        """Write a label map's hidden file; `files` are all of the case, `record` is the hash of its audit record."""
         content = {**self.to_json(), "files": {path.name: sha256(path) for path in files}, "record": record}
         write_text(hidden, json.dumps(content, sort_keys=True) + "\n")
 
@@ -73,9 +68,7 @@ def origin_of(scan: Input, model_sha256: str, codes: Mapping[str, Code] | None =
 
 
 def rules_about(scan: Input, decisions: Sequence[Decision]) -> list[str]:
-    """The rules by which another choice may change how a scan is read: those of its decisions, and those of its format
-    that some choices note nothing of.
-    """
+    """The rules by which a scan may be read otherwise: of its decisions, and those of its format that note nothing."""
     formats = [format_of(file) for file in scan.files]
     silent = [rule for rule in RULES if rule.startswith("dicom-")] if FORMATS[-1] in formats else []
     silent += ["exif-orientation"] if any(".png" in format.suffixes for format in formats) else []
@@ -141,9 +134,7 @@ def _check_readable(labels: Path) -> None:
 
 
 def check_place(labels: Path, scan: Sequence[Path] = ()) -> None:
-    """Raises InputError where a label map would replace a file of its scan, or one that is no label map of this
-    program.
-    """
+    """Raises InputError where a label map would replace a file of its scan, or none of this program as it wrote it."""
     require_other_file(labels, scan)
     if labels.exists():
         _written(labels)
@@ -176,8 +167,9 @@ def unchanged(labels: Path, *files: Path) -> bool:
 
 
 def label_maps_of(folder: Path, model_sha256: str) -> Iterator[Path]:
-    """The label maps of a model below a folder."""
-    for file in sorted(folder.rglob(".*.json")):
+    """The label maps of a model below a folder, in which other processes make and remove hidden folders."""
+    files = ((place, name) for place, _, names in os.walk(folder) for name in names)
+    for file in sorted(Path(place, name) for place, name in files if name.startswith(".") and name.endswith(".json")):
         labels = file.with_name(file.name.removeprefix(".").removesuffix(".json"))
         with suppress(InputError):  # a file of something else, or that another process has just taken away
             if labels.exists() and read_json(file).data.get("model_sha256") == model_sha256:

@@ -29,17 +29,12 @@ from attunet.volumes.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A volume and its class indices uint8 `(X, Y, Z)` on the same grid.
-
-    Args:
-        findings: warnings about spacing, size or intensities far outside the training set.
-        confidence: estimated Dice; None where the artefact has no estimator.
-    """
+    """A volume and its class indices uint8 `(X, Y, Z)` on the same grid."""
 
     volume: Volume
     indices: np.ndarray
-    findings: tuple[Finding, ...] = ()
-    confidence: CaseConfidence | None = None
+    findings: tuple[Finding, ...] = ()  # warnings about spacing, size or intensities far outside the training set
+    confidence: CaseConfidence | None = None  # estimated Dice; None where the artefact has no estimator
 
 
 class Segmenter:

@@ -18,14 +18,12 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 1e-1}
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of a self test. difference: root mean square of the difference, as a fraction of the root mean square of
-    the logits at export. same_labels: fraction of the compared pixels with the same class.
-    """
+    """Result of a self test."""
 
     provider: str
-    difference: float
+    difference: float  # its root mean square, as a fraction of that of the logits at export
     tolerance: float
-    same_labels: float
+    same_labels: float  # fraction of the compared pixels with the same class
 
     def __str__(self) -> str:
         return (
@@ -62,11 +60,8 @@ def _blobs(channels: int, height: int, width: int) -> np.ndarray:
 
 
 def verify(segmenter: Segmenter) -> Verification:
-    """Run the self test of an artefact.
-
-    Raises:
-        RunError: with the figures, if the output differs by more than the tolerance.
-        InputError: for an artefact without a self test.
+    """Run the self test of an artefact. Raises RunError, with the figures, for another output than at export, and
+    InputError for an artefact without a self test.
     """
     path, test = segmenter.path, segmenter.metadata.self_test
     if test is None:

@@ -41,11 +41,6 @@ class Client:
         url: of the server, as it prints it.
         token: content of the server's token file.
         timeout_s: for one request. retry_s: time for further tries while the server's queue is full.
-
-    Example:
-        >>> with Client("http://localhost:8000", token="...") as client:  # doctest: +SKIP
-        ...     answer = client.segment("scan.nii.gz", "labels.nii.gz")
-        ...     answer.volumes["liver"]
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = 600.0, retry_s: float = 600.0) -> None:
@@ -105,8 +100,7 @@ class Client:
         model: str | None = None,
         model_sha256: str | None = None,
     ) -> Answer:
-        """Segment a scan, and write the label map to `out`, with the hidden file of its origin; no half-written file
-        stays.
+        """Segment a scan, and write the label map to `out`, with the hidden file of its origin.
 
         Args:
             scan: a file in a format that the server reads, the folder of a DICOM series, or one file for each channel:
@@ -139,10 +133,12 @@ class Client:
         if model_sha256 not in (None, answer.model_sha256):
             raise RunError(f"{self.url}: its model {model} is another one now, SHA-256 {answer.model_sha256[:64]}")
         if out is not None:
+            origin = Origin(answer.model_sha256, scan_sha256)
+            origin.check_scan(given)
             with CaseOutput(Path(out)) as output, output.errors_by_name():
                 with self._no_server():
                     write_labels(answer.content, output.draft)
-                output.publish(Origin(answer.model_sha256, scan_sha256))
+                output.publish(origin)
         return answer
 
     def _send(self, method: str, address: str, files: Sequence[Path] = (), accept: str = SUMMARY) -> Response:

@@ -27,7 +27,7 @@ from attunet.privacy.pseudonyms import claim, pseudonyms
 from attunet.sources.case_files import without_names
 from attunet.sources.inputs import find_inputs
 from attunet.sources.pseudonymise import numbered_inputs
-from attunet.volumes.model import Model
+from attunet.volumes.model import Model, PreparedVolume
 from attunet.volumes.predict import MAX_MEGAPIXELS, attention_volumes
 from attunet.volumes.slices import VolumeSlices
 from attunet.volumes.volume import Volume, amounts_in_words, class_amounts
@@ -57,12 +57,9 @@ def predict(
 ) -> None:
     """Segment a volume into the file `output`, or every volume below a folder into the folder `output`.
 
-    In a folder, finished cases are skipped and failed ones do not stop the others. Under `accelerate launch` or in a
-    SLURM array each process segments its share of the cases. The arguments are the options of `attunet predict`.
-
-    Raises:
-        InputError: a model or an input cannot be read, or the output is impossible.
-        RunError: at the end, if volumes of a folder could not be segmented.
+    In a folder, finished cases are skipped and failed ones do not stop the others, but raise RunError at the end. Under
+    `accelerate launch` or in a SLURM array each process segments its share of the cases. The arguments are the options
+    of `attunet predict`.
 
     Example:
         >>> predict(Path("model.onnx"), Path("scans"), Path("labels"), provider="cuda")  # doctest: +SKIP
@@ -146,14 +143,14 @@ def _auditor(predictor: Model, model: Path, log: Path, user: str | None) -> Case
     return CaseAudit(Audit(AuditLog(log), predictor.sha256, predictor.signature, user))
 
 
-def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, Path], None]:
+def _attention_writer(predictor: Model, model: Path) -> Callable[[Volume, PreparedVolume, Path], None]:
     if not predictor.num_gates:
         raise InputError(
             f"{model}: --attention needs a model with attention gates (an artefact: exported with its maps)"
         )
 
-    def write(volume: Volume, labels: Path) -> None:
-        prepared = VolumeSlices(volume, predictor.spec).load()
+    def write(volume: Volume, prepared: PreparedVolume, labels: Path) -> None:
+        assert isinstance(prepared, VolumeSlices), "a whole artefact has no gates"
         for number, values in enumerate(attention_volumes(predictor.attention, prepared), 1):
             write_map(map_file(labels, f"attention-{number}"), values, volume)
 
@@ -180,13 +177,16 @@ def _predict_one(work: Work, job: Job) -> None:
 def _predict_folder(
     work: Work, source: Path, output: Path, jobs: Sequence[Job], claim_folder: Callable[[Path], None]
 ) -> None:
-    shard = shard_of()
+    shard, estimator = shard_of(), estimator_of(work.model)
     with writing_label_maps(output, shard):
-        if estimator_of(work.model) is not None:
+        if estimator is not None:
             check_tables(output, work.model.sha256)
         claim_folder(output)
         outcome = predict_cohort(work, jobs, shard=shard)
-        _write_confidence_tables(work.model, output)
+        marked = write_tables(output, work.model) if output.is_dir() else 0  # of what all processes have finished
+        if estimator is not None and (table := output / TABLES[1]).exists():
+            advice = f"look at all cases, it cannot tell: {estimator.cannot}"
+            logger.info(f"{table}: {advice if estimator.cannot else f'{marked} cases to be looked at'}")
     logger.info(str(outcome))
     if work.confidence.threshold is not None and outcome.skipped:
         logger.warning(f"--review-below: the {outcome.skipped} finished before keep the estimates that they have")
@@ -194,14 +194,3 @@ def _predict_folder(
         logger.info(f"failed: {reason}")
     if outcome.failed:
         raise RunError(f"{source}: {len(outcome.failed)} of {len(jobs)} volumes could not be segmented")
-
-
-def _write_confidence_tables(model: Model, folder: Path) -> None:
-    """The folder's tables; each process writes them from what all processes have finished by then."""
-    marked = write_tables(folder, model) if folder.is_dir() else 0
-    estimator = estimator_of(model)
-    if estimator is None or not (folder / TABLES[1]).exists():
-        return
-    cannot = estimator.cannot
-    advice = f"look at all cases, it cannot tell: {cannot}" if cannot else f"{marked} cases to be looked at"
-    logger.info(f"{folder / 'confidence.csv'}: {advice}")

@@ -8,9 +8,8 @@ from pathlib import Path
 # benchmarks/results/inference-h200.json): p50 ms at batch 1, and slices per second at batch 32.
 #   fp16: EXHAUSTIVE NCHW 2.84, 737; EXHAUSTIVE NHWC 3.14, 227; HEURISTIC NHWC 1.04, 2,146
 #   fp32: EXHAUSTIVE NCHW 4.31, 365; EXHAUSTIVE NHWC 4.93, 335; EXHAUSTIVE NCHW with TF32 1.75, 1,215
-# Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (onnxruntime
-# issue 22705).
-# In fp32 HEURISTIC is not measured: attunet.benchmarks.speed.inference.sweep has a row for each.
+# Since ONNX Runtime 1.20 EXHAUSTIVE asks cuDNN's front end for its heuristic mode B, HEURISTIC for mode A (its issue
+# 22705). In fp32 HEURISTIC is not measured: attunet.benchmarks.speed.inference.sweep has a row for each.
 _CUDA: dict[str, str | int] = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": 1,

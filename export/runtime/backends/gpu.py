@@ -176,9 +176,7 @@ class DeviceBackend(Backend):
 
 
 def _open_device_session(data: bytes, provider: str, settings: dict[str, str], whole: bool) -> "InferenceSession":
-    """A session with every node on the device, except the computation of shapes in a whole artefact. Raises RunError
-    that names the missing library or says that there is no device.
-    """
+    """A session with every node on the device, but for shapes in a whole artefact. RunError names what is missing."""
     import onnxruntime
 
     name = EXECUTION_PROVIDERS[provider]

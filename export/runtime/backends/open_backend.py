@@ -1,6 +1,4 @@
-"""Backends that compute a graph: ONNX Runtime on a CPU, on a GPU or with TensorRT, and the openvino package.
-None falls back to another.
-"""
+"""Backends that compute a graph, of ONNX Runtime and OpenVINO. None falls back to another."""
 
 from collections.abc import Mapping
 
@@ -24,18 +22,8 @@ def open_backend(
     cuda_graph: bool = False,
     provider_options: Mapping[str, object] | None = None,
 ) -> Backend:
-    """Load a graph.
-
-    Args:
-        data: the serialised ONNX model, and `artefact` its metadata.
-        provider: one of `PROVIDERS`.
-        num_threads: CPU threads; the library's own choice by default.
-        cuda_graph: records the first batch shape as a CUDA graph; for many batches of one shape.
-        provider_options: options of the library, which replace those that attunet sets.
-
-    Raises:
-        InputError: the provider is unknown or cannot run this artefact.
-        RunError: the provider does not load on this machine.
+    """Load the graph of an artefact, from its serialised ONNX model; the other arguments are those of `Segmenter`.
+    Raises InputError where the provider is unknown or cannot run this artefact, RunError where it does not load here.
 
     Example:
         >>> backend = open_backend(data, artefact, "cpu", num_threads=4)  # doctest: +SKIP

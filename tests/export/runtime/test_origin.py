@@ -1,6 +1,8 @@
 """A folder of label maps is continued with the same model and scans alone."""
 
+import os
 from pathlib import Path
+from typing import Self
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from attunet.errors import InputError
 from attunet.export.runtime.audit import Audit, CaseAudit
 from attunet.export.runtime.cohort import Job, Work, predict_cohort
-from attunet.export.runtime.origin import Origin
+from attunet.export.runtime.origin import Origin, label_maps_of
 from attunet.export.runtime.segmenter import Segmenter
 from attunet.io.dicom.organ_codes import Code
 from attunet.privacy.audit_log import AuditLog, verify_audit
@@ -27,6 +29,56 @@ def jobs(segmenter: Segmenter, tmp_path: Path, write_scan) -> list[Job]:
     jobs = [Job(Input(path.name, (path,)), tmp_path / "out" / path.name) for path in scans]
     assert predict_cohort(Work(segmenter), jobs[:2]).done == 2
     return jobs
+
+
+def test_a_folder_that_goes_while_label_maps_are_listed_is_none_of_them(
+    segmenter: Segmenter, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes of the same folder make and remove hidden ones for their cases."""
+    out, scandir = jobs[0].write.parent, os.scandir
+    (hidden := out / ".attunet-temporary-other").mkdir()
+
+    class Listed:
+        def __init__(self, path: str | Path) -> None:
+            with scandir(path) as entries:
+                self._left = list(entries)
+            if hidden.exists():
+                hidden.rmdir()
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def __iter__(self) -> Self:
+            return self
+
+        def __next__(self) -> os.DirEntry[str]:
+            if not self._left:
+                raise StopIteration
+            return self._left.pop()
+
+    monkeypatch.setattr(os, "scandir", Listed)
+    assert list(label_maps_of(out, segmenter.sha256)) == [job.write for job in jobs[:2]]
+
+
+def test_a_scan_that_changes_while_it_is_read_is_neither_of_both(
+    segmenter: Segmenter, jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its label map would have the origin, and the record in the audit log, of voxels that were not segmented."""
+    read, scan = Input.read, jobs[2].input.files[0]
+
+    def exchanged(self: Input, *arguments: object) -> object:
+        scan.write_bytes(jobs[0].input.files[0].read_bytes())
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Input, "read", exchanged)
+    log = AuditLog(tmp_path / "log.jsonl")
+    outcome = predict_cohort(Work(segmenter, audit=CaseAudit(Audit(log, segmenter.sha256))), jobs[2:])
+    ((_, reason),) = outcome.failed
+    assert reason == f"{scan}: was changed while it was read: call again when it is whole"
+    assert not jobs[2].write.exists()
+    assert [record["status"] for record in log.records()] == ["failed"]
 
 
 def contents(jobs: list[Job]) -> dict[Path, bytes]:
@@ -159,7 +211,11 @@ def test_a_case_without_a_requested_map_is_not_finished(segmenter, jobs) -> None
     labels = np.asarray(nib.load(jobs[0].write).dataobj)
     maps = [jobs[number].write.with_name(f"{number}-map.nii.gz") for number in range(3)]
     jobs = [Job(job.input, job.write, None, (path,)) for job, path in zip(jobs, maps, strict=True)]
-    work = Work(segmenter, lambda _, path: path.with_name(f"{path.name[0]}-map.nii.gz").write_bytes(path.name.encode()))
+
+    def write_map(_: object, __: object, path: Path) -> None:
+        path.with_name(f"{path.name[0]}-map.nii.gz").write_bytes(path.name.encode())
+
+    work = Work(segmenter, write_map)
     maps[1].write_bytes(b"of something else")
     with pytest.raises(InputError, match=r"1-map\.nii\.gz: is there, and was not written with 1\.nii\.gz: move it"):
         predict_cohort(work, jobs)
