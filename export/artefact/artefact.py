@@ -23,21 +23,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 class Artefact:
     """The metadata of an artefact; `docs/artefact.md` describes every field.
 
-    Args:
-        channels: names of the image's channels in the order of the input; empty if they are not known.
-        ranges: spacing, size and intensities of the training set, to compare an input with; None if unknown.
-        outputs: names of the graph's outputs: `labels` and `logits`, optionally `probabilities`, one attention map per
-            gate, `attention_0` for the deepest, and the `disagreement` of an ensemble's members.
-        height: of the slices in pixels, None if any multiple of 16 is accepted; `width` likewise.
-        training_cases: case name -> SHA-256 of its image, for every case in the training set.
-        training_voxels: hashes of the voxels of these images, which are the same in any file.
-        whole: whether the graph takes a whole volume and gives its label map, instead of slices and logits.
-        num_members: networks whose probabilities the graph averages; 1 if it is no ensemble.
-        license: of the training data.
-        parent: name and sha256 of the weights that the training started from; None for fresh weights.
-        tools: package name -> version at export.
-        confidence: estimator of Dice and temperature of the probabilities, learned from a cross-validation; None
-            without one.
+    `channels` are empty and `ranges` None where they are not known; `height` and `width` are None where any multiple of
+    16 is accepted. `training_cases` has the SHA-256 of each case's image; `parent` is None for fresh weights,
+    `confidence` where nothing was learned. `whole` means that the graph takes a volume and gives its label map.
     """
 
     name: str

@@ -1,9 +1,4 @@
-"""The file of an artefact: reading with all checks, writing with a hash of every byte.
-
-A file is loaded only if it is complete (`sha256` in its metadata covers every byte of it), has every field that the
-runtime needs, and has no newer schema than this reader. All of this is checked before an inference session gets the
-bytes, and every failure is an InputError.
-"""
+"""The file of an artefact: checked before a library gets its bytes, and written with a hash of all of them."""
 
 import hashlib
 import json

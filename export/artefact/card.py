@@ -4,6 +4,7 @@ from pathlib import Path
 
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
+from attunet.export.artefact.dice_at_export import DiceAtExport
 from attunet.system.plain_text import printable_line
 
 MIN_ONNX_RUNTIME = "1.18"  # the first that reads IR 10
@@ -78,12 +79,17 @@ def _dice(about: Artefact) -> list[tuple[str, str]]:
     dice = about.dice_at_export
     if not dice:
         return [("Dice at export", "not stated")]
-    mean, checkpoint = score(dice["artefact"], 4), score(dice["checkpoint"], 4)
+    mean, checkpoint, count = score(dice["artefact"], 4), score(dice["checkpoint"], 4), num_scored(dice)
     kind = "cases left out of training" if dice["cases"] == "held out" else "TRAINING cases"
     return [
-        ("Dice at export", f"{mean} on {len(dice['per_case'])} {kind}; the checkpoint {checkpoint}"),
+        ("Dice at export", f"{mean} on {count} {kind}; the checkpoint {checkpoint}"),
         ("", ", ".join(f"{name} {score(value, 4)}" for name, value in dice["per_class"].items())),
     ]
+
+
+def num_scored(dice: DiceAtExport) -> int:
+    """Cases that the mean is over: those with a Dice of a class."""
+    return sum(any(value is not None for value in classes.values()) for classes in dice["per_case"].values())
 
 
 def score(value: float | None, digits: int) -> str:

@@ -5,18 +5,10 @@ from typing import Literal, TypedDict
 from attunet.metrics.results import PerClass
 
 
-class DiceBeforePostprocessing(TypedDict):
-    """`agreement`: Dice between the two label maps."""
-
-    artefact: float | None
-    checkpoint: float | None
-    agreement: float
-    equal_voxels: float | None
-
-
 class DiceAtExport(TypedDict):
-    """Mean Dice of an artefact and of its checkpoint; `per_class`, `per_case` and `ci95` are the
-    artefact's; `ci95` is the 95 % interval of its mean over the patients, None for too few of them.
+    """Mean Dice of an artefact and of its checkpoint; `per_class`, `per_case` and `ci95` are the artefact's, the last
+    one the 95 % interval of its mean over the patients, None for too few of them. `before_postprocessing` has both
+    means, `agreement`, the Dice between the two label maps, and `equal_voxels`.
     """
 
     cases: Literal["held out", "training"]
@@ -25,4 +17,4 @@ class DiceAtExport(TypedDict):
     per_class: PerClass
     per_case: dict[str, PerClass]
     ci95: list[float] | None
-    before_postprocessing: DiceBeforePostprocessing
+    before_postprocessing: dict[str, float | None]

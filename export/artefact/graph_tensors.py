@@ -15,14 +15,12 @@ DATATYPES = {"float32": "FP32", "uint8": "UINT8", "int32": "INT32"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or an output. axes: the length of each, or the name of one of any length. size: height and width of
-    slices, where an artefact fixes them.
-    """
+    """An input or an output."""
 
     name: str
     dtype: str
-    axes: tuple[int | str, ...]
-    size: tuple[int | None, int | None] = (None, None)
+    axes: tuple[int | str, ...]  # their lengths, or the name of one of any length
+    size: tuple[int | None, int | None] = (None, None)  # height and width of slices, where an artefact fixes them
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,14 +1,11 @@
-"""An artefact's metadata as a model card for the Hugging Face Hub: Markdown with their metadata block.
-
-Source: https://huggingface.co/docs/hub/model-cards, fields of the YAML block.
-"""
+"""An artefact's metadata as a model card, see https://huggingface.co/docs/hub/model-cards."""
 
 import json
 from pathlib import Path
 
 from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
-from attunet.export.artefact.card import card_of, score
+from attunet.export.artefact.card import card_of, num_scored, score
 from attunet.system.plain_text import markdown_table, printable_line, table_cell
 from attunet.version import __version__
 
@@ -114,13 +111,13 @@ def _results(about: Artefact) -> list[str]:
     if interval := dice.get("ci95"):
         span = f"95 % interval over patients {interval[0]:.3f} to {interval[1]:.3f}"
     return [
-        f"Dice on {kind} ({len(dice['per_case'])} in all), in 3D on the native grid, after post-processing; {span}.",
+        f"Dice on {kind} ({num_scored(dice)} in all), in 3D on the native grid, after post-processing; {span}.",
         markdown_table(("class", "Dice"), rows),
     ]
 
 
 def _limits(about: Artefact) -> str:
-    cases = len(about.dice_at_export["per_case"]) if about.dice_at_export else 0
+    cases = num_scored(about.dice_at_export) if about.dice_at_export else 0
     lines = [
         f"- The scored cases ({cases} in all) come from the same source as the training set; other scanners, sites and "
         "protocols were not tested.",

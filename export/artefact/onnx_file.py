@@ -1,6 +1,5 @@
 """Checks of an `.onnx` file's bytes, before an inference library reads them.
 
-A file that is truncated, no ONNX model or refers to other files is refused with an InputError, whatever its bytes are.
 This code reads the protobuf wire format itself: the `onnx` package does the same, but adds 31 MB to an installation
 that only predicts.
 Sources: protobuf.dev/programming-guides/encoding for the format, onnx.proto for the field numbers.
@@ -47,15 +46,6 @@ class Field(NamedTuple):
     end: int
 
 
-class OnnxFile(NamedTuple):
-    """The checked contents of a serialised ONNX model: start and end of each metadata value with the key that was
-    looked for; domain and name of each operator, those of subgraphs too.
-    """
-
-    metadata: list[tuple[int, int]]
-    operators: set[tuple[str, str]]
-
-
 class _Malformed(Exception):
     """The bytes are no protobuf message; callers raise an InputError that names the file."""
 
@@ -75,9 +65,10 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def check_file(data: bytes, key: str, where: str) -> OnnxFile:
-    """Check a serialised ONNX model, and look for metadata entries with the key. Raises InputError for bytes that are
-    no ONNX model, are truncated, or refer to tensors in other files.
+def check_file(data: bytes, key: str, where: str) -> tuple[list[tuple[int, int]], set[tuple[str, str]]]:
+    """Check a serialised ONNX model: start and end of each metadata value with the key, and domain and name of each
+    operator, those of subgraphs too. Raises InputError for bytes that are no ONNX model, are truncated, or refer to
+    tensors in other files.
     """
     walk = _Walk(data, key.encode())
     try:
@@ -88,7 +79,7 @@ def check_file(data: bytes, key: str, where: str) -> OnnxFile:
         raise InputError(f"{where}: is not an ONNX model: it has no version or no graph")
     if walk.external:
         raise InputError(f"{where}: must contain its weights, but the tensor {walk.external!r} refers to another file")
-    return OnnxFile(walk.metadata, walk.operators)
+    return walk.metadata, walk.operators
 
 
 def with_metadata(model: bytes, key: str, value: bytes) -> bytes:

@@ -14,19 +14,12 @@ MAX_TEXT = 64 * 2**20  # characters of an array
 
 @dataclass(frozen=True, eq=False)
 class SelfTest:
-    """A generated input with the artefact's output at export, computed on the CPU.
+    """A generated input with the artefact's output at export, computed on the CPU."""
 
-    Args:
-        slices: float32 `(1, in_channels, h, w)`.
-        logits: float32 `(1, K, h / stride, w / stride)`, every `stride`-th row and column of the output.
-        tolerance: largest allowed root mean square of the difference, as a fraction of the root mean square of
-            `logits`.
-    """
-
-    slices: np.ndarray
-    logits: np.ndarray
+    slices: np.ndarray  # float32 `(1, in_channels, h, w)`
+    logits: np.ndarray  # float32 `(1, K, h / stride, w / stride)`, every `stride`-th row and column of the output
     stride: int
-    tolerance: float
+    tolerance: float  # largest root mean square of the difference, as a fraction of the root mean square of `logits`
 
     def to_json(self) -> JsonObject:
         arrays = {"slices": _array_json(self.slices), "logits": _array_json(self.logits)}

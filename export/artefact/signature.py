@@ -1,7 +1,6 @@
 """Signatures of artefacts in the format of OpenSSF, through `model-signing` (the extra `sign`), without a network.
 
-The signature lies beside the artefact, `model.onnx.sig`. The hash inside an artefact says that it is whole; a signature
-says who vouches for it.
+It lies beside the artefact, `model.onnx.sig`. The hash inside says that an artefact is whole, not who vouches for it.
 """
 
 import hashlib
@@ -26,8 +25,7 @@ def signature_of(path: Path) -> Path:
 def sign_artefact(
     path: str | Path, key: str | Path, *, certificate: Path | None = None, chain: tuple[Path, ...] = ()
 ) -> Path:
-    """Sign an artefact; gives the signature's file, beside it. Raises InputError for a file or a key that cannot be
-    read.
+    """Sign an artefact; gives the signature's file, beside it. Raises InputError for a file or key that cannot be read.
 
     Args:
         key: a private elliptic-curve key, PEM without a password.
@@ -64,7 +62,9 @@ def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = 
         raise InputError(f"{path}: is not signed: there is no {signature.name} beside it")
     _check_files(path, key)
     verifying = _library("verifying")
-    content = _read_signature(signature)
+    if (size := signature.stat().st_size) > MAX_SIGNATURE:
+        raise InputError(f"{signature}: a signature has at most {MAX_SIGNATURE:,} bytes, got {size:,}")
+    content = signature.read_bytes()
     data = path.read_bytes() if data is None else data
     with PrivateFolder() as folder:  # copies that nobody else can exchange
         model, own = folder.path / path.name, folder.path / signature.name
@@ -83,12 +83,6 @@ def verify_signature(path: str | Path, key: str | Path, *, data: bytes | None = 
         except Exception as error:  # of several libraries, without a base of their own
             raise InputError(f"{path}: its signature does not verify with {key}: {_reason(error)}") from None
     return hashlib.sha256(content).hexdigest()
-
-
-def _read_signature(path: Path) -> bytes:
-    if (size := path.stat().st_size) > MAX_SIGNATURE:
-        raise InputError(f"{path}: a signature has at most {MAX_SIGNATURE:,} bytes, got {size:,}")
-    return path.read_bytes()
 
 
 def _check_files(*paths: Path) -> None:

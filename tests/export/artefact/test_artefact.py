@@ -104,7 +104,7 @@ def test_hash_can_be_checked_as_documented(artefact):
     import hashlib
 
     data = artefact.read_bytes()
-    ((start, end),) = check_file(data, KEY, "").metadata
+    ((start, end),) = check_file(data, KEY, "")[0]
     digest = json.loads(data[start:end])["sha256"]
     assert hashlib.sha256(data.replace(digest.encode(), b"0" * 64)).hexdigest() == digest
 
@@ -138,7 +138,7 @@ def test_metadata_of_another_artefact_are_refused(tmp_path, graph, artefact, met
     other = onnx.load_from_string(graph)
     other.graph.initializer[0].raw_data = bytes(len(other.graph.initializer[0].raw_data))
     data = artefact.read_bytes()
-    ((start, end),) = check_file(data, KEY, "").metadata
+    ((start, end),) = check_file(data, KEY, "")[0]
     assert "damaged or changed" in _refused(tmp_path, with_metadata(other.SerializeToString(), KEY, data[start:end]))
 
 

@@ -32,7 +32,7 @@ def _truncated(data: bytes, random: np.random.Generator) -> bytes:
 
 def _flipped(data: bytes, random: np.random.Generator) -> bytes:
     damaged = bytearray(data)
-    (start, end), *_ = check_file(data, KEY, "").metadata
+    (start, end), *_ = check_file(data, KEY, "")[0]
     for _ in range(random.integers(1, 9)):
         # the graph's structure, the metadata and the ends are small beside the weights: aim at them too
         low, high = [(0, len(data)), (0, 4000), (start - 20, end), (len(data) - 50, len(data))][random.integers(4)]

@@ -54,6 +54,14 @@ def test_card_has_use_data_dice_and_limits(card_of: Callable[..., str]) -> None:
         assert words in text
 
 
+def test_cases_without_a_score_are_none_of_those_of_the_mean(card_of: Callable[..., str]) -> None:
+    unscored = {"case-6": dict.fromkeys(DICE["per_class"])}
+    text = card_of(dice_at_export=DICE | {"per_case": DICE["per_case"] | unscored})
+    assert "Dice on held-out cases (6 in all)" in text
+    assert "The scored cases (6 in all)" in text
+    assert "0.9000 on 6 cases left out of training" in text
+
+
 def test_few_patients_have_no_interval(card_of: Callable[..., str]) -> None:
     older = {key: value for key, value in DICE.items() if key != "ci95"}
     assert "its interval is not known" in card_of(dice_at_export=older)
