@@ -34,8 +34,7 @@ from attunet.volumes.spec import LARGEST, MAX_SIDE, MULTIPLE, UNTOUCHED, Preproc
 
 logger = logging.getLogger(__name__)
 
-# Versions in the metadata
-TOOLS = ("attunet", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")
+TOOLS = ("attunet", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy")  # in the metadata
 
 
 def export_run(

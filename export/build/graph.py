@@ -52,11 +52,10 @@ def export_graph(
     *,
     temperature: float = 1.0,
 ) -> onnx.ModelProto:
-    """Trace a network as an ONNX model with any batch size. Raises RunError where a batch normalisation could not be
-    folded into a convolution.
+    """Trace a network, in eval mode, float32, on the CPU, as an ONNX model with any batch size. Raises RunError where a
+    batch normalisation could not be folded into a convolution.
 
     Args:
-        network: in eval mode, float32, on the CPU.
         outputs: names of the graph's outputs, in their order.
         size: height and width of the slices in pixels; None for any multiples of 16.
         temperature: divisor of the logits for the output `probabilities`.

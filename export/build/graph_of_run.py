@@ -29,9 +29,7 @@ def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelPr
 def graph_of(
     network: SegmentationNetwork, about: Artefact, calibration_slices: Callable[[tuple[int, int] | None], np.ndarray]
 ) -> onnx.ModelProto:
-    """A network as the graph that the metadata describe. calibration_slices: of a fixed size, where they have one; for
-    int8.
-    """
+    """A network as the graph that the metadata describe. calibration_slices: for int8, of the size that they fix."""
     size = (about.height, about.width) if about.height and about.width else None
     temperature = about.confidence.temperature if about.confidence else 1.0
     outputs = ("logits",) if about.whole else about.outputs

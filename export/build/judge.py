@@ -27,10 +27,8 @@ MAX_TRAINING_CASES = 8  # number of cases for a run without held-out cases
 def judge(
     run: TrainedRun, store: Store, segmenter: Segmenter, parity_cases: int | Literal["all"] | None = None
 ) -> Parity:
-    """Compare an artefact, from `open_artefact`, with its checkpoint, both on the device of the artefact's provider.
-    Raises InputError for source files that are missing or changed.
-
-    parity_cases: number of cases, or "all"; None for as many as take `MAX_SECONDS`, and one at least.
+    """Compare an artefact with its checkpoint, both on the device of the artefact's provider, on `parity_cases` cases,
+    all, or as many as take `MAX_SECONDS`. Raises InputError for source files that are missing or changed.
     """
     labelled = {case.name for case in store.cases if case.labelled}
     held_out = [case for case in run.held_out if case in labelled]
@@ -72,9 +70,7 @@ def _cases_in_time(cases: list[str], seconds: float, max_seconds: float | None) 
 
 
 def open_artefact(draft: Path, provider: str | None) -> Segmenter:
-    """The artefact with the provider that judges it: `cpu` or `cuda`; None for cuda where the artefact is fp16 and a
-    GPU can run it, else cpu. Raises InputError for another provider, RunError if it does not load here.
-    """
+    """The artefact with the provider that judges it, `cpu` or `cuda`; None: cuda for fp16 where a GPU can run it."""
     if provider not in (None, "cpu", "cuda"):
         raise InputError(f"provider: must be cpu or cuda, got {provider!r}")
     segmenter = Segmenter(draft, provider=provider or "cpu")

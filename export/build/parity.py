@@ -24,16 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest difference from the checkpoint before post-processing.
+    """Largest difference from the checkpoint before post-processing."""
 
-    Args:
-        mean: difference in mean Dice over the cases. case: difference in mean Dice of any one case.
-        agreement: least Dice between the artefact's and the checkpoint's label maps, all cases together.
-    """
-
-    mean: float
-    case: float
-    agreement: float
+    mean: float  # in mean Dice over the cases
+    case: float  # in mean Dice of any one case
+    agreement: float  # least Dice between the artefact's and the checkpoint's label maps, all cases together
 
 
 TOLERANCES = {
@@ -48,19 +43,12 @@ Scores = dict[str, np.ndarray]
 
 @dataclass
 class Parity:
-    """Dice of the checkpoint and of the artefact, before (`raw`) and after (`finished`) post-processing.
-
-    Args:
-        seen: "held out" if the training left the cases out.
-        patients: case -> patient.
-        agreement: voxel counts int64 `(K, K)` before post-processing, all cases together: rows the checkpoint, columns
-            the artefact.
-    """
+    """Dice of the checkpoint and of the artefact, before (`raw`) and after (`finished`) post-processing."""
 
     classes: Classes
     seen: Literal["held out", "training"]
-    patients: Mapping[str, str]
-    agreement: np.ndarray
+    patients: Mapping[str, str]  # by case
+    agreement: np.ndarray  # voxel counts int64 `(K, K)`, raw, of all cases: rows the checkpoint, columns the artefact
     checkpoint_raw: Scores = field(default_factory=dict)
     artefact_raw: Scores = field(default_factory=dict)
     checkpoint_finished: Scores = field(default_factory=dict)

@@ -1,7 +1,6 @@
 """A model repository for NVIDIA's Triton Inference Server: `NAME/config.pbtxt` and `NAME/1/model.onnx`.
 
-Sources: Triton's model configuration (model_config.proto of the common repository) and the options of its ONNX Runtime
-backend.
+Sources: Triton's model_config.proto, and the options of its ONNX Runtime backend.
 """
 
 import re
@@ -31,9 +30,7 @@ def check_triton_call(repository: Path, name: str) -> None:
 
 
 def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, name: str) -> Path:
-    """Write the content of an `.onnx` file into a repository, which may hold other models; gives the model's folder.
-    Raises InputError as `check_triton_call` does.
-    """
+    """Write an `.onnx` file's content into a repository, which may hold other models; gives the model's folder."""
     check_triton_call(repository, name)
     is_new = not repository.exists()
     files = {"1/model.onnx": artefact, "config.pbtxt": triton_config(about, name).encode()}
@@ -52,10 +49,8 @@ def write_triton_repository(artefact: bytes, about: Artefact, repository: Path, 
 
 
 def triton_config(about: Artefact, name: str) -> str:
-    """Model configuration in protobuf text format.
-
-    An ordinary artefact takes slices, which Triton gathers from several requests into one batch. A whole artefact takes
-    one volume per request. int8 runs on CPUs, fp32 and fp16 on GPUs.
+    """Model configuration in protobuf text format: slices of several requests in one batch, or for a whole artefact one
+    volume per request; int8 on CPUs, fp32 and fp16 on GPUs.
     """
     on_gpu = about.precision != "int8"
     parts = [

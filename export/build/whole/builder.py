@@ -8,10 +8,7 @@ from onnx import helper, numpy_helper
 
 class GraphBuilder:
     """Collects nodes and constants, whose names begin with `prefix`, so that two graphs can be merged; every method
-    returns the name of a tensor.
-
-    onnxscript writes such graphs too, but its functions and tensors are traced, so names and the order of nodes are not
-    ours to choose.
+    returns the name of a tensor. With onnxscript, which traces functions, names and order are not ours to choose.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -27,9 +24,7 @@ class GraphBuilder:
     def __call__(
         self, operator: str, *inputs: str | int | list[int], name: str | None = None, **attributes: object
     ) -> str:
-        """Add a node with one output, under a name of its own if one is given. Inputs are names of tensors, and
-        integers, which become constants of int64. `Div` rounds integers towards 0.
-        """
+        """Add a node with one output. Inputs are names of tensors, and integers. `Div` rounds integers towards 0."""
         name = name or f"{self.prefix}{operator}_{len(self.nodes)}"
         names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
         self.nodes.append(helper.make_node(operator, names, [name], name=f"{name}_node", **attributes))
@@ -48,7 +43,7 @@ class GraphBuilder:
         return self("Div", self("Add", a, self("Sub", b, [1])), b)
 
     def vector(self, *parts: str | list[int]) -> str:
-        """One-element tensors as one vector."""
+        """Vectors, most of one element, as one vector."""
         return self("Concat", *parts, axis=0)
 
     def scalar(self, tensor: str) -> str:

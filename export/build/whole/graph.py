@@ -1,8 +1,7 @@
 """A graph from a whole volume to its label map, in standard ONNX operators alone.
 
-The steps are those of `attunet.volumes.slices` and `attunet.volumes.predict`: intensities, resampling, slices, network,
-labels. The network runs in a Loop, a few slices at a time, so memory beyond the volume and its labels does not grow
-with the number of slices.
+The steps are those of `attunet.volumes.slices` and `attunet.volumes.predict`. The network runs in a Loop, a few slices
+at a time, so memory beyond the volume and its labels does not grow with the number of slices.
 """
 
 from dataclasses import dataclass
@@ -24,23 +23,17 @@ BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class _Frame:
-    """Tensors of the outer graph, which are the same in every batch.
-
-    Args:
-        slices: their number. last: number of the last slice.
-        batch: slices per batch. batches: their number. places: 0 to `batch` - 1.
-        shape: of the network's input. air: float32 (C, H, W), the padding's value around the image and 0 inside.
-    """
+    """Tensors of the outer graph, which are the same in every batch."""
 
     plane: Plane
     scaling: Scaling
-    slices: str
-    batch: str
-    batches: str
-    last: str
-    places: str
-    shape: str
-    air: str
+    slices: str  # their number
+    batch: str  # slices in one
+    batches: str  # their number
+    last: str  # number of the last slice
+    places: str  # 0 to `batch` - 1
+    shape: str  # of the network's input
+    air: str  # float32 (C, H, W), the padding's value around the image and 0 inside
 
 
 def whole_graph(

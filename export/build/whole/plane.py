@@ -15,20 +15,14 @@ from attunet.volumes.spec import MULTIPLE, PreprocessSpec
 
 @dataclass(frozen=True)
 class Axis:
-    """Tensors that describe the rows or the columns of the slices.
+    """Tensors that describe the rows or the columns of the slices."""
 
-    Args:
-        native: their number. resampled: at the network's pixel size. window: with padding.
-        offset: of the resampled axis in the window.
-        forward: weights float32 (window, native); "" where pixels keep their size. backward: (native, window).
-    """
-
-    native: str
-    resampled: str
-    window: str
-    offset: str
-    forward: str = ""
-    backward: str = ""
+    native: str  # their number
+    resampled: str  # their number at the network's pixel size
+    window: str  # with padding
+    offset: str  # of the resampled axis in the window
+    forward: str = ""  # weights float32 (window, native); "" where pixels keep their size
+    backward: str = ""  # weights float32 (native, window)
 
 
 @dataclass(frozen=True)
