@@ -1,6 +1,4 @@
-"""An HTTP server for artefacts, and its client. The server needs the extra `serve`, the client the extra `client`;
-neither needs torch.
-"""
+"""An HTTP server for artefacts (the extra `serve`), and its client (the extra `client`); neither needs torch."""
 
 from typing import TYPE_CHECKING
 

@@ -16,25 +16,16 @@ MAX_LINE = 2000  # characters of a text
 
 @dataclass(frozen=True)
 class Answer:
-    """The result of a scan.
+    """The result of a scan."""
 
-    Args:
-        content: the label map's file.
-        volumes: amount of every foreground class in `unit`, ml or voxels.
-        findings: warnings of the server.
-        decisions: rule and text of readings of the scan that another program could make otherwise.
-        model_sha256: of the artefact that gave it.
-        confidence: `{"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}`; None
-            where the artefact has no estimator.
-    """
-
-    content: bytes
-    unit: str
-    volumes: Mapping[str, float]
-    findings: tuple[Mapping[str, str | float], ...]
-    model_sha256: str
+    content: bytes  # the label map's file
+    unit: str  # ml or voxels
+    volumes: Mapping[str, float]  # amount of every foreground class in it
+    findings: tuple[Mapping[str, str | float], ...]  # warnings of the server
+    model_sha256: str  # of the artefact that gave it
+    # {"review": true where a person should look, "organs": {name: [estimated Dice, low, high]}}; None without estimator
     confidence: JsonObject | None = None
-    decisions: tuple[Mapping[str, str], ...] = ()
+    decisions: tuple[Mapping[str, str], ...] = ()  # rule and text of readings that another program could make otherwise
 
 
 @dataclass(frozen=True)
@@ -69,9 +60,7 @@ def reason_of(content: bytes) -> str:
 
 
 def answer_of(response: Response, url: str, accept: str) -> Answer:
-    """The answer to a scan. Raises InputError for a field that is missing or of another type, KeyError and ValueError
-    for headers that are.
-    """
+    """The answer to a scan. Raises InputError for a wrong field, KeyError and ValueError for a wrong header."""
     kind = response.headers["content-type"]
     ending = ENDINGS.get(kind, "")
     is_marked = ending == ".dcm" or response.content.startswith(MARKS.get(ending, ()))

@@ -41,15 +41,13 @@ class ClassOfModel(TypedDict):
 
 
 class ModelDescription(TypedDict):
-    """A served model as JSON; `sha256`: of its file, `channels`: of its input; `channel_names`: theirs in its order,
-    empty if they are not known.
-    """
+    """A served model as JSON."""
 
     name: str
     network: str
-    sha256: str
+    sha256: str  # of its file
     precision: str
     provider: str
-    channels: int
-    channel_names: list[str]
+    channels: int  # of its input
+    channel_names: list[str]  # in its order; empty if they are not known
     classes: list[ClassOfModel]

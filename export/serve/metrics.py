@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 from attunet.export.serve.work.served_model import ServedModel
 from attunet.version import __version__
@@ -16,10 +16,9 @@ class Metrics:
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.requests = self._counter("requests", "Answered requests", "route", "model", "status")
-        self.failures = self._counter(
-            "failures", "Requests that got no answer of status 2xx", "route", "model", "reason"
-        )
+        place, failed = ("route", "model"), "Requests that got no answer of status 2xx"
+        self.requests = Counter("attunet_requests", "Answered requests", (*place, "status"), registry=self.registry)
+        self.failures = Counter("attunet_failures", failed, (*place, "reason"), registry=self.registry)
         self.seconds = Histogram(
             "attunet_stage_seconds", "Seconds by stage", ("model", "stage"), buckets=SECONDS, registry=self.registry
         )
@@ -34,10 +33,3 @@ class Metrics:
             served.labels(model.name).info(
                 {"sha256": described["sha256"], "precision": described["precision"], "provider": described["provider"]}
             )
-
-    def text(self) -> bytes:
-        """The page that Prometheus reads."""
-        return generate_latest(self.registry)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"attunet_{name}", text, labels, registry=self.registry)

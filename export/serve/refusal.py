@@ -1,6 +1,4 @@
-"""Errors of the server, with their HTTP status, and their answers: JSON with one line, as the Open Inference Protocol
-has it.
-"""
+"""Errors of the server with their HTTP status, and their answers: JSON with one line."""
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -12,9 +10,7 @@ TOO_LARGE, UNPROCESSABLE, UNAVAILABLE = 413, 422, 503
 
 
 class Refusal(Exception):
-    """A refused request: the HTTP status, one line for the caller, and for status 503 the seconds until another try
-    makes sense.
-    """
+    """A refused request: HTTP status, one line for the caller, and for 503 the seconds until another try."""
 
     def __init__(self, status: int, text: str, *, retry_after: int | None = None) -> None:
         super().__init__(text)
@@ -22,9 +18,7 @@ class Refusal(Exception):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """The refusal for an error: 413 for too large an input, 422 for other input, 503 for missing memory or disk space,
-    500 for the rest.
-    """
+    """The refusal for an error: 413 for large input, 422 for other, 503 without memory or disk, 500 for the rest."""
     match error:
         case Refusal():
             return error

@@ -34,8 +34,7 @@ MAX_READ = 2**16  # bytes of a connection that are worked off before it is the n
 
 def serve(settings: Settings, load: Callable[[], Mapping[str, ServedModel]]) -> None:
     """Serve the models that `load` gives by name, once the address is taken, until SIGTERM, SIGINT or SIGHUP comes;
-    requests that run then are finished. Raises RunError where the address cannot be listened on, or no folder for
-    uploads can be made.
+    requests that run then are finished. Raises RunError where the address cannot be listened on.
     """
     with _listen(settings) as listening:
         models = load()

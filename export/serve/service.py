@@ -13,9 +13,7 @@ from attunet.system.private_folder import PrivateFolder
 
 
 class Service:
-    """One server's state: models, queue, counters, the folder for uploads, and a budget of bytes for bodies and one for
-    answers.
-    """
+    """One server's state: models, queue, counters, folder for uploads, budgets of bytes for bodies and for answers."""
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel], folder: PrivateFolder) -> None:
         self.settings, self.models, self.folder = settings, models, folder

@@ -15,31 +15,19 @@ MB = 10**6
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of one server; every limit holds for one request unless it says otherwise.
-
-    Args:
-        host, port: address to listen at; port 0 takes a free one.
-        token: clients must send it as `Authorization: Bearer TOKEN`; None accepts every client.
-        max_mb: size of a body. max_unpacked_mb: of a zip archive's content.
-        max_memory_mb: memory that a scan may need, computed from its header.
-        max_megapixels: pixels of a scan on the network's grid, as `attunet predict` bounds them.
-        max_queue: waiting scans of all clients.
-        workers: networks that run at the same time.
-        timeout_s: from the first byte of a request to the last of its answer.
-        temp: folder for uploads, the system's own by default.
-    """
+    """Settings of one server; every limit holds for one request unless it says otherwise."""
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    token: str | None = None
-    max_mb: int = 512
-    max_unpacked_mb: int = 2048
-    max_memory_mb: int = 8192
-    max_megapixels: int = MAX_MEGAPIXELS
-    max_queue: int = 16
-    workers: int = 1
-    timeout_s: float = 300.0
-    temp: Path | None = None
+    port: int = 8000  # 0 takes a free one
+    token: str | None = None  # clients send it as `Authorization: Bearer TOKEN`; None accepts every client
+    max_mb: int = 512  # size of a body
+    max_unpacked_mb: int = 2048  # of a zip archive's content
+    max_memory_mb: int = 8192  # memory that a scan may need, computed from its header
+    max_megapixels: int = MAX_MEGAPIXELS  # of a scan on the network's grid, as `attunet predict` bounds them
+    max_queue: int = 16  # waiting scans of all clients
+    workers: int = 1  # networks that run at the same time
+    timeout_s: float = 300.0  # from the first byte of a request to the last of its answer
+    temp: Path | None = None  # folder for uploads, the system's own by default
 
     @property
     def is_local(self) -> bool:

@@ -38,10 +38,9 @@ def audit_of(request: Request, model: ServedModel) -> Audit | None:
 async def receive_and_run(
     request: Request, model: ServedModel, work: Callable[[Upload, Ticket], tuple[Result, int]]
 ) -> tuple[Result, Ticket]:
-    """Receives the body into a folder, runs `work` in the queue, and removes the folder in every case.
-
-    `work` returns the result, and the bytes of the answer, which stay in memory until the client has read them. Raises
-    Refusal as `receive` and `WorkQueue.run` do, and with 503 where clients have read too few of the answers before.
+    """Receives the body into a folder, runs `work` in the queue, and removes the folder in every case. `work` returns
+    the result, and the bytes of the answer, which stay in memory until the client has read them. Raises Refusal as
+    `receive` and `WorkQueue.run` do, and with 503 where clients have read too few of the answers before.
     """
     service, ticket = service_of(request), request.scope[TICKET]
     service.check_running()

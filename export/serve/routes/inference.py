@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import zlib
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,8 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
 
-from attunet.confidence.estimate import CaseConfidence
-from attunet.errors import Finding, InputError, TooLarge
+from attunet.errors import InputError, TooLarge
 from attunet.export.artefact.graph_tensors import INPUT, LABELS, SPACING, VOLUME, Tensor
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.routes.context import audit_of, receive_and_run, service_of
@@ -78,8 +76,7 @@ def ready(request: Request) -> JSONResponse:
 @router.get("/v2/models/{name}", summary="A model's tensors")
 @router.get("/v2/models/{name}/versions/{version}", include_in_schema=False)
 def model_metadata(name: ModelName, request: Request, version: str = VERSION) -> JSONResponse:
-    model = _model(request, name, version)
-    about = model.segmenter.metadata
+    about = _model(request, name, version).segmenter.metadata
 
     def rows(tensors: list[Tensor]) -> list[dict[str, object]]:
         return [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in tensors]
@@ -121,24 +118,12 @@ async def infer(name: ModelName, request: Request, version: str = VERSION) -> Re
     audit, headers = audit_of(request, model), request.headers
 
     def work(upload: Upload, ticket: Ticket) -> tuple[Response, int]:
-        inferred = recorded(audit, upload.files, partial(_infer, model, headers, settings, upload, ticket))
-        return inferred.response, len(inferred.response.body)
+        inferred = partial(_infer, model, headers, settings, upload, ticket)
+        answer = recorded(audit, upload.files, inferred, lambda one: (hashlib.sha256(one.body).hexdigest(), (), None))
+        return answer, len(answer.body)
 
     response, _ = await receive_and_run(request, model, work)
     return response
-
-
-@dataclass(frozen=True)
-class _Inferred:
-    """The response to a request, for the audit log too, which has no findings and estimates of tensors."""
-
-    response: Response
-    findings: tuple[Finding, ...] = ()
-    confidence: CaseConfidence | None = None
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.response.body).hexdigest()
 
 
 def _model(request: Request, name: str, version: str) -> ServedModel:
@@ -147,7 +132,7 @@ def _model(request: Request, name: str, version: str) -> ServedModel:
     return service_of(request).model(name)
 
 
-def _infer(model: ServedModel, headers: Headers, settings: Settings, upload: Upload, ticket: Ticket) -> _Inferred:
+def _infer(model: ServedModel, headers: Headers, settings: Settings, upload: Upload, ticket: Ticket) -> Response:
     if len(upload.files) != 1:
         raise Refusal(400, "body: must be one request, not a form")
     try:
@@ -161,7 +146,7 @@ def _infer(model: ServedModel, headers: Headers, settings: Settings, upload: Upl
     except InputError as error:
         raise Refusal(400, str(error).replace(f"{model.segmenter.path}: ", "inputs: ")) from None
     with ticket.stage("write"):
-        return _Inferred(_response(*write_answer(model.name, request, results), headers.get("accept-encoding", "")))
+        return _response(*write_answer(model.name, request, results), headers.get("accept-encoding", ""))
 
 
 def _response(content: bytes, json_bytes: int | None, accepted: str) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from attunet.errors import InputError
 from attunet.export.serve.routes.context import service_of
@@ -35,7 +35,8 @@ POLICY = {
     "/metrics", include_in_schema=True, tags=["Operation"], summary="Counts and times for Prometheus", responses=ERRORS
 )
 def metrics(request: Request) -> Response:
-    return Response(service_of(request).metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    content = generate_latest(service_of(request).metrics.registry)
+    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/niivue.js")

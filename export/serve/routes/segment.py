@@ -1,5 +1,6 @@
 """`/v1`: scans in, label maps on their own grid out."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -78,7 +79,8 @@ async def segment_scan(
     audit = audit_of(request, model)
 
     def work(upload: Upload, ticket: Ticket) -> tuple[Answer, int]:
-        result = recorded(audit, upload.files, lambda: segment(model, upload, ending, ticket, service.settings))
+        segmented = partial(segment, model, upload, ending, ticket, service.settings)
+        result = recorded(audit, upload.files, segmented, lambda one: one.facts)
         return result, len(result.content)
 
     result, ticket = await receive_and_run(request, model, work)

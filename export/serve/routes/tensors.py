@@ -62,8 +62,7 @@ def inflate(body: Path, encoding: str, max_mb: int) -> Path:
 
 def read_request(body: Path, json_bytes: str | None, about: Artefact) -> InferenceRequest:
     """Read a request for an artefact from a file. `json_bytes` is the header Inference-Header-Content-Length; None
-    where all of the body is JSON. Raises InputError naming the field, the rule and the value, and Refusal with 413 for
-    JSON that is too large.
+    where all of the body is JSON. Raises InputError, and Refusal with 413 for JSON that is too large.
     """
     size = body.stat().st_size
     if json_bytes is not None and not (COUNT.fullmatch(json_bytes) and int(json_bytes) <= size):
@@ -81,7 +80,7 @@ def read_request(body: Path, json_bytes: str | None, about: Artefact) -> Inferen
     specs = {spec.name: spec for spec in about.inputs}
     if set(tensors) != set(specs):
         raise InputError(f"inputs: must be {', '.join(specs)}, got {', '.join(tensors) or 'none'}"[:300])
-    arrays = {name: _checked(tensors[name], spec) for name, spec in specs.items()}
+    arrays = {name: _checked(*tensors[name], spec) for name, spec in specs.items()}
     identity = fields.get("id", Rule(str, null=True)) if "id" in fields else None
     return InferenceRequest(identity, arrays, _outputs(fields, about.outputs))
 
@@ -123,16 +122,9 @@ def _parse(text: bytes) -> Fields:
     return Fields(values, "body")
 
 
-@dataclass(frozen=True, eq=False)
-class _Received:
-    datatype: str
-    shape: tuple[int, ...]
-    data: object  # of JSON; an array where it came as bytes
-
-
-def _tensors(fields: Fields, body: Path, start: int) -> dict[str, _Received]:
-    """The request's tensors by name; bytes are mapped, not read."""
-    size, tensors = body.stat().st_size, dict[str, _Received]()
+def _tensors(fields: Fields, body: Path, start: int) -> dict[str, tuple[str, tuple[int, ...], object]]:
+    """Type, shape and data (of JSON, or an array that is mapped from bytes) of the request's tensors, by name."""
+    size, tensors = body.stat().st_size, dict[str, tuple[str, tuple[int, ...], object]]()
     for row in fields.rows("inputs"):
         name, datatype = row.text("name"), row.choice("datatype", tuple(DTYPES))
         if name in tensors:
@@ -148,7 +140,7 @@ def _tensors(fields: Fields, body: Path, start: int) -> dict[str, _Received]:
                 raise InputError(f"{row.name('shape')}: {datatype} of {list(shape)} does not have {count} bytes")
             data = np.memmap(body, DTYPES[datatype], "r", offset=start, shape=shape)
             start += count
-        tensors[name] = _Received(datatype, shape, data)
+        tensors[name] = (datatype, shape, data)
     if start != size:
         raise InputError(f"body: {size - start} bytes follow that belong to no tensor")
     return tensors
@@ -166,33 +158,30 @@ def _parameters(row: Fields) -> Fields:
     return parameters
 
 
-def _checked(tensor: _Received, spec: Tensor) -> np.ndarray:
-    if tensor.datatype != spec.datatype:
-        raise InputError(f"inputs: {spec.name} must be {spec.datatype}, got {tensor.datatype}")
-    sides = zip(tensor.shape, spec.shape, strict=False)
-    if len(tensor.shape) != len(spec.shape) or not all(expected in (-1, side) for side, expected in sides):
-        raise InputError(
-            f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(tensor.shape)}"
-        )
-    array = np.array(tensor.data) if isinstance(tensor.data, np.ndarray) else _from_json(tensor, spec)
+def _checked(datatype: str, shape: tuple[int, ...], data: object, spec: Tensor) -> np.ndarray:
+    if datatype != spec.datatype:
+        raise InputError(f"inputs: {spec.name} must be {spec.datatype}, got {datatype}")
+    sides = zip(shape, spec.shape, strict=False)
+    if len(shape) != len(spec.shape) or not all(expected in (-1, side) for side, expected in sides):
+        raise InputError(f"inputs: {spec.name} must have the shape {list(spec.shape)} (-1: any), got {list(shape)}")
+    array = np.array(data) if isinstance(data, np.ndarray) else _from_json(data, shape, spec)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"inputs: {spec.name} must be finite numbers")
     return array
 
 
-def _from_json(tensor: _Received, spec: Tensor) -> np.ndarray:
+def _from_json(data: object, shape: tuple[int, ...], spec: Tensor) -> np.ndarray:
     array = np.asarray(None)
     with suppress(ValueError):  # nested too deeply
-        array = np.asarray(tensor.data, object)  # a pointer for each: a long text would make all of them as long
-    are_numbers = isinstance(tensor.data, list) and set(map(type, array.flat)) <= {int, float}
-    if not are_numbers or array.size != math.prod(tensor.shape):
-        raise InputError(f"inputs: data of {spec.name} must be {math.prod(tensor.shape)} numbers in a list")
-    if array.ndim > 1 and array.shape != tensor.shape:
-        raise InputError(
-            f"inputs: data of {spec.name} must be flat or nested as its shape {list(tensor.shape)}, got {array.shape}"
-        )
+        array = np.asarray(data, object)  # a pointer for each: a long text would make all of them as long
+    are_numbers = isinstance(data, list) and set(map(type, array.flat)) <= {int, float}
+    if not are_numbers or array.size != math.prod(shape):
+        raise InputError(f"inputs: data of {spec.name} must be {math.prod(shape)} numbers in a list")
+    if array.ndim > 1 and array.shape != shape:
+        rule = f"must be flat or nested as its shape {list(shape)}"
+        raise InputError(f"inputs: data of {spec.name} {rule}, got {array.shape}")
     with np.errstate(over="ignore"), suppress(OverflowError):
-        return array.astype(DTYPES[spec.datatype]).reshape(tensor.shape)
+        return array.astype(DTYPES[spec.datatype]).reshape(shape)
     raise InputError(f"inputs: {spec.name} must be finite numbers")
 
 

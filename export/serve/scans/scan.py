@@ -2,7 +2,6 @@
 
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from attunet.errors import InputError
@@ -12,7 +11,6 @@ from attunet.export.serve.settings import MB, Settings
 from attunet.io.archives import extract
 from attunet.io.dicom.file import is_dicom
 from attunet.io.gzip_file import open_gzip
-from attunet.io.writers import suffixes_for
 from attunet.sources.input import Input
 from attunet.sources.inputs import find_inputs
 
@@ -22,24 +20,14 @@ MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
 END_OF_DIRECTORY, ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A scan on disk. suffixes: formats in which its label map can be written, the usual one first."""
-
-    input: Input
-    suffixes: tuple[str, ...]
-
-
-def open_scan(files: list[Path], folder: Path, settings: Settings) -> Scan:
+def open_scan(files: list[Path], folder: Path, settings: Settings) -> Input:
     """The scan in a request's files, one for each channel. Raises InputError, or Refusal for too large an archive."""
     named = [_named(file, f"channel-{number}" if len(files) > 1 else "scan") for number, file in enumerate(files)]
     if len(named) == 1 and named[0].suffix == ".zip":
-        opened = _unpacked(named[0], folder / "series", settings)
-    elif any(file.suffix == ".zip" for file in named):
+        return _unpacked(named[0], folder / "series", settings)
+    if any(file.suffix == ".zip" for file in named):
         raise InputError("scan: a zip archive must be the only file of a request")
-    else:
-        opened = Input("scan", tuple(named))
-    return Scan(opened, suffixes_for(opened.files))
+    return Input("scan", tuple(named))
 
 
 def _named(file: Path, stem: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,12 +21,13 @@ from attunet.export.runtime.origin import hash_of_files
 from attunet.export.serve.formats import ENDINGS, MEDIA_TYPES, SUMMARY
 from attunet.export.serve.refusal import UNAVAILABLE, Refusal
 from attunet.export.serve.scans.needs import check_header, check_volume
-from attunet.export.serve.scans.scan import Scan, open_scan
+from attunet.export.serve.scans.scan import open_scan
 from attunet.export.serve.scans.upload import Upload
 from attunet.export.serve.settings import Settings
 from attunet.export.serve.work.queue import Ticket
 from attunet.export.serve.work.served_model import ServedModel
-from attunet.io.writers import check_labels, write_labels
+from attunet.io.writers import check_labels, suffixes_for, write_labels
+from attunet.sources.input import Input
 from attunet.system.deadline import ended_by
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume
@@ -36,28 +37,28 @@ from attunet.volumes.volume import Volume, class_amounts
 
 logger = logging.getLogger(__name__)
 
+# What the audit log keeps of an answer: its SHA-256, findings and estimates
+AnswerFacts = tuple[str, Sequence[Finding], CaseConfidence | None]
+
 
 @dataclass(frozen=True)
 class Answer:
-    """The result for a scan.
+    """The result for a scan."""
 
-    Args:
-        content: the label map's file; nothing for a summary.
-        sha256: of the label map's file, or of the class indices in memory.
-        amounts: of every foreground class in `unit`, ml or voxels.
-        confidence: None where the artefact has no estimator.
-    """
-
-    content: bytes
+    content: bytes  # the label map's file; nothing for a summary
     media_type: str
-    sha256: str
-    unit: str
-    amounts: dict[str, float]
+    sha256: str  # of the label map's file, or of the class indices in memory
+    unit: str  # ml or voxels
+    amounts: dict[str, float]  # of every foreground class in it
     findings: tuple[Finding, ...]
     decisions: tuple[Decision, ...]
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
-    confidence: CaseConfidence | None = None
+    confidence: CaseConfidence | None = None  # None where the artefact has no estimator
+
+    @property
+    def facts(self) -> AnswerFacts:
+        return self.sha256, self.findings, self.confidence
 
     def headers(self, model: ServedModel) -> dict[str, str]:
         """Amounts, findings, decisions and estimates of Dice as JSON in ASCII."""
@@ -100,24 +101,13 @@ def ending_for(accept: str) -> str:
     raise Refusal(406, f"Accept: must be one of {', '.join(ENDINGS)}, got {accept[:200]!r}")
 
 
-class Recorded(Protocol):
-    """An answer with what the audit log keeps of it."""
-
-    @property
-    def sha256(self) -> str: ...
-
-    @property
-    def findings(self) -> tuple[Finding, ...]: ...
-
-    @property
-    def confidence(self) -> CaseConfidence | None: ...
+Result = TypeVar("Result")
 
 
-Result = TypeVar("Result", bound=Recorded)
-
-
-def recorded(audit: Audit | None, files: Sequence[Path], work: Callable[[], Result]) -> Result:
-    """The answer of `work`, which may fail, with a record in the audit log: of the files before they are renamed."""
+def recorded(
+    audit: Audit | None, files: Sequence[Path], work: Callable[[], Result], facts: Callable[[Result], AnswerFacts]
+) -> Result:
+    """The answer of `work`, which may fail and rename the files, with a record in the audit log."""
     if audit is None:
         return work()
     received = hash_of_files(files)
@@ -128,7 +118,7 @@ def recorded(audit: Audit | None, files: Sequence[Path], work: Callable[[], Resu
             audit.record(received, None)
         raise
     with _kept():
-        audit.record(received, answer.sha256, answer.findings, answer.confidence)
+        audit.record(received, *facts(answer))
     return answer
 
 
@@ -145,16 +135,8 @@ def _kept() -> Iterator[None]:
 
 
 def segment(model: ServedModel, upload: Upload, ending: str, ticket: Ticket, settings: Settings) -> Answer:
-    """Segment the scan in an upload; everything is written below its folder.
-
-    Args:
-        ending: result of `ending_for`.
-
-    Raises:
-        InputError: the scan cannot be read or does not fit the model; the text is that of `attunet predict`.
-        TooLarge: the scan needs too much.
-        Refusal: 406, the scan's format cannot be written with this ending.
-        Stopped: the client left, or the time is over.
+    """Segment the scan in an upload, below its folder; `ending` is that of `ending_for`. Raises InputError in the words
+    of `attunet predict`, TooLarge, Refusal with 406 for a format that is not the scan's, and Stopped.
 
     Example:
         >>> segment(model, upload, ".nii.gz", ticket, Settings()).amounts  # doctest: +SKIP
@@ -164,7 +146,7 @@ def segment(model: ServedModel, upload: Upload, ending: str, ticket: Ticket, set
         with ticket.stage("read"), ended_by(ticket.check):
             ticket.check()
             scan = open_scan(upload.files, folder, settings)
-            suffix = _suffix(scan, ending)
+            suffix = _suffix(suffixes_for(scan.files), ending)
             volume, prepared = _read(scan, model, settings)
             check_labels(folder / f"labels{suffix}", segmenter.classes, volume)
             findings = tuple(check_input(volume, segmenter.ranges, segmenter.spec.orientation))
@@ -218,19 +200,20 @@ def _indices(model: ServedModel, prepared: PreparedVolume, ticket: Ticket, obser
     )
 
 
-def _suffix(scan: Scan, ending: str) -> str:
+def _suffix(known: Sequence[str], ending: str) -> str:
+    """The label map's ending; `known` are those that the scan's can have, the usual one first."""
     if ending in ("", SUMMARY):
-        return scan.suffixes[0]
-    if ending not in scan.suffixes:
-        possible = " or ".join(dict.fromkeys(scan.suffixes))
+        return known[0]
+    if ending not in known:
+        possible = " or ".join(dict.fromkeys(known))
         raise Refusal(406, f"Accept: the label map of this scan can be {possible}, not {ending}")
     return ending
 
 
-def _read(scan: Scan, model: ServedModel, settings: Settings) -> tuple[Volume, PreparedVolume]:
+def _read(scan: Input, model: ServedModel, settings: Settings) -> tuple[Volume, PreparedVolume]:
     segmenter = model.segmenter
-    check_header(scan.input.files, segmenter.metadata, settings)
-    volume = scan.input.read(segmenter.spec.num_channels, segmenter.channels)
+    check_header(scan.files, segmenter.metadata, settings)
+    volume = scan.read(segmenter.spec.num_channels, segmenter.channels)
     check_volume(volume, segmenter.metadata, settings)
     return volume, segmenter.prepare(volume, lazily=True)
 

@@ -59,10 +59,8 @@ class Ticket:
 
 
 class WorkQueue:
-    """Runs work in threads, the oldest first.
-
-    workers + READ_AHEAD pieces of work are in progress at once, so that reading and writing overlap with the network,
-    whose turns are the models' own; `max_waiting` more may wait.
+    """Runs work in threads, the oldest first: workers + READ_AHEAD pieces at once, so that reading and writing overlap
+    with the network, whose turns are the models' own; `max_waiting` more may wait.
     """
 
     def __init__(self, *, workers: int, max_waiting: int, metrics: Metrics) -> None:
@@ -87,16 +85,13 @@ class WorkQueue:
         left: Callable[[], Awaitable[None]],
         remove: Callable[[], None],
     ) -> Result:
-        """The result of `work(ticket)`.
+        """The result of `work(ticket)`. Raises Refusal with 503 where the queue is full or the time ends before the
+        work begins, with 504 where it ends later, and ClientDisconnect.
 
         Args:
             left: returns when the client hangs up.
             remove: called once when the work is over, or will not begin; removes its files. After work it is called in
                 the work's thread: thousands of files take seconds, in which others would wait.
-
-        Raises:
-            Refusal: 503 where the queue is full or the time ends before the work begins, 504 where it ends later.
-            ClientDisconnect: the client hung up.
         """
 
         def work_and_remove() -> Result:

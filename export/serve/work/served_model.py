@@ -22,15 +22,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A loaded artefact. `turns` is held while the network runs; on a GPU `shared` is the network for slices of several
-    requests. `audit` is the log of every case.
-    """
+    """A loaded artefact under its name."""
 
     name: str
     segmenter: Segmenter
-    turns: threading.Semaphore
-    shared: SharedBatches | None
-    audit: Audit | None = None
+    turns: threading.Semaphore  # held while the network runs
+    shared: SharedBatches | None  # on a GPU, the network for slices of several requests
+    audit: Audit | None = None  # the log of every case
 
     def run(self, outputs: tuple[str, ...], slices: np.ndarray) -> list[np.ndarray]:
         """As `Segmenter.run`; on a GPU in one batch with the slices of other requests."""
@@ -69,12 +67,8 @@ def load_models(
     audit_log: AuditLog | None = None,
 ) -> dict[str, ServedModel]:
     """Load every artefact under its file's name without ending, or under NAME where the path is NAME=PATH. All of them
-    share `workers` turns. Raises InputError where two models have one name, a name does not fit in an address, or
-    `Segmenter` refuses a file.
-
-    Args:
-        num_threads: CPU threads of each network; by default so many that all that run at once have a core for each.
-        public_key: refuses artefacts that are not signed with it.
+    share `workers` turns, and by default the cores. Raises InputError where two models have one name, a name does not
+    fit in an address, or `Segmenter` refuses a file.
 
     Example:
         >>> load_models(["liver.onnx", "kidneys=model.onnx"], workers=2)  # doctest: +SKIP
@@ -102,7 +96,5 @@ def load_models(
 
 
 def _threads(num_models: int, workers: int) -> int:
-    """Threads of each session, without more running ones than cores: those of a session help all of its runs, each of
-    which has the thread that called it besides.
-    """
+    """Threads of each session, which help all of its runs; each run has the thread that called it besides."""
     return 1 + max(0, usable_cores() - workers) // min(num_models, workers)

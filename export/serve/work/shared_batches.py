@@ -25,16 +25,12 @@ class _Item:
 
 
 class SharedBatches:
-    """`Segmenter.run` for many threads, which runs the slices that wait while the device is busy in one batch.
-
-    The thread that gets the device runs its own slices and those of others with the same height, width and outputs, up
-    to `max_slices`, or fewer where they are large. No thread waits for a batch to fill.
+    """`Segmenter.run` for many threads: the one that gets the device runs its own slices and those that wait with the
+    same height, width and outputs in one batch, up to `MAX_SLICES`, or fewer where they are large.
     """
 
-    def __init__(
-        self, network: Callable[[tuple[str, ...], np.ndarray], list[np.ndarray]], *, max_slices: int = MAX_SLICES
-    ) -> None:
-        self._network, self._max_slices = network, max_slices
+    def __init__(self, network: Callable[[tuple[str, ...], np.ndarray], list[np.ndarray]]) -> None:
+        self._network = network
         self._device, self._access = threading.Lock(), threading.Lock()
         self._waiting: deque[_Item] = deque()
 
@@ -50,7 +46,7 @@ class SharedBatches:
 
     def _take(self, own: _Item) -> list[_Item]:
         """The thread's own slices and others that fit beside them, the oldest first."""
-        taken, count, limit = [own], len(own.slices), slices_in_batch(own.slices.shape[2:], self._max_slices)
+        taken, count, limit = [own], len(own.slices), slices_in_batch(own.slices.shape[2:], MAX_SLICES)
         with self._access:
             self._waiting.remove(own)
             for item in list(self._waiting):
@@ -62,7 +58,7 @@ class SharedBatches:
 
     def _run(self, items: list[_Item]) -> None:
         count = sum(len(item.slices) for item in items)
-        room = slices_in_batch(items[0].slices.shape[2:], self._max_slices) - count
+        room = slices_in_batch(items[0].slices.shape[2:], MAX_SLICES) - count
         filling = [items[-1].slices[-1:]] * min(-count % STEP, room)
         try:
             slices = np.concatenate([*(item.slices for item in items), *filling])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attunet.export.runtime import Segmenter
+from attunet.export.serve.work import shared_batches
 from attunet.export.serve.work.shared_batches import SharedBatches
 
 
@@ -50,8 +51,9 @@ def device() -> Device:
 
 
 @pytest.fixture
-def shared(device: Device) -> SharedBatches:
-    return SharedBatches(device, max_slices=16)
+def shared(device: Device, monkeypatch: pytest.MonkeyPatch) -> SharedBatches:
+    monkeypatch.setattr(shared_batches, "MAX_SLICES", 16)
+    return SharedBatches(device)
 
 
 def test_waiting_slices_share_a_batch_and_each_caller_gets_its_own(device: Device, shared: SharedBatches) -> None:
