@@ -65,7 +65,7 @@ def _columns(counts: str | Sequence[int], height: int, width: int) -> Block:
     if isinstance(counts, str):
         counts = _unpacked(counts)
     pixels, column = block_of_runs(counts, width, height)
-    return Block(pixels.T, column=column)
+    return pixels.T, 0, column
 
 
 def _unpacked(text: str) -> list[int]:

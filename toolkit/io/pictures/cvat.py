@@ -55,4 +55,4 @@ def _region(shape: ElementTree.Element) -> Region | None:
 
 def _rows(runs: str, height: int, width: int) -> Block:
     pixels, row = block_of_runs([int(n) for n in runs.split(",")], height, width)
-    return Block(pixels, row=row)
+    return pixels, row, 0

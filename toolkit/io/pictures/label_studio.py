@@ -80,4 +80,4 @@ def _brush(packed: Sequence[int], height: int, width: int) -> Block:
         for index in [done] if repeated else range(done, end):
             pixels[index : end if repeated else index + 1] = take(word)
         done = end
-    return Block(pixels.reshape(height, width, 4)[:, :, 3] > 127)
+    return pixels.reshape(height, width, 4)[:, :, 3] > 127, 0, 0

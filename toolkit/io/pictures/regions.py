@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,12 +22,8 @@ class NotAnnotations(InputError):
     """A file of another kind than the annotations that are read."""
 
 
-class Block(NamedTuple):
-    """A part of a mask that holds all of its pixels: `(rows, columns)` of 0 and 1, and its first row and column."""
-
-    pixels: np.ndarray
-    row: int = 0
-    column: int = 0
+# A part of a mask that holds all of its pixels: `(rows, columns)` of 0 and 1, and its first row and column
+Block = tuple[np.ndarray, int, int]
 
 
 @dataclass(frozen=True, eq=False)
