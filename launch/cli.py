@@ -1,6 +1,4 @@
-"""The `attunet` command. Each command imports what it needs when it runs,
-so that help is quick and the base install needs no torch.
-"""
+"""The `attunet` command. Each command imports what it needs when it runs: help is quick, and needs no torch."""
 
 import sys
 

@@ -1,7 +1,4 @@
-"""Software components of an installation: `python -m attunet.launch.components --sbom FOLDER`.
-
-The CycloneDX files (SBOM) are made from the installation, and checked against constraints.txt.
-"""
+"""Software components of an installation as CycloneDX files: `python -m attunet.launch.components --sbom FOLDER`."""
 
 import argparse
 import re

@@ -46,10 +46,8 @@ ON_GPUS = (
 
 
 def page(folder: Path = Path()) -> str:
-    """The page docs/components.md: every component with version, licence, purpose, and what happens if it fails.
-
-    Libraries that torch's build for GPUs alone brings have a table of their own. Raises InputError where the lock files
-    in `folder` or the installation lack a component.
+    """The page docs/components.md: every component with version, licence, purpose, and what happens if it fails. Raises
+    InputError where the lock files in `folder` or the installation lack a component.
     """
     versions = {name: version for lock in LOCKS for name, version in pins(folder / lock).items()}
     on_gpus = {**pins(folder / CUDA_LOCK), "triton": versions["triton"]}

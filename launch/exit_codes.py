@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -15,6 +15,9 @@ from attunet.system.plain_text import printable
 from attunet.system.stop_signals import UnwindOnSignals
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
+# `run_command` reads it from the arguments
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+TORCH_LACKS_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of the CPU; it has no error of its own
 EXTRA_OF = (
     {"pydicom": "dicom", "PIL": "images", "openvino": "openvino", "httpx": "client"}
     | dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart"), "serve")
@@ -22,11 +25,6 @@ EXTRA_OF = (
         ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train"
     )
 )
-
-
-def debug_option(command: Callable[..., object]) -> Callable[..., object]:
-    """Add `--debug`, which shows the traceback of an error; `run_command` reads it from the arguments."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(command)
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +78,7 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case BrokenPipeError():  # `attunet inspect ... | head`
             _drop_output()
             return 128 + signal.SIGPIPE, ""
-        case MemoryError() | RuntimeError() if _is_of_memory(error):
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or TORCH_LACKS_MEMORY in str(error):
             return FAILED, f"there is too little memory for this: {one_line(error)}"
         case OSError() if _is_of_output(error):
             _drop_output()
@@ -90,11 +88,6 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
         case ModuleNotFoundError() if (package := (error.name or "").partition(".")[0]) in EXTRA_OF:
             return WRONG, f"this needs {package}, which is not installed: pip install 'attunet[{EXTRA_OF[package]}]'"
     return None
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    """True for memory that is not there; torch has no error of its own for the CPU's."""
-    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _is_of_output(error: OSError) -> bool:

@@ -1,8 +1,6 @@
 """This process's share of the work, from the environment variables of `accelerate launch` and SLURM."""
 
 import os
-from collections.abc import Mapping
-from functools import partial
 
 from attunet.errors import InputError
 from attunet.system.launcher_variables import launcher_number
@@ -16,27 +14,27 @@ SHARES = (
 )
 
 
-def shard_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+def shard_of() -> tuple[int, int]:
     """This process's number and how many share the work, by `accelerate launch` or SLURM; (0, 1) alone."""
-    read = partial(launcher_number, environment=environment)
     for number, count in SHARES:
-        if number not in environment or count not in environment:
+        if number not in os.environ or count not in os.environ:
             continue
-        index, total = read(number, 0), read(count, 1, low=1)
+        index, total = launcher_number(number, 0), launcher_number(count, 1, low=1)
         if number == "SLURM_ARRAY_TASK_ID":
-            index = (index - read("SLURM_ARRAY_TASK_MIN", 0)) // read("SLURM_ARRAY_TASK_STEP", 1, low=1)
+            first, step = launcher_number("SLURM_ARRAY_TASK_MIN", 0), launcher_number("SLURM_ARRAY_TASK_STEP", 1, low=1)
+            index = (index - first) // step
         if not 0 <= index < total:
             raise InputError(f"{number}: must be below {count}, got {index} of {total}")
         return index, total
     return 0, 1
 
 
-def local_gpu(environment: Mapping[str, str] = os.environ) -> int:
+def local_gpu() -> int:
     """The GPU of this process; all processes of a machine see all of its GPUs."""
-    return launcher_number("LOCAL_RANK", 0, environment=environment)
+    return launcher_number("LOCAL_RANK", 0)
 
 
-def local_threads(environment: Mapping[str, str] = os.environ) -> int | None:
+def local_threads() -> int | None:
     """CPU threads of one of several processes of a machine; None for a process alone: the library's own choice."""
-    count = launcher_number("LOCAL_WORLD_SIZE", 1, low=1, environment=environment)
+    count = launcher_number("LOCAL_WORLD_SIZE", 1, low=1)
     return None if count == 1 else max(1, usable_cores() // count)

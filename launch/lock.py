@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any
 
 from packaging.markers import Marker
 from packaging.tags import Tag
@@ -36,19 +36,6 @@ HEADS = {
     TORCH_LOCK: "torch with the hashes of its builds for GPUs and CPUs: pip install --require-hashes --no-deps.",
     "lock-cuda.txt": "Packages of torch's build for GPUs, with hashes: pip install --require-hashes --no-deps.",
 }
-
-
-class _File(TypedDict):
-    url: str
-    hashes: dict[str, str]
-
-
-class _Package(TypedDict):
-    name: str
-    version: str
-    marker: NotRequired[str]
-    wheels: NotRequired[list[_File]]
-    sdist: NotRequired[_File]
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ def read_packages(pylock: str) -> list[Locked]:
     return sorted(locked, key=lambda one: (one.name, one.version))
 
 
-def _locked(package: _Package) -> Locked:
+def _locked(package: dict[str, Any]) -> Locked:
     """Raises InputError where a Python has neither a wheel nor the source."""
     marker = package.get("marker", "")
     wheels: list[set[str]] = []
@@ -146,10 +133,8 @@ def lock_files(packages: Iterable[Locked]) -> dict[str, str]:
 
 
 def resolve(uv: Path, upgrade: bool) -> str:
-    """The pylock.toml that the program `uv` resolves from setup.py.
-
-    With `upgrade` it takes the newest versions; else it keeps those of constraints.txt, and one that no longer fits is
-    to be deleted there.
+    """The pylock.toml that the program `uv` resolves from setup.py. Without `upgrade` it keeps the versions of
+    constraints.txt, and one that no longer fits is to be deleted there.
     """
     with PrivateFolder() as folder:
         out = folder.path / "pylock.toml"

@@ -109,6 +109,13 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return lambda command: functools.reduce(lambda decorated, add: add(decorated), reversed(options), command)
 
 
+settings_option = option(
+    "--set",
+    "settings",
+    metavar="SECTION.FIELD=VALUE",
+    multiple=True,
+    help="Set one field over the config; may be repeated.",
+)
 config_options = together(
     option(
         "--config",
@@ -116,13 +123,7 @@ config_options = together(
         metavar="FILE|PRESET",
         help=f"A TOML file, or one of: {', '.join(preset_names())}.",
     ),
-    option(
-        "--set",
-        "settings",
-        metavar="SECTION.FIELD=VALUE",
-        multiple=True,
-        help="Set one field over the config; may be repeated.",
-    ),
+    settings_option,
 )
 read_options = together(
     option(
@@ -136,6 +137,21 @@ read_options = together(
         "--series",
         metavar="NUMBER|TEXT",
         help="Of folders with several DICOM series, the one with this number or text.",
+    ),
+)
+init_options = together(
+    option(
+        "--init",
+        type=PATH,
+        metavar="RUN|CHECKPOINT|FILE",
+        help="Start from these weights; classes are matched by name.",
+    ),
+    option(
+        "--init-classes",
+        default="",
+        show_default=False,
+        metavar="NEW=OLD,...",
+        help="Classes that the model of --init calls by another name.",
     ),
 )
 audit_options = together(

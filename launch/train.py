@@ -7,7 +7,7 @@ import click
 from click import option
 
 from attunet.launch.exit_codes import debug_option, leave, run_command
-from attunet.launch.options import FOLD, MINUTES, MODEL, PATH, Value, config_options, pseudonymise_option
+from attunet.launch.options import FOLD, MINUTES, MODEL, PATH, Value, config_options, init_options, pseudonymise_option
 from attunet.presets import training_config
 from attunet.system.workers import END_WITH_STDIN, end_with_stdin, process_start
 
@@ -27,10 +27,7 @@ from attunet.system.workers import END_WITH_STDIN, end_with_stdin, process_start
     help="Continue RUN, which must have begun; --resume=auto starts or continues.",
 )
 @option("--minutes", type=MINUTES, help="The time that the whole training may take, in place of epochs.")
-@option(
-    "--init", type=PATH, metavar="RUN|CHECKPOINT|FILE", help="Start from these weights; classes are matched by name."
-)
-@option("--init-classes", metavar="NEW=OLD,...", help="Classes that the model of --init calls by another name.")
+@init_options
 @option(
     "--freeze", type=click.Choice(["none", "encoder"]), help="Part of the network that keeps the weights of --init."
 )
@@ -43,7 +40,7 @@ def train_command(
     config_name: str | None,
     settings: tuple[str, ...],
     minutes: float | None,
-    init_classes: str | None,
+    init_classes: str,
     freeze: str | None,
     **options: Value,
 ) -> None:

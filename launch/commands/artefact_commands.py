@@ -36,9 +36,7 @@ def web(model: Path, out: Path) -> None:
 )
 @debug_option
 def card(model: Path, out: Path | None) -> None:
-    """Write a Hugging Face model card of the artefact MODEL: metadata, intended use, data, Dice with interval,
-    limits.
-    """
+    """Write a Hugging Face model card of the artefact MODEL: metadata, use, data, Dice with interval, limits."""
     from attunet.export.artefact.hub_card import hub_card
     from attunet.system.atomic_files import write_text
     from attunet.system.outputs import require_ending
@@ -61,9 +59,7 @@ def card(model: Path, out: Path | None) -> None:
 @option("--chain", type=PATH, multiple=True, metavar="FILE", help="Certificates above it; may be repeated.")
 @debug_option
 def sign(model: Path, key: Path, certificate: Path | None, chain: tuple[Path, ...]) -> None:
-    """Sign the artefact MODEL in the format of OpenSSF Model Signing; the signature is MODEL.sig.
-    It needs no network.
-    """
+    """Sign the artefact MODEL in the format of OpenSSF Model Signing, without a network; the signature is MODEL.sig."""
     from attunet.export.artefact.signature import sign_artefact
 
     click.echo(f"written to {sign_artefact(model, key, certificate=certificate, chain=chain)}")

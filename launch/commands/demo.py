@@ -1,7 +1,4 @@
-"""`attunet demo`: prepare, train, export and evaluate in one call, on generated cases or the user's own.
-
-A rerun continues.
-"""
+"""`attunet demo`: prepare, train, export and evaluate in one call, on generated cases or the user's own."""
 
 import json
 import logging
@@ -24,10 +21,8 @@ LATENCY_SECONDS = 2.0
 
 def run_demo(out: Path, *, data: Path | None, num_cases: int, config: Config) -> EvaluationResults:
     """Source, store, two runs, two artefacts and their evaluation on a third of the patients, kept out of training;
-    returns the results.
-
-    What is there already is kept: a finished folder is only reported, an interrupted one continued, one that was made
-    of other data or settings is an InputError.
+    returns the results. A finished folder is only reported, an interrupted one continued, one that was made of other
+    data or settings is an InputError.
     """
     from attunet.benchmarks.evaluation.evaluate import evaluate
     from attunet.export.build.export_run import export_run

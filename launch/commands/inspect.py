@@ -9,6 +9,7 @@ from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.decisions import Choices, as_findings
 from attunet.errors import InputError
+from attunet.export.artefact.card import card
 from attunet.io.dicom.file import may_be_slice
 from attunet.manifest import MANIFEST
 from attunet.metrics.aggregate import describe_dice
@@ -38,10 +39,7 @@ def check_picture(picture: Path, path: Path) -> None:
 
 def describe(path: Path, options: SourceOptions, picture: Path | None = None) -> Iterator[str]:
     """Lines about a source, a store, a run, an artefact or one volume; InputError for a path that is none of these.
-
-    Args:
-        options: how a source is read.
-        picture: a PNG file for a page with all cases of a source or a store.
+    picture: a PNG file for a page with all cases of a source or a store.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -53,7 +51,9 @@ def describe(path: Path, options: SourceOptions, picture: Path | None = None) ->
         return _run(path) if holds_runs(path) else _source(path, options, picture)
     if is_archive(path):
         return _archive(path, options, picture)
-    return _artefact(path) if path.suffix == ".onnx" else _volume(path, options.choices)
+    if path.suffix == ".onnx":
+        return iter([f"{path}:", *card(path).splitlines()])
+    return _volume(path, options.choices)
 
 
 def _store(path: Path, picture: Path | None) -> Iterator[str]:
@@ -117,13 +117,6 @@ def _run(path: Path) -> Iterator[str]:
         yield f"  Dice      {describe_dice(row['dice'])} at step {row['step']}, {where}"
     if not rows:
         yield "warning: metrics.jsonl has no line"
-
-
-def _artefact(path: Path) -> Iterator[str]:
-    from attunet.export.artefact.card import card
-
-    yield f"{path}:"
-    yield from card(path).splitlines()
 
 
 def _archive(path: Path, options: SourceOptions, picture: Path | None) -> Iterator[str]:

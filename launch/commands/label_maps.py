@@ -34,11 +34,8 @@ def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
 
 
 def label_maps(inputs: Sequence[Input], output: Path, *, is_one: bool, dicom_seg: bool) -> list[Path]:
-    """The file of each input's label map.
-
-    Args:
-        output: the file of the only input where `is_one`, else the folder of all.
-        dicom_seg: label maps of DICOM series become DICOM SEG. Raises InputError where none would.
+    """The file of each input's label map: `output` itself where `is_one`, else in that folder. With `dicom_seg` those
+    of DICOM series become DICOM SEG; raises InputError where none would.
     """
     known = [suffixes_for(one.files) for one in inputs]
     endings = [".dcm" if dicom_seg and ".dcm" in each else each[0] for each in known]

@@ -1,48 +1,40 @@
 """`attunet inspect --lineage`: where a model comes from, by hashes: scans, store, run, artefact."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attunet.errors import InputError
+from attunet.export.artefact.artefact import Artefact
 from attunet.export.artefact.artefact_file import load_artefact
 from attunet.runs.run_folder import holds_runs
-from attunet.system.atomic_files import sha256
+
+if TYPE_CHECKING:
+    from attunet.runs.load_run import TrainedRun
 
 
 def describe_lineage(path: Path) -> Iterator[str]:
     """Lines about the origin of an artefact, a run or an ensemble, the youngest first; InputError for other paths."""
+    source: Artefact | TrainedRun
     if path.suffix == ".onnx":
-        about, _ = load_artefact(path)
-        yield (
-            f"artefact    {sha256(path)}  {path.name}, exported with attunet "
-            f"{about.tools.get('attunet', 'of an unknown version')}"
-        )
-        yield from _lines(about.checkpoint_sha256, about.step, about.parent, about.store_sha256, about.training_cases)
+        source, data = load_artefact(path)
+        parent, version = source.parent, source.tools.get("attunet", "of an unknown version")
+        yield f"artefact    {hashlib.sha256(data).hexdigest()}  {path.name}, exported with attunet {version}"
     elif path.is_dir() and holds_runs(path):
         from attunet.runs.ensemble import load_runs
 
-        run = load_runs(path)
-        lineage = run.lineage
+        source = load_runs(path)
+        lineage = source.lineage
         parent = {"name": lineage.parent, "sha256": lineage.sha256} if lineage else None
-        yield from _lines(run.checkpoint_sha256, run.step, parent, run.store_sha256, run.training_cases)
     else:
         raise InputError(f"{path}: --lineage needs an artefact (.onnx) or a run")
-
-
-def _lines(
-    checkpoints: tuple[str, ...],
-    step: int,
-    parent: Mapping[str, str] | None,
-    store: str | None,
-    cases: Mapping[str, str],
-) -> Iterator[str]:
+    checkpoints = source.checkpoint_sha256
     for number, digest in enumerate(checkpoints, 1):
-        yield (
-            f"checkpoint  {digest}  "
-            f"{f'at step {step}' if len(checkpoints) == 1 else f'member {number} of {len(checkpoints)}'}"
-        )
+        member = f"at step {source.step}" if len(checkpoints) == 1 else f"member {number} of {len(checkpoints)}"
+        yield f"checkpoint  {digest}  {member}"
     if parent is not None:
         yield f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
-    yield f"store       {store or 'unknown'}"
-    for case, digest in sorted(cases.items()):
+    yield f"store       {source.store_sha256 or 'unknown'}"
+    for case, digest in sorted(source.training_cases.items()):
         yield f"scan        {digest}  {case}"

@@ -16,8 +16,10 @@ from attunet.launch.options import (
     PRECISION,
     FoldList,
     Value,
+    init_options,
     moved_source_option,
     pseudonymise_option,
+    settings_option,
 )
 from attunet.system.plain_text import printable_line
 from attunet.system.workers import process_start
@@ -35,29 +37,11 @@ from attunet.system.workers import process_start
     multiple=True,
     help="A recipe; repeated, recipes are compared too.",
 )
-@option(
-    "--set",
-    "settings",
-    metavar="SECTION.FIELD=VALUE",
-    multiple=True,
-    help="Set one field in every recipe; may be repeated.",
-)
+@settings_option
 @option("--folds", type=FoldList(), metavar="K,...", help="Only these folds; all by default.")
 @option("--jobs", type=click.IntRange(1), help="Trainings at a time.  [default: one per GPU, or one]")
 @option("--minutes", type=MINUTES, help="The time for all trainings and their table, in place of epochs.")
-@option(
-    "--init",
-    type=PATH,
-    metavar="RUN|CHECKPOINT|FILE",
-    help="Start every training from these weights, as attunet train does.",
-)
-@option(
-    "--init-classes",
-    default="",
-    show_default=False,
-    metavar="NEW=OLD,...",
-    help="Classes that the model of --init calls by another name.",
-)
+@init_options
 @option(
     "--no-train",
     "train",

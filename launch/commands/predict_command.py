@@ -84,7 +84,13 @@ def predict(
     if server:
         if given := _only_here():
             raise click.UsageError(f"{', '.join(given)}: must be left out with --server, which decides on it")
-        _ask_server(server, token_file, paths, options["dicom_seg"])
+        from attunet.export.serve.client import Client
+        from attunet.export.serve.settings import read_token
+        from attunet.launch.commands.predict_remote import predict_remote
+
+        name = str(paths[0]) if len(paths) == 3 else None
+        with Client(server, token=read_token(token_file) if token_file else None) as client:
+            predict_remote(client, name, *paths[-2:], dicom_seg=options["dicom_seg"])
         return
     from attunet.decisions import parse_choices
     from attunet.export.runtime.observed_case import ConfidenceOptions
@@ -106,14 +112,3 @@ def _only_here() -> list[str]:
     context = click.get_current_context()
     given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     return [param.opts[0] for param in context.command.params if param.name in given and param.name not in FOR_SERVERS]
-
-
-def _ask_server(server: str, token_file: Path | None, paths: tuple[Path, ...], dicom_seg: bool) -> None:
-    """Segment by a server; of three paths the first is the model's name there."""
-    from attunet.export.serve.client import Client
-    from attunet.export.serve.settings import read_token
-    from attunet.launch.commands.predict_remote import predict_remote
-
-    model = str(paths[0]) if len(paths) == 3 else None
-    with Client(server, token=read_token(token_file) if token_file else None) as client:
-        predict_remote(client, model, paths[-2], paths[-1], dicom_seg=dicom_seg)

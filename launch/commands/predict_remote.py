@@ -25,8 +25,7 @@ AT_ONCE = 4  # scans being sent; the server decides how many it works on
 def predict_remote(client: Client, model: str | None, source: Path, output: Path, *, dicom_seg: bool = False) -> None:
     """As `predict`, computed by a server: one volume into a file, or every volume of a folder into a folder.
 
-    In a folder, finished cases are skipped and one that fails does not stop the others; RunError says at the end how
-    many there were. Several processes share the cases, as those of `predict` do.
+    In a folder, finished and failed cases and several processes are treated as by `predict`.
 
     Example:
         >>> predict_remote(client, None, Path("scans"), Path("labels"), dicom_seg=True)  # doctest: +SKIP

@@ -7,6 +7,19 @@ from attunet.launch import launcher
 from attunet.launch.launcher import local_gpu, local_threads, shard_of
 
 
+@pytest.fixture
+def launched(monkeypatch):
+    """`launched(function, environment)` is its result in a process with these variables of a launcher."""
+
+    def call(function, environment):
+        with monkeypatch.context() as changed:
+            for name, value in environment.items():
+                changed.setenv(name, value)
+            return function()
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
@@ -27,8 +40,8 @@ from attunet.launch.launcher import local_gpu, local_threads, shard_of
         ({"RANK": "0"}, (0, 1)),
     ],
 )
-def test_share_of_the_work_is_read_from_the_launcher(environment, expected):
-    assert shard_of(environment) == expected
+def test_share_of_the_work_is_read_from_the_launcher(launched, environment, expected):
+    assert launched(shard_of, environment) == expected
 
 
 ARRAY = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
@@ -47,21 +60,21 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
         ({**ARRAY, "SLURM_ARRAY_TASK_MIN": "2"}, "SLURM_ARRAY_TASK_ID"),
     ],
 )
-def test_a_share_that_cannot_be_is_an_input_error(environment, name):
+def test_a_share_that_cannot_be_is_an_input_error(launched, environment, name):
     with pytest.raises(InputError, match=f"^{name}: ") as error:
-        shard_of(environment)
+        launched(shard_of, environment)
     assert len(str(error.value)) < 200
 
 
-def test_each_process_of_a_machine_has_its_own_gpu():
-    assert [local_gpu({}), local_gpu({"LOCAL_RANK": "3"})] == [0, 3]
+def test_each_process_of_a_machine_has_its_own_gpu(launched):
+    assert [launched(local_gpu, {}), launched(local_gpu, {"LOCAL_RANK": "3"})] == [0, 3]
     with pytest.raises(InputError, match="LOCAL_RANK"):
-        local_gpu({"LOCAL_RANK": "-1"})
+        launched(local_gpu, {"LOCAL_RANK": "-1"})
 
 
-def test_processes_of_a_machine_share_its_cpus(monkeypatch):
+def test_processes_of_a_machine_share_its_cpus(launched, monkeypatch):
     monkeypatch.setattr(launcher, "usable_cores", lambda: 8)
-    shares = [local_threads(environment) for environment in ({}, {"LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "9"})]
-    assert shares == [None, 4, 1]
+    environments = ({}, {"LOCAL_WORLD_SIZE": "2"}, {"LOCAL_WORLD_SIZE": "9"})
+    assert [launched(local_threads, environment) for environment in environments] == [None, 4, 1]
     with pytest.raises(InputError, match="LOCAL_WORLD_SIZE"):
-        local_threads({"LOCAL_WORLD_SIZE": "0"})
+        launched(local_threads, {"LOCAL_WORLD_SIZE": "0"})
