@@ -50,10 +50,8 @@ def load_model(
             ) from None
         return open_run(path, device, num_threads=num_threads)
     if path.suffix != ".onnx":
-        raise InputError(
-            f"{path}: must be a run (a folder) or an artefact "
-            f"(.onnx){'' if path.exists() else '; there is no such file'}"
-        )
+        missing = "" if path.exists() else "; there is no such file"
+        raise InputError(f"{path}: must be a run (a folder) or an artefact (.onnx){missing}")
     return Segmenter(
         path, provider=provider, num_threads=num_threads, provider_options=provider_options, public_key=public_key
     )

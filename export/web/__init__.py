@@ -1,4 +1,1 @@
-"""The page that segments a scan in a browser.
-
-It is TypeScript built by npm; `write_page` puts an artefact beside it.
-"""
+"""The page that segments a scan in a browser: TypeScript built by npm, with an artefact beside it."""

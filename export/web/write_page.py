@@ -98,9 +98,8 @@ def _single_file(files: dict[str, Path], model: bytes) -> str:
         f"style-src '{_hash(style)}'; img-src blob: data:; base-uri 'none'; form-action 'none'"
     )
     contents = {name: files[name].read_bytes() for name in EMBEDDED} | {MODEL: model}
-    blocks = "\n".join(
-        f'<script type="text/plain" id="file:{name}">{_packed(data)}</script>' for name, data in contents.items()
-    )
+    packed = {name: base64.b64encode(gzip.compress(data, mtime=0)).decode() for name, data in contents.items()}
+    blocks = "\n".join(f'<script type="text/plain" id="file:{name}">{text}</script>' for name, text in packed.items())
     # The template's own places first: the bundle holds HTML in strings.
     html = _replaced(html, r"</body>", f"{blocks}\n</body>")
     html = _replaced(html, r'(?<=Content-Security-Policy" content=")[^"]*', policy)
@@ -117,7 +116,3 @@ def _replaced(html: str, pattern: str, text: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _packed(data: bytes) -> str:
-    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
