@@ -15,6 +15,7 @@ export type View = keyof typeof VIEWS;
 export class Viewer {
   private readonly niivue: Niivue;
   private attached = false;
+  private shown: Result | undefined;
   private opacity = 0.5;
   private view: View = "axial";
 
@@ -41,7 +42,9 @@ export class Viewer {
     });
   }
 
+  /** Shows a scan, unless another one comes while it is read. */
   async show(result: Result, classes: readonly LabelClass[]): Promise<void> {
+    this.shown = result;
     if (!this.attached) {
       await this.niivue.attachToCanvas(this.canvas);
       this.attached = true;
@@ -50,6 +53,7 @@ export class Viewer {
     const options = { ignoreZeroVoxels: false };
     const image = await NVImage.loadFromUrl({ url: "scan.nii", buffer: result.image, name: "scan.nii", ...options });
     const labels = await NVImage.loadFromUrl({ url: "labels.nii", buffer: result.overlay, name: "labels.nii", ...options });
+    if (this.shown !== result) return;
     labels.setColormapLabel(colours(classes, new Set()));
     this.niivue.addVolume(image);
     this.niivue.addVolume(labels);
