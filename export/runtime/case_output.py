@@ -1,5 +1,6 @@
 """The files of a case, its label map, maps and estimates: they get their names together."""
 
+import fcntl
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -52,12 +53,13 @@ class CaseOutput(PrivateFolder):
         files = sorted(self.path.iterdir(), key=lambda file: file == self.draft)
         hidden = self.path / "origin.json"
         origin.write(hidden, files, record)
-        check_place(self._labels)
-        require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])
-        clear(self._labels)
-        os.replace(hidden, origin_file(self._labels))
-        for file in files:
-            os.replace(file, self._labels.with_name(file.name))
+        with _alone(self._labels.parent):
+            check_place(self._labels)
+            require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])
+            clear(self._labels)
+            os.replace(hidden, origin_file(self._labels))
+            for file in files:
+                os.replace(file, self._labels.with_name(file.name))
         sync(self._labels.parent)
 
     @contextmanager
@@ -73,6 +75,20 @@ class CaseOutput(PrivateFolder):
 
     def _as_published(self, text: str) -> str:
         return text.replace(str(self.path), str(self._labels.parent))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One thread of one process at a time gives names in a folder, and the others wait; not where a file system cannot
+    lock folders.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def require_own_files(labels: Path, files: Collection[Path]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,25 @@ def test_a_killed_call_leaves_the_files_of_one_label_map_or_of_none(labels: Path
         change += 1
     assert change > 8
     assert contents(labels.parent) == second
+
+
+def test_of_two_calls_at_once_one_has_all_files(labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins while the first has given the origin its name, and not yet the label map."""
+    others: list[threading.Thread] = []
+
+    def replace(source: Path, target: Path) -> None:
+        if target == labels and not others:
+            others.append(threading.Thread(target=write, args=(labels, "second")))
+            others[0].start()
+            others[0].join(0.5)
+        rename(source, target)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", replace)
+    write(labels, "first")
+    others[0].join()
+    assert unchanged(labels, map_file(labels, "attention-1"), confidence_file(labels))
+    assert {text.rpartition(" ")[2] for text in contents(labels.parent).values()} == {"second"}
 
 
 def test_an_abandoned_folder_goes_with_the_next_call(labels: Path) -> None:
