@@ -33,14 +33,12 @@ def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
     header = json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices), "mask_values": mask_values})
     known = _read(path, header)
     tasks: list[Task] = [(files, known.get(files.case)) for files in source.cases]
-    with path.open("a" if known else "w", encoding="utf-8") as file:
+    with name_in_errors(path), path.open("a" if known else "w", encoding="utf-8") as file:
         keep = partial(print, file=file, flush=True)
-        with name_in_errors(path):
-            keep("" if known else header)  # terminate a line cut short by a kill
+        keep("" if known else header)  # terminate a line cut short by a kill
         for (_, before), now in zip(tasks, over_cases(partial(_scan, choices=source.choices), tasks), strict=True):
             if now is not None:
-                with name_in_errors(path):
-                    keep(json.dumps(asdict(now), allow_nan=False))
+                keep(json.dumps(asdict(now), allow_nan=False))
             facts = now or before
             assert facts is not None
             yield facts

@@ -146,4 +146,4 @@ def test_prepare_in_a_process_of_its_own_prints_one_line(source: Path, tmp_path:
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=NO_BYTECODE, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert str(tmp_path / "store.partial") in done.stderr
+    assert str(tmp_path / "store.partial/facts.jsonl") in done.stderr
