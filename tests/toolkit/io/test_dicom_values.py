@@ -311,3 +311,15 @@ def test_warnings_that_quote_a_header_are_dropped_while_another_thread_reads(tmp
         assert "DOE" in other.submit(lambda: str(dataset.StudyInstanceUID)).result()
         other.submit(second.__exit__, None, None, None).result()
     assert pydicom.config.settings.reading_validation_mode == mode
+
+
+def test_a_scaling_of_blanks_is_none(tmp_path: Path, write_series) -> None:
+    """As one without a length, and as the browser's page reads it."""
+    path = write_series(tmp_path / "s", DATA[:, :, :1], AXIAL, RescaleSlope="2", RescaleIntercept="7")[0]
+    raw = path.read_bytes()
+    for element, value in ((b"\x52\x10", b"7 "), (b"\x53\x10", b"2 ")):
+        stated = b"\x28\0" + element + b"DS\2\0"
+        assert stated + value in raw
+        raw = raw.replace(stated + value, stated + b"  ")
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(read_volume(path).data[0], DATA[:, :, :1])

@@ -144,7 +144,7 @@ def _place(path: Path, values: Mapping[str, Any]) -> Place:
         rule = "must be two directions of length 1 at right angles"
         raise InputError(f"{path}: ImageOrientationPatient {rule}; convert the series again from the scanner's export")
     stated, intercept = values.get("RescaleSlope"), float(values.get("RescaleIntercept") or 0)
-    slope = 1.0 if stated is None else float(stated)
+    slope = 1.0 if stated in (None, "") else float(stated)  # blanks are an empty element, of which pydicom makes a text
     if not abs(slope) >= np.spacing(np.float32(abs(intercept))):  # of float32, in which values are computed
         got = f"got {slope:g} with RescaleIntercept {intercept:g}"
         raise InputError(f"{path}: RescaleSlope must tell values apart, {got}; convert the series again")
