@@ -2,8 +2,10 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -24,6 +26,27 @@ SHAPE = (48, 40, 6)
 SPACING = (2.0, 2.0, 8.0)
 
 WriteCase = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trace_once() -> Iterator[None]:
+    """Networks that are built alike are traced for an export once in a session, where its tests have torch."""
+    if "torch" not in sys.modules or find_spec("onnxscript") is None:
+        yield
+        return
+    from traced_once import traced_once
+
+    with traced_once():
+        yield
+
+
+@pytest.fixture
+def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations without the peak memory, for which each model is opened in a process of its own, and with a moment
+    for the times of a demo.
+    """
+    monkeypatch.setattr("attunet.benchmarks.evaluation.evaluate.peak_memory_mb", lambda *_, **__: 1.0)
+    monkeypatch.setattr("attunet.launch.commands.demo.LATENCY_SECONDS", 0.02)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

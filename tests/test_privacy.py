@@ -21,6 +21,7 @@ SHORTLY = ("--latency-seconds", 0.02)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])
 def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path, write_chaos_case, succeed) -> None:
     pytest.importorskip("torch")
@@ -56,6 +57,7 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 @pytest.mark.parametrize("kind", ["picture", "itk"])
 def test_nothing_of_other_formats_texts_is_written(kind: str, tmp_path: Path, succeed) -> None:
     """All formats of pictures in one source, all of volumes but NIfTI and DICOM in another."""
@@ -179,6 +181,7 @@ def zipped(folder: Path) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_no_path_reaches_what_is_handed_on(small_store, tmp_path: Path) -> None:
     """The artefact, its card and label maps go to others: no folder's name is in them."""
     pytest.importorskip("torch")

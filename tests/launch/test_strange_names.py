@@ -18,6 +18,7 @@ EVENTS = "events.out.tfevents"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_a_name_of_a_stranger_is_harmless_in_every_command(source: Path, tmp_path: Path, succeed) -> None:
     pytest.importorskip("torch")
     scans, out = tmp_path / "scans", tmp_path / "out"

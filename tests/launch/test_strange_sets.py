@@ -88,6 +88,7 @@ def trained(succeed, folder: Path, source: Path, epochs: int) -> tuple[Path, lis
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_crops_of_two_modalities_with_values_of_their_own(succeed, tmp_path: Path) -> None:
     root = tmp_path / "Task77_Crops"
     crops(root, number=4, form="msd")
@@ -108,6 +109,7 @@ def test_crops_of_two_modalities_with_values_of_their_own(succeed, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_modalities_along_a_fourth_axis(succeed, tmp_path: Path) -> None:
     crops(tmp_path / "crops", number=4, form="msd")
     joined(tmp_path / "crops")
@@ -130,6 +132,7 @@ def test_both_ways_of_describing_classes_give_one_store(succeed, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_photographs_with_smoothed_masks(succeed, tmp_path: Path) -> None:
     photographs(tmp_path / "photos", 4)
     model, said = trained(succeed, tmp_path, tmp_path / "photos", 200)

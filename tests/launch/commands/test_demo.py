@@ -1,20 +1,27 @@
 """The demo from end to end, much shortened: it has to come through, not to be good."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from small_trainings import set_options
 
 from attunet.config import MODELS
-from attunet.launch.commands import demo
+from attunet.phantom import write_phantom
 
 QUICK = ("--cases=3", *set_options("optim.epochs=0.3 optim.batch_size=auto model.depth=4 run.device=auto"))
 
 
+@pytest.fixture
+def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generated cases with a sixteenth of the pixels."""
+    monkeypatch.setattr("attunet.phantom.write_phantom", partial(write_phantom, reduce=4))
+
+
 @pytest.mark.slow
-def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "LATENCY_SECONDS", 0.2)
+@pytest.mark.usefixtures("no_measuring", "small_cases")
+def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     done = succeed("demo", "--out", out, *QUICK)
     for expected in (f"{name} ({how} cpu)" for name in MODELS for how in ("pytorch", "onnxruntime")):
@@ -66,11 +73,11 @@ def test_a_folder_with_a_lock_or_the_draft_of_a_killed_call_is_empty(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring", "small_cases")
 def test_a_demo_that_was_interrupted_goes_on(attunet, succeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "LATENCY_SECONDS", 0.2)
     with monkeypatch.context() as before_export:
         before_export.setattr("attunet.export.build.export_run.export_run", interrupt)
         assert attunet("demo", "--out", tmp_path / "demo", *QUICK).code == 130

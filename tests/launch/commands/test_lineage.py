@@ -12,6 +12,8 @@ from attunet.runs.load_run import load_run
 from attunet.store import Store
 from attunet.system.atomic_files import sha256
 
+SHORTLY = ("--latency-seconds", 0.05)
+
 
 def test_an_artefact_names_its_checkpoint_store_and_scans(
     attunet, succeed, run: Path, artefact: Path, small_store: Store
@@ -56,6 +58,7 @@ def test_an_artefact_names_the_parent_of_its_weights_by_hash(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_what_the_parent_has_seen_is_left_out_nowhere(
     attunet, succeed, run: Path, small_store: Store, tmp_path: Path
 ) -> None:
@@ -69,7 +72,7 @@ def test_what_the_parent_has_seen_is_left_out_nowhere(
     dice = read_artefact(artefact).dice_at_export
     assert dice is not None
     assert dice["cases"] == "training"
-    succeed("evaluate", small_store.path, child, artefact, "--fold", 1, "--out", tmp_path / "out")
+    succeed("evaluate", small_store.path, child, artefact, "--fold", 1, "--out", tmp_path / "out", *SHORTLY)
     for row in json.loads((tmp_path / "out/results.json").read_text())["models"]:
         assert (row["seen_cases"], row["dice"]["mean"]) == (left_out, None)
 

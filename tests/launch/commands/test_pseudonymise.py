@@ -49,6 +49,7 @@ def table(key: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_no_command_says_a_name_of_a_pseudonymised_store(succeed, scans: Path, tmp_path: Path) -> None:
     out, key = tmp_path / "out", tmp_path / "key.csv"
     out.mkdir()
@@ -134,6 +135,7 @@ def test_a_table_behind_a_link_is_the_file_that_it_leads_to(attunet, succeed, sc
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_what_is_made_of_a_run_of_names_has_numbers(succeed, scans: Path, tmp_path: Path) -> None:
     """Evaluations and benchmarks of a run, and of an artefact, that name the cases of their training."""
     out, key, store, run = tmp_path / "out", tmp_path / "key.csv", tmp_path / "store", tmp_path / "run"
@@ -186,6 +188,7 @@ def test_commands_on_a_named_store_write_numbers(attunet, succeed, scans: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_no_name_is_printed_where_it_is_short_or_that_of_a_folder(succeed, scans, tmp_path: Path) -> None:
     """Such names are not looked for in lines: commands must know the cases by their numbers."""
     names = ("Qz", "4711", "SMITHERS-Janeq", "0001")

@@ -1,0 +1,51 @@
+"""Graphs of networks that are built alike, traced once: tracing takes seconds, and other weights do not change it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import onnx
+import pytest
+import torch
+from onnxscript import ir
+from torch import nn
+from torch.onnx._internal._lazy_import import onnxscript_apis
+
+trace = torch.onnx.export
+
+
+@contextmanager
+def traced_once() -> Iterator[None]:
+    """Where torch.onnx.export is called, the second network that is built like an earlier one gets that one's graph
+    with its own weights, and torch's simplification of that, such as folding batch norm into convolutions.
+    """
+    traced: dict[str, tuple[onnx.ModelProto, nn.Module]] = {}  # networks stay, so that no other gets their addresses
+
+    def export(network: nn.Module, arguments: tuple[torch.Tensor, ...], **options: object) -> object:
+        key = f"{_structure(network)}{[tuple(one.shape) for one in arguments]}{options}"
+        if not options.get("optimize"):
+            return trace(network, arguments, **options)
+        if key not in traced:
+            traced[key] = trace(network, arguments, **{**options, "optimize": False}).model_proto, network
+        model, weights = ir.from_proto(traced[key][0]), dict(_weights(network))
+        for name, initializer in model.graph.initializers.items():
+            if name in weights:
+                initializer.const_value = ir.tensor(weights[name].detach().numpy().copy(), name=name)
+        return SimpleNamespace(model_proto=ir.to_proto(onnxscript_apis.optimize(model)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export)
+        yield
+
+
+def _structure(network: nn.Module) -> str:
+    """All that a trace depends on: types, what they compute, their attributes, and shapes of weights."""
+    parts: list[object] = []
+    for name, module in network.named_modules():
+        own = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        parts.append((name, type(module), type(module).forward, own))
+    return f"{parts}{[(name, weight.dtype, tuple(weight.shape)) for name, weight in _weights(network)]}"
+
+
+def _weights(network: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*network.named_parameters(), *network.named_buffers()]
