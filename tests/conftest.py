@@ -49,6 +49,13 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attunet.launch.commands.demo.LATENCY_SECONDS", 0.02)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several processes none begins a file of slow tests when the others have nothing left."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Binary values are named by their argument: a time stamp in them would differ between xdist's workers."""
     return argname if isinstance(val, bytes) else None
