@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import generate_latest
 
 from attunet.export.serve.guard import Guard
 from attunet.export.serve.metrics import Metrics
@@ -54,4 +55,4 @@ def test_the_line_of_a_request_is_written_while_work_that_was_given_up_goes_on()
     ticket, metrics = Ticket(time.monotonic()), Metrics([])
     ticket.seconds = Growing(read=1.0)
     Guard(lambda *_: None, SimpleNamespace(models={}, metrics=metrics))._record({"method": "POST"}, 504, 1.0, ticket)
-    assert b'attunet_failures_total{model="",reason="504",route="none"} 1.0' in metrics.text()
+    assert b'attunet_failures_total{model="",reason="504",route="none"} 1.0' in generate_latest(metrics.registry)
