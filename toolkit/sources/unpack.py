@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+from attunet.errors import InputError
 from attunet.io.archives import ARCHIVE_SUFFIXES, extract, member_names
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import COMPANIONS, is_readable
@@ -28,7 +29,7 @@ def unpack(archive: Path, into: Path, layout: str) -> str:
     """Unpack the files that a source of this layout may need, unless an earlier, killed call has done so.
 
     The folder `into` is emptied first. With auto, the CT series of a CHAOS archive that has MR are left out. Returns
-    the archive's SHA-256.
+    the archive's SHA-256. Raises InputError if the archive changes meanwhile.
     """
     checksum = sha256(archive)
     names = member_names(archive)
@@ -43,6 +44,8 @@ def unpack(archive: Path, into: Path, layout: str) -> str:
     only_mr = layout in ("auto", "chaos-mr") and any(map(MR_SERIES.fullmatch, names))
     unwanted = re.compile(r"(?:.*/)?CT/.*" if only_mr else "(?!)")
     count = extract(archive, into, lambda name: _may_be_needed(name) and not unwanted.fullmatch(name))
+    if sha256(archive) != checksum:
+        raise InputError(f"{archive}: was changed while it was unpacked: prepare it when nothing writes to it")
     left = ", without the CT series (--layout chaos-ct takes them)" if only_mr else ""
     logger.info(f"{archive}: unpacked {count} of {len(names)} files{left}")
     write_text(mark, f"{checksum} {layout}")

@@ -13,6 +13,7 @@ import pytest
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.io.archives import extract
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.preparation.prepare import prepare
@@ -85,6 +86,21 @@ def test_a_bad_archive_leaves_nothing(source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as an archive"):
         prepare(path, tmp_path / "store", DataConfig())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "source"]
+
+
+def test_an_archive_that_changes_while_it_is_unpacked_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive_of(source, tmp_path / "a.zip")
+
+    def changed(archive: Path, *rest: object) -> int:
+        archive.write_bytes(archive.read_bytes() + b" ")
+        return extract(archive, *rest)
+
+    monkeypatch.setattr("attunet.sources.unpack.extract", changed)
+    with pytest.raises(InputError, match=r"a\.zip: was changed while it was unpacked"):
+        prepare(path, tmp_path / "store", DataConfig())
+    assert not (tmp_path / "store").exists()
 
 
 def test_both_phases_of_t1_are_cases_of_one_patient(
