@@ -12,9 +12,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring")
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    write_phantom(tmp_path / "scans", cases=4, reduce=2)
+    write_phantom(tmp_path / "scans", cases=4, reduce=4)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for example in EXAMPLES:

@@ -11,17 +11,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from small_trainings import TWO_PROCESSES, read_until, set_options, start, train_command, wait_until
+from small_trainings import TWO_PROCESSES, read_until, set_options, small_config, start, train_command, wait_until
 
 from attunet.runs.read_checkpoint import newest_checkpoint, step_folders
 from attunet.runs.run_folder import read_metrics
 from attunet.store import Store
+from attunet.training.loop import train
+
+SAVING = "run.log_every=1 run.checkpoint_every_steps=2"
 
 
 def start_training(
     store: Store, run: Path, *settings: str, launcher: Sequence[object] = (), **how: object
 ) -> "subprocess.Popen[str]":
-    options = set_options("run.log_every=1 run.checkpoint_every_steps=2", *settings)
+    options = set_options(SAVING, *settings)
     return start(train_command(store, run, "--resume=auto", *options, launcher=launcher), **how)
 
 
@@ -127,11 +130,9 @@ def test_a_file_system_that_is_read_only(small_store: Store, small_disk: Path) -
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    first = start_training(small_store, run, "optim.epochs=4")
-    output = first.communicate(timeout=120)[0]
-    assert first.returncode == 0, output
+def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path: Path, log_lines: list[str]) -> None:
+    run, config = tmp_path / "run", small_config(SAVING, "optim.epochs=4")
+    train(small_store.path, run, config, fold=0)
     newest, before = sorted((run / "checkpoints").glob("step-*"), reverse=True)
     shutil.rmtree(newest)
     files = {path: path.read_bytes() for path in before.iterdir()}
@@ -146,10 +147,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path
     assert "the checkpoint could not be written" in output
     assert "Traceback" not in output
     assert {path: path.read_bytes() for path in before.iterdir()} == files
-    third = start_training(small_store, run, "optim.epochs=4")
-    output = third.communicate(timeout=120)[0]
-    assert third.returncode == 0, output
-    assert f"resuming at step {int(before.name[5:])}" in output
+    log_lines.clear()
+    train(small_store.path, run, config, fold=0, resume="require")
+    assert any(f"resuming at step {int(before.name[5:])}" in line for line in log_lines), log_lines
 
 
 def test_a_folder_that_cannot_be_written(small_store: Store, tmp_path: Path) -> None:
