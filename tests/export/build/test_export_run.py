@@ -21,6 +21,8 @@ from attunet.volumes.slices import VolumeSlices
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
+import traced_once  # noqa: E402
+
 from attunet.export.build import export_run as onnx_export  # noqa: E402
 from attunet.export.build import graph_of_run  # noqa: E402
 from attunet.export.build.export_run import export_run  # noqa: E402
@@ -31,7 +33,7 @@ from attunet.runs.load_run import load_run  # noqa: E402
 
 @pytest.fixture(scope="module", autouse=True)
 def _trace_once():
-    """The one run's graph is traced once for every set of outputs; tracing takes seconds."""
+    """The one run's graph is traced once for every set of outputs, by torch alone; tracing takes seconds."""
     traced: dict = {}
 
     def export(network, channels, outputs, size=None, *, temperature=1.0):
@@ -42,6 +44,7 @@ def _trace_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph_of_run, "export_graph", export)
+        patch.setattr(torch.onnx, "export", traced_once.trace)
         yield
 
 
