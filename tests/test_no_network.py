@@ -222,7 +222,9 @@ SHORTLY = ("--latency-seconds", 0.05)
 SEVERAL = """
 import json, sys
 from attunet.launch.cli import cli
+from attunet.launch.commands import demo
 from attunet.launch.exit_codes import run_command
+demo.LATENCY_SECONDS = 0.05
 for arguments in json.loads(sys.argv[1]):
     if run_command(cli, "attunet", arguments):
         sys.exit(f"failed: {arguments}")
