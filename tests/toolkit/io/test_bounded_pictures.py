@@ -191,6 +191,17 @@ def test_a_tile_may_be_larger_than_its_picture(tmp_path: Path, compression: int,
     assert count_voxels(tmp_path / "a.tif")[0] == 2**15
 
 
+def test_tiles_of_bigtiff_may_have_sides_of_64_bits(tmp_path: Path) -> None:
+    """As Bio-Formats writes them."""
+    picture = ((256, 4, 20), (257, 4, 30), (258, 3, 8), (259, 3, 1), (262, 3, 1), (277, 3, 1))
+    rows = (*picture, (322, 16, 32), (323, 16, 32), (324, 16, 16 + 8 + 20 * 10 + 8), (325, 16, 32 * 32))
+    entries = b"".join(struct.pack("<HHQQ", tag, kind, 1, value) for tag, kind, value in rows)
+    head = struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(rows)) + entries + bytes(8)
+    (tmp_path / "a.tif").write_bytes(head + bytes(range(32)) * 32)
+    assert (read_volume(tmp_path / "a.tif").data[0, :, :, 0] == np.arange(20)[:, None]).all()
+    assert count_voxels(tmp_path / "a.tif")[0] == 32 * 32
+
+
 LARGE, SMALL, EMPTY_LZW = 30_000, 64, b"\x80\0\x00\x40\x40"
 TILES = {
     "large": ((322, 4, 1, LARGE), (323, 4, 1, LARGE)),
@@ -221,14 +232,17 @@ def test_a_later_page_is_not_larger_than_the_first(tmp_path: Path, little_memory
         read_volume(tmp_path / "a.tif")
 
 
-def test_a_progressive_jpeg_has_a_bound_of_scans(tmp_path: Path) -> None:
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_has_a_bound_of_scans(tmp_path: Path, progressive: bool) -> None:
+    """A sequential one may have a scan for each colour, which libjpeg reads as often as it comes."""
     path = tmp_path / "a.jpg"
-    Image.new("RGB", (64, 64), (9, 99, 199)).save(path, progressive=True)
+    Image.new("RGB", (64, 64), (9, 99, 199)).save(path, progressive=progressive)
     assert read_volume(path).data.shape == (3, 64, 64, 1)
     content = path.read_bytes()
     last = content.rindex(b"\xff\xda")
-    path.write_bytes(content[:last] + content[last:-2] * 4000 + content[-2:])
-    with pytest.raises(InputError, match="a progressive JPEG has at most 50 scans: save it as PNG"):
+    scan = content[last:-2] if progressive else bytes.fromhex("ffda 0008 01 01 00 003f00 0000")
+    path.write_bytes(content[:last] + scan * 4000 + content[-2:])
+    with pytest.raises(InputError, match="a JPEG may have at most 50 scans: save it as PNG"):
         read_volume(path)
 
 

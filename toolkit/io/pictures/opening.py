@@ -30,10 +30,10 @@ BYTES_PER_READ = 64  # above these, a file of N bytes may take N / 64 more
 BLOCK = 2**16  # bytes that Pillow reads at once, however little it needs
 MIN_BYTES = 2**24  # in longer reads, that any file may take
 MAX_TIMES_READ = 16  # the size of a file, in longer reads
-TILE_SIDES, WHOLE_TYPES = (322, 323), (3, 4)  # tags of TIFF, and the types that they may have
+TILE_SIDES, WHOLE_TYPES = (322, 323), (3, 4, 16)  # tags of TIFF, and the types that they may have, in BigTIFF 64 bits
 MAX_TAGS = 2**16  # of a page; libtiff takes 4,096
 SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # the head of a scan of JPEG
-MAX_SCANS = 50  # of a progressive JPEG, which has about ten; some bytes of a scan take the time of all pixels
+MAX_SCANS = 50  # of a JPEG: about ten if it is progressive; some bytes of a scan take the time of all pixels
 
 
 class _BoundedReads(BufferedReader):
@@ -80,10 +80,10 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
             file.seek(0)
             if is_cut_short(file.read()):
                 raise InputError(f"{path}: is cut short: it lacks tiles or packets that its header announces; {AGAIN}")
-        if "progressive" in image.info:
+        if image.format in LOSSY:
             file.seek(0)
             if len(SCAN.findall(file.read())) > MAX_SCANS:
-                raise InputError(f"{path}: a progressive JPEG has at most {MAX_SCANS} scans: save it as PNG")
+                raise InputError(f"{path}: a JPEG may have at most {MAX_SCANS} scans: save it as PNG")
         yield image, _count_pages(path, file) if image.format == "TIFF" else 1
 
 
