@@ -442,7 +442,6 @@ KILLED = """
 import os, signal, sys
 from attunet.preparation import write_case as shards
 from attunet.config import DataConfig
-from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 
 calls, real = 0, shards._save
@@ -486,7 +485,6 @@ KILLED_LOOKING = """
 import os, signal, sys
 from attunet.preparation import facts_cache as known_facts
 from attunet.config import DataConfig
-from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 
 calls, real = 0, known_facts.scan_case
@@ -591,7 +589,6 @@ def test_other_settings_do_not_go_on_with_what_a_killed_prepare_left(source: Pat
 MANY = """
 import sys
 from attunet.config import DataConfig
-from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 if __name__ == "__main__":
     prepare(sys.argv[1], sys.argv[2], DataConfig())
