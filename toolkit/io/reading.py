@@ -61,12 +61,13 @@ class Shared:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
+    before = nibabel_logger.disabled
     with warnings.catch_warnings(action="ignore"):
         nibabel_logger.disabled = True
         try:
             yield
         finally:
-            nibabel_logger.disabled = False
+            nibabel_logger.disabled = before
 
 
 QUIET = Shared(_quiet)  # drops libraries' warnings, which may quote a header, and with it a patient; errors are raised

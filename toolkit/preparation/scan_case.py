@@ -44,8 +44,8 @@ def _scan(files: CaseFiles, choices: Choices) -> CaseFacts:
     hashes = case_hashes(files)
     volume = read_image(files.images, choices=choices)
     if (largest := max(abs(float(volume.data.min())), abs(float(volume.data.max())))) > MAX_INTENSITY:
-        rule = f"voxels must lie within ±{MAX_INTENSITY:g}"
-        raise InputError(f"{files.images[0]}: {rule}, got {largest:g}: scale the image down, or repair it")
+        rule = f"voxels must lie within ±{MAX_INTENSITY:g}, got {largest:g}"
+        raise InputError(f"{files.images[0]}: {rule}: give voxels without a value that of the background")
     transform = orientation_transform(volume.affine, ORIENTATION if volume.unit == "mm" else None)
     facts = _image_facts(files.case, hashes, volume, transform)
     if not files.labels:

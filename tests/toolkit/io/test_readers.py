@@ -32,6 +32,16 @@ def edited(path: Path, **fields: object) -> Path:
     return path
 
 
+@pytest.mark.parametrize("disabled", [True, False])
+def test_the_log_of_nibabel_stays_as_its_user_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disabled: bool
+) -> None:
+    """A program that configures its log switches those of other libraries off."""
+    monkeypatch.setattr(nib.imageglobals.logger, "disabled", disabled)
+    read_volume(save(tmp_path / "a.nii"))
+    assert nib.imageglobals.logger.disabled == disabled
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, np.uint16, ">i2", ">f4"])
 def test_a_volume_is_what_nibabel_reads(tmp_path: Path, name: str, dtype: str) -> None:

@@ -38,7 +38,7 @@ def test_voxels_whose_differences_are_infinite_are_refused(tmp_path: Path) -> No
     voxels[..., ::2] *= -1
     nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2, 5, 1])), tmp_path / "a.nii")
     case = CaseFiles("a", "a", (tmp_path / "a.nii",))
-    with pytest.raises(InputError, match=r"a\.nii: voxels must lie within ±1e\+30, got 3e\+38"):
+    with pytest.raises(InputError, match=r"a\.nii: voxels must lie within ±1e\+30, got 3e\+38: give voxels"):
         scan_case(case)
     nib.save(nib.Nifti1Image(voxels / 4e8, np.diag([2.0, 2, 5, 1])), tmp_path / "a.nii")
     assert np.isfinite([scan_case(case).steepest_jump, *scan_case(case).intensity[0]["percentiles"]]).all()
