@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import onnx
 import pytest
 import torch
-from onnxscript import ir
+from onnxscript import ir, optimizer
 from torch import nn
-from torch.onnx._internal._lazy_import import onnxscript_apis
 
 trace = torch.onnx.export
 
@@ -17,7 +16,7 @@ trace = torch.onnx.export
 @contextmanager
 def traced_once() -> Iterator[None]:
     """Where torch.onnx.export is called, the second network that is built like an earlier one gets that one's graph
-    with its own weights, and torch's simplification of that, such as folding batch norm into convolutions.
+    with its own weights, simplified as torch does it, by folding batch norm into convolutions for one.
     """
     traced: dict[str, tuple[onnx.ModelProto, nn.Module]] = {}  # networks stay, so that no other gets their addresses
 
@@ -31,7 +30,8 @@ def traced_once() -> Iterator[None]:
         for name, initializer in model.graph.initializers.items():
             if name in weights:
                 initializer.const_value = ir.tensor(weights[name].detach().numpy().copy(), name=name)
-        return SimpleNamespace(model_proto=ir.to_proto(onnxscript_apis.optimize(model)))
+        optimizer.optimize_ir(model)
+        return SimpleNamespace(model_proto=ir.to_proto(model))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", export)
