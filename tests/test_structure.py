@@ -256,6 +256,7 @@ def test_the_base_install_imports_without_the_extras() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_works_without_the_extras_and_names_the_one_it_needs(tmp_path: Path) -> None:
     def attunet(*arguments: object) -> "subprocess.CompletedProcess[str]":
         listed = [str(a) for a in arguments]

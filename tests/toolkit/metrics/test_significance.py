@@ -63,6 +63,7 @@ def test_intervals_and_tests_are_the_same_whatever_memory_holds_at_once(n: int, 
         assert (bootstrap_interval(values), permutation_p_value(values)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", [bootstrap_interval, permutation_p_value])
 def test_thousands_of_patients_need_little_memory(compute: Callable[..., object]) -> None:
     values = np.random.default_rng(6).normal(0.01, 1, 5000)
