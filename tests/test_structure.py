@@ -271,3 +271,9 @@ def test_the_command_works_without_the_extras_and_names_the_one_it_needs(tmp_pat
     assert failed.stderr.count("\n") == 1
     assert "pip install 'attunet[train]'" in failed.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_no_folder_of_tests_is_left_out(pytestconfig: pytest.Config) -> None:
+    folders = {part for path in (ROOT / "tests").rglob("test_*.py") for part in path.relative_to(ROOT).parts[:-1]}
+    left_out = pytestconfig.getini("norecursedirs")
+    assert {folder for folder in folders for pattern in left_out if Path(folder).match(pattern)} == set()
