@@ -242,7 +242,7 @@ def test_a_jpeg_has_a_bound_of_scans(tmp_path: Path, progressive: bool) -> None:
     last = content.rindex(b"\xff\xda")
     scan = content[last:-2] if progressive else bytes.fromhex("ffda 0008 01 01 00 003f00 0000")
     path.write_bytes(content[:last] + scan * 4000 + content[-2:])
-    with pytest.raises(InputError, match="a JPEG may have at most 50 scans: save it as PNG"):
+    with pytest.raises(InputError, match=r"a JPEG may have at most 50 scans, got [0-9,]+: save it as PNG"):
         read_volume(path)
 
 

@@ -85,6 +85,13 @@ def test_a_mask_of_an_image_that_was_lost_is_not_of_another(images: list[str], m
         match_masks(images, masks)
 
 
+def test_a_part_that_one_case_alone_has_lies_in_the_folder_of_its_image() -> None:
+    with pytest.raises(InputError, match="put each case's masks into a folder of its image's name"):
+        match_masks(["P01", "P02"], ["P01_seg", "P02_seg", "P02_tumor_seg"])
+    matched = {"P01": ["P01/seg"], "P02": ["P02/seg", "P02/tumor_seg"]}
+    assert match_masks(["P01", "P02"], ["P01/seg", "P02/seg", "P02/tumor_seg"]) == matched
+
+
 @pytest.mark.parametrize(
     "masks",
     [

@@ -82,8 +82,8 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
                 raise InputError(f"{path}: is cut short: it lacks tiles or packets that its header announces; {AGAIN}")
         if image.format in LOSSY:
             file.seek(0)
-            if len(SCAN.findall(file.read())) > MAX_SCANS:
-                raise InputError(f"{path}: a JPEG may have at most {MAX_SCANS} scans: save it as PNG")
+            if (scans := len(SCAN.findall(file.read()))) > MAX_SCANS:
+                raise InputError(f"{path}: a JPEG may have at most {MAX_SCANS} scans, got {scans:,}: save it as PNG")
         yield image, _count_pages(path, file) if image.format == "TIFF" else 1
 
 

@@ -105,7 +105,7 @@ def _refuse_lost_images(paired: Mapping[str, str], names: Collection[str]) -> No
         ending = endings[mask]
         is_odd = mask not in own and image in with_own and times[ending] == 1
         if is_odd or any(ending[:at] in of_images for at in (*_ends_of_words(ending), len(ending))):
-            advice = f"add the image, leave the mask out, or call it {last_part(image)}_mask_2"
+            advice = "add the image, leave the mask out, or put each case's masks into a folder of its image's name"
             raise InputError(f"{mask}: may be a mask of {image}, or of an image that is missing: {advice}")
 
 
