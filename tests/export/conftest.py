@@ -138,7 +138,7 @@ def run(tmp_path_factory, small_store) -> Path:
     from attunet.training.loop import train
 
     config = Config(
-        model=ModelConfig(base_width=8),
+        model=ModelConfig(base_width=8, depth=2),
         augment=AugmentConfig(enabled=False),
         optim=OptimConfig(epochs=40.0, batch_size=4, lr=1e-2, ema_decay=0.9),
         run=RunConfig(mixed_precision="no", device="cpu", validate_every_epochs=100.0),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
 
 import onnx
@@ -9,6 +10,7 @@ import pytest
 import torch
 from onnxscript import ir, optimizer
 from torch import nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 trace = torch.onnx.export
 
@@ -35,6 +37,8 @@ def traced_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", export)
+        # The table of operators, which each trace reads and none changes
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 

@@ -55,7 +55,7 @@ def test_the_artefact_gives_the_mean_of_the_members_probabilities(folds, exporte
     logits, probabilities, deepest = segmenter.run(("logits", "probabilities", "attention_0"), slices)
     np.testing.assert_allclose(np.exp(logits), expected, atol=1e-5)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-    assert deepest.shape == (3, 1, 6, 8)
+    assert deepest.shape == (3, 1, 24, 32)
 
 
 def test_an_ensemble_has_seen_what_any_member_has(folds, exported, small_store):
@@ -95,22 +95,6 @@ def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
     np.testing.assert_allclose(sums, 1, atol=1e-4)
 
 
-def test_an_fp16_ensemble_averages_in_float32(folds, tmp_path):
-    """Probabilities below float16's range have logarithms, in every implementation of the operators."""
-    onnx = pytest.importorskip("onnx")
-    from onnx.reference import ReferenceEvaluator
-
-    export_run(folds, tmp_path / "fp16.onnx", precision="fp16", outputs=("labels", "logits", "probabilities"))
-    slices = 10 * np.random.default_rng(0).standard_normal((2, 1, 64, 64), dtype=np.float32)
-    labels, logits, probabilities = Segmenter(tmp_path / "fp16.onnx").run(("labels", "logits", "probabilities"), slices)
-    np.testing.assert_allclose(np.exp(logits).sum(1), 1, atol=1e-4)
-    assert np.exp(logits).min() < 6e-8  # the least number of float16
-    reference = ReferenceEvaluator(onnx.load(tmp_path / "fp16.onnx")).run(None, {"slices": slices})
-    assert (labels == reference[0]).mean() > 0.97
-    np.testing.assert_allclose(reference[1], logits, atol=0.1)
-    np.testing.assert_allclose(reference[2], probabilities, atol=0.02)
-
-
 def test_members_must_fit_together(folds, tmp_path, change_state):
     with pytest.raises(InputError, match="none lies up to 3 levels below it"):
         load_runs(tmp_path)
@@ -142,10 +126,31 @@ def mixed(small_store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed") / "both"
     for name in ("unet", "attention_unet"):
         optim = "optim.epochs=8 optim.batch_size=8 optim.lr=1e-2"
-        settings = f"model.name={name} model.base_width=4 {optim} run.device=cpu run.snapshots=2"
+        settings = f"model.name={name} model.base_width=4 model.depth=2 {optim} run.device=cpu run.snapshots=2"
         config = load_config(None, [*settings.split(), "run.validate_every_epochs=1e6"])
         train(small_store.path, folder / name, config, fold=0)
     return folder
+
+
+def test_an_fp16_ensemble_averages_in_float32(mixed, tmp_path):
+    """Probabilities below float16's range have logarithms, in every implementation of the operators."""
+    onnx = pytest.importorskip("onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    export_run(
+        mixed / "unet/snapshots",
+        tmp_path / "fp16.onnx",
+        precision="fp16",
+        outputs=("labels", "logits", "probabilities"),
+    )
+    slices = 40 * np.random.default_rng(0).standard_normal((2, 1, 64, 64), dtype=np.float32)
+    labels, logits, probabilities = Segmenter(tmp_path / "fp16.onnx").run(("labels", "logits", "probabilities"), slices)
+    np.testing.assert_allclose(np.exp(logits).sum(1), 1, atol=1e-4)
+    assert np.exp(logits).min() < 6e-8  # the least number of float16
+    reference = ReferenceEvaluator(onnx.load(tmp_path / "fp16.onnx")).run(None, {"slices": slices})
+    assert (labels == reference[0]).mean() > 0.97
+    np.testing.assert_allclose(reference[1], logits, atol=0.1)
+    np.testing.assert_allclose(reference[2], probabilities, atol=0.02)
 
 
 @pytest.mark.parametrize("path", [".", "unet/snapshots"])
