@@ -49,6 +49,14 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attunet.launch.commands.demo.LATENCY_SECONDS", 0.02)
 
 
+@pytest.fixture
+def trainings_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of a comparison in this process, not in one of their own each."""
+    from trainings_here import EndedTraining
+
+    monkeypatch.setattr("attunet.benchmarks.crossvalidation.jobs._start", EndedTraining)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of several processes none begins a file of slow tests when the others have nothing left."""
     if hasattr(config, "workerinput"):

@@ -1,5 +1,5 @@
 """Names, dates and identifiers planted in every text field of the inputs,
-searched for in everything that the commands write.
+searched for in everything that the commands write; and names of classes that a stranger chose, harmless in all of it.
 """
 
 import io
@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from harmless import NAME, as_decathlon, check_files, controls
 from planted import DATE, SECRET, leaks, plant_annotations, plant_case, plant_in_dicom, plant_in_nifti
 
 from attunet import export, read_config, train
@@ -21,13 +22,14 @@ SHORTLY = ("--latency-seconds", 0.02)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_measuring")
+@pytest.mark.usefixtures("no_measuring", "trainings_here")
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])
 def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path, write_chaos_case, succeed) -> None:
     pytest.importorskip("torch")
-    scans = source
-    if kind == "dicom":
-        scans = tmp_path / "tree"
+    scans = tmp_path / "tree"
+    if kind == "nifti":
+        as_decathlon(source, scans)
+    else:
         for number, path in enumerate(sorted(source.glob("*-src.nii.gz")), 1):
             data = np.asarray(nib.load(path).dataobj)
             labels = np.asarray(nib.load(path.with_name(path.name.replace("-src", "-mask"))).dataobj)
@@ -39,11 +41,7 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
             plant_in_dicom(path)
     assert leaks(scans, SECRET)  # planted indeed
 
-    one = (
-        next(scans.glob("*-src.nii.gz"))
-        if kind == "nifti"
-        else next(path for path in scans.rglob("DICOM_anon") if path.is_dir())
-    )
+    one = scans / "imagesTr/c1.nii.gz" if kind == "nifti" else next(scans.glob("**/DICOM_anon"))
     out = tmp_path / "out"
     printed = read_and_write(succeed, scans, one, out) + other_commands(succeed, one, out)
     served(out, one)
@@ -52,6 +50,10 @@ def test_nothing_of_a_header_is_written(kind: str, source: Path, tmp_path: Path,
         printed += printed_by(succeed, [["predict", out / "model.onnx", one, tmp_path / "segmented.dcm"]])
         assert leaks(tmp_path, SECRET, DATE) == leaks(tmp_path, SECRET)
         assert {path for path in leaks(tmp_path, SECRET) if not path.startswith("tree/")} == {"segmented.dcm"}
+    else:
+        printed += printed_by(succeed, [["predict", out / "confident.onnx", one.parent, out / "labels"]])
+        assert not controls(printed)
+        check_files(out)
     assert SECRET not in printed
     assert DATE not in printed
 
@@ -106,7 +108,7 @@ def read_and_write(succeed, scans: Path, one: Path, out: Path, *settings: str) -
         ["inspect", scans, "--picture", out / "source.png"],
         ["inspect", store, "--picture", out / "store.png", "--augmented", out / "augmented.png"],
         ["train", store, run, "--fold", 0, *quick(), "--set", "run.tracker=tensorboard"],
-        ["export", run, model],
+        ["export", run, model, *(f"--output={name}" for name in ("labels", "logits", "attention"))],
         ["evaluate", store, run, model, "--out", out / "results", "--fold", 0, *SHORTLY],
         ["report", out / "results", "--cases", "all"],
         ["predict", model, one, out / ("one.nii.gz" if one.name != "images" else "labels"), "--audit", log],
@@ -118,26 +120,26 @@ def read_and_write(succeed, scans: Path, one: Path, out: Path, *settings: str) -
 def other_commands(succeed, one: Path, out: Path) -> str:
     """Calls the other commands, after `read_and_write`; gives what they print."""
     store, run, model, networks = out / "store", out / "run", out / "model.onnx", out / "cv" / "default" / "unet"
-    maps, outputs = out / "maps.onnx", [f"--output={name}" for name in ("labels", "logits", "attention")]
     commands: list[list[object]] = [
         ["inspect", run],
         ["inspect", run, "--lineage"],
-        ["crossvalidate", store, out / "cv", "--model", "unet", *quick()],
+        ["crossvalidate", store, out / "cv", "--model", "unet", "--model", "attention_unet", *quick()],
         ["report", out / "cv"],
-        ["export", networks, out / "whole.onnx", "--whole"],
+        ["export", run, out / "whole.onnx", "--whole", "--license", NAME],
         ["export", run, out / "repository", "--triton", "organs"],
         ["inspect", model, "--lineage"],
+        ["verify", model],
         ["card", model, "-o", out / "card.md"],
+        ["card", model],
         ["benchmark", run, store, "--out", out / "benchmark", "--provider", "cpu", "--precision", "fp32", *SHORTLY],
-        ["export", run, maps, *outputs],
-        ["predict", maps, one, out / "maps.nii.gz", "--attention", "--uncertainty"],
+        ["predict", model, one, out / "maps.nii.gz", "--attention", "--uncertainty"],
         ["export", networks, out / "confident.onnx", "--confidence", out / "cv"],
         ["predict", out / "confident.onnx", one, out / "confident.nii.gz"],
         ["predict", out / "whole.onnx", one, out / "whole.nii.gz"],
         ["predict", run, one, out / "of-run.nii.gz"],
     ]
     if (PAGE / "index.html").is_file():
-        commands += [["web", maps, out / "page"], ["web", model, out / "page.html"]]
+        commands += [["web", model, out / "page"], ["web", model, out / "page.html"]]
     return printed_by(succeed, commands)
 
 
@@ -165,9 +167,10 @@ def served(out: Path, scan: Path) -> None:
     with PrivateFolder(out) as folder:
         app = make_app(Service(Settings(), models, folder))
         with testclient.TestClient(app, base_url="http://localhost") as client:
-            for kind in ("application/gzip", "application/json"):
+            for kind, name in (("application/gzip", "answer.nii.gz"), ("application/json", "answer.json")):
                 answer = client.post("/v1/models/model/segment", content=body, headers={"Accept": kind})
-                (out / f"answer-{kind[-4:]}").write_bytes(repr(answer.headers).encode() + answer.content)
+                (out / name).write_bytes(answer.content)
+                (out / f"{name}.headers").write_text(repr(answer.headers))
                 assert answer.status_code == 200, answer.text
             (out / "metrics").write_bytes(client.get("/metrics").content)
 

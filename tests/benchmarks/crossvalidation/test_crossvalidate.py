@@ -186,6 +186,7 @@ def check_report(folder: Path, held_out: list[str]) -> None:
     assert "--set optim.epochs=2 --set run.mixed_precision=no --largest-component" in call
 
 
+@pytest.mark.usefixtures("trainings_here")
 @pytest.mark.slow
 def test_missing_folds_are_trained_and_finished_ones_taken(compare, small_store: Store, folder: Path) -> None:
     taken = folder / "default/unet/seed-0/fold-0/metrics.jsonl"
@@ -563,6 +564,7 @@ def test_scores_are_estimated_from_one_case(small_store: Store, tmp_path: Path) 
     assert scoring_seconds(open_store(small_store.path, source=tmp_path), [0], 1) == 0
 
 
+@pytest.mark.usefixtures("trainings_here")
 @pytest.mark.slow
 def test_every_training_starts_from_the_model_of_init(compare, folder: Path, tmp_path: Path) -> None:
     weights = next((folder / "default/unet/seed-0/fold-0/checkpoints").glob("step-*")) / "average.safetensors"

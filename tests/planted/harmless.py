@@ -9,52 +9,18 @@ from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
-import pytest
-from small_trainings import set_options
 
 NAME = "=evil\x1b[31m pipe|pipe `code` [x](y) <img src=x onerror=alert(1)>\nline"
 BINARY = (".npy", ".npz", ".png", ".onnx", ".gz", ".safetensors", ".bin")
 EVENTS = "events.out.tfevents"
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_measuring")
-def test_a_name_of_a_stranger_is_harmless_in_every_command(source: Path, tmp_path: Path, succeed) -> None:
-    pytest.importorskip("torch")
-    scans, out = tmp_path / "scans", tmp_path / "out"
-    as_decathlon(source, scans)
-    store, run, model, cv = out / "store", out / "run", out / "model.onnx", out / "cv"
-    quick, shortly = set_options("optim.epochs=1"), ["--latency-seconds", 0.02]
-    commands: list[list[object]] = [
-        ["prepare", scans, store, "--folds", 2, "--set=data.size=32"],
-        ["inspect", scans, "--picture", out / "scans.png"],
-        ["inspect", store, "--picture", out / "store.png", "--augmented", out / "augmented.png"],
-        ["train", store, run, "--fold", 0, *quick],
-        ["inspect", run],
-        ["inspect", run, "--lineage"],
-        ["crossvalidate", store, cv, "--model", "unet", "--model", "attention_unet", *quick],
-        ["export", run, model, "--license", NAME],
-        ["export", run, out / "confident.onnx", "--confidence", cv],
-        ["export", run, out / "repository", "--triton", "organs"],
-        ["inspect", model],
-        ["card", model],
-        ["card", model, "-o", out / "card.md"],
-        ["verify", model],
-        ["evaluate", store, run, model, "--out", out / "results", *shortly],
-        ["report", out / "results"],
-        ["report", cv],
-        ["benchmark", run, store, "--out", out / "benchmark", "--provider", "cpu", "--precision", "fp32", *shortly],
-        ["predict", model, scans / "imagesTr" / "c1.nii.gz", out / "one.nii.gz"],
-        ["predict", out / "confident.onnx", scans / "imagesTr", out / "labels", "--audit", out / "log.jsonl"],
-    ]
-    for command in commands:
-        done = succeed(*command)
-        assert not controls(done.out + done.err), command
-        if command[0] == "card":
-            no_markup(done.out)
+def check_files(folder: Path) -> None:
+    """Every text file below a folder is harmless, without those of `attunet web`, which are programs."""
     checked = set()
-    for path in (path for path in out.rglob("*") if path.is_file()):
-        if path.suffix not in BINARY and EVENTS not in path.name:
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        is_page = path.relative_to(folder).parts[0].startswith("page")
+        if path.suffix not in BINARY and EVENTS not in path.name and not is_page:
             checked.add(path.name)
             harmless(path.suffix, path.read_text(encoding="utf-8"))
     assert {"results.md", "benchmark.md", "card.md", "report.html", "confidence.csv", "config.pbtxt"} <= checked
