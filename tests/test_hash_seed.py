@@ -2,38 +2,26 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from small_trainings import set_options, start
+from small_trainings import set_options
+from watched import Watched
 
 TIMES = re.compile(r"seconds|minutes|_ms$|_per_s$|memory|environment|time|timestamp")
-
-
-SEVERAL = """
-import json, sys
-from attunet.launch.cli import cli
-from attunet.launch.exit_codes import run_command
-commands = json.loads(sys.argv[1])
-if any(arguments[0] == "evaluate" for arguments in commands):  # without a process for the memory of each model
-    from attunet.benchmarks.evaluation import evaluate
-    evaluate.peak_memory_mb = lambda *_, **__: 1.0
-for arguments in commands:
-    if run_command(cli, "attunet", arguments):
-        sys.exit(f"failed: {arguments}")
+MODELS = ("work/store", "work/run", "work/model.onnx")
+TRAININGS = Path(__file__).parent / "trainings"
+# Without a process for the memory of each model, figures, and a process for each training
+SHORTLY = """
+from trainings_here import EndedTraining
+from attunet.benchmarks.crossvalidation import jobs
+from attunet.benchmarks.evaluation import evaluate
+evaluate.peak_memory_mb = lambda *_, **__: 1.0
+evaluate.draw_evaluation = lambda *_, **__: None
+jobs._start = EndedTraining
 """
-
-
-def run(folder: Path, seed: int, *commands: list[str]) -> None:
-    """Calls commands one after the other in one process with this hash seed."""
-    environment = {**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"}
-    job = start([sys.executable, "-c", SEVERAL, json.dumps(commands)], cwd=folder, env=environment)
-    output = job.communicate()[0]
-    assert job.returncode == 0, output
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -65,25 +53,31 @@ def test_two_hash_seeds_write_the_same_bytes(tmp_path: Path, write_case) -> None
     """Scans shared between patients, so that groups are dealt; then a training, an artefact and a label map."""
     # The same folder for both: manifests name it, and hashes of manifests are in artefacts
     results, here, quick = [], tmp_path / "work", set_options("optim.epochs=1")
+    watched = Watched(tmp_path)
+    del watched.environment["HOME"]
+    watched.environment |= {"MPLCONFIGDIR": str(tmp_path / "matplotlib"), "PYTHONPATH": str(TRAININGS)}
     for seed in (1, 2):
+        watched.environment["PYTHONHASHSEED"] = str(seed)
+        if here.exists():  # the page of the first results, since pages of others differ in their times
+            watched.attunet(["report", "work/results", "--cases", "all", "-o", "2.html"])
+            assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
+            shutil.rmtree(here)
         for number in range(8):
             write_case(here / "source", f"{number:02d}-T2", seed=number // 2 if number < 6 else number)
-        run(
-            here,
-            seed,
-            ["prepare", "source", "store", "--folds", "3", "--set", "data.size=32"],
-            ["train", "store", "run", "--fold", "0", *quick],
-            ["export", "run", "model.onnx"],
-            ["predict", "model.onnx", "source/07-T2-src.nii.gz", "out.nii.gz"],
-            ["evaluate", "store", "run", "model.onnx", "--out", "results", "--latency-seconds", "0.01"],
-            ["crossvalidate", "store", "cv", "--model", "unet", "--folds", "0,1", *quick],
+        watched.attunet(
+            ["prepare", "work/source", "work/store", "--folds", 3, "--set", "data.size=32"],
+            ["inspect", "work/store", "--picture", "work/store.png"],
+            ["train", "work/store", "work/run", "--fold", 0, *quick],
+            ["export", "work/run", "work/model.onnx"],
+            ["predict", "work/model.onnx", "work/source/07-T2-src.nii.gz", "work/out.nii.gz"],
+            ["evaluate", *MODELS, "--out", "work/results", "--latency-seconds", 0.01],
+            ["report", "work/results", "--cases", "all", "-o", "1.html"],
+            ["crossvalidate", "work/store", "work/cv", "--model", "unet", "--folds", "0,1", *quick],
+            ["phantom", "work/generated", "--cases", 1],
+            before=SHORTLY,
         )
-        if seed == 1:  # the pages of other results differ in their times
-            for other in (1, 2):
-                run(here, other, ["report", "results", "--cases", "all", "-o", f"../{other}.html"])
-            assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
         folds = json.loads((here / "store/splits.json").read_text())["folds"]
         assert any(len(fold) > 2 for fold in folds), "patients that share scans must be dealt together"
         results.append(written(here))
-        shutil.rmtree(here)
     assert results[0] == results[1]
+    assert list(watched.home.iterdir()) == []
