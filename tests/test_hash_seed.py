@@ -13,15 +13,6 @@ from watched import Watched
 TIMES = re.compile(r"seconds|minutes|_ms$|_per_s$|memory|environment|time|timestamp")
 MODELS = ("work/store", "work/run", "work/model.onnx")
 TRAININGS = Path(__file__).parent / "trainings"
-# Without a process for the memory of each model, figures, and a process for each training
-SHORTLY = """
-from trainings_here import EndedTraining
-from attunet.benchmarks.crossvalidation import jobs
-from attunet.benchmarks.evaluation import evaluate
-evaluate.peak_memory_mb = lambda *_, **__: 1.0
-evaluate.draw_evaluation = lambda *_, **__: None
-jobs._start = EndedTraining
-"""
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -74,7 +65,7 @@ def test_two_hash_seeds_write_the_same_bytes(tmp_path: Path, write_case) -> None
             ["report", "work/results", "--cases", "all", "-o", "1.html"],
             ["crossvalidate", "work/store", "work/cv", "--model", "unet", "--folds", "0,1", *quick],
             ["phantom", "work/generated", "--cases", 1],
-            before=SHORTLY,
+            before="import trainings_here; trainings_here.shorten()",
         )
         folds = json.loads((here / "store/splits.json").read_text())["folds"]
         assert any(len(fold) > 2 for fold in folds), "patients that share scans must be dealt together"
