@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 
 from attunet.errors import InputError
@@ -33,12 +34,17 @@ def load_bundles() -> list[Bundle]:
     """plotly, then NiiVue. Raises InputError where a package is missing or does not carry its bundle."""
     if absent := missing_packages():
         raise InputError(f"a report needs {', '.join(absent)}: {HOW_TO_INSTALL}")
+    return list(_packed_bundles())
+
+
+@cache
+def _packed_bundles() -> tuple[Bundle, ...]:
     from plotly.offline import get_plotlyjs
 
-    return [
+    return (
         Bundle("plotly.js", metadata.version("plotly"), pack(get_plotlyjs().encode()), _license("plotly")),
         Bundle("NiiVue", metadata.version("ipyniivue"), pack(niivue().encode()), _license("ipyniivue")),
-    ]
+    )
 
 
 def pack(data: bytes) -> str:

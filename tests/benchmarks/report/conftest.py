@@ -22,7 +22,19 @@ CASES = ("01-T2", "02-T2", "03-T2", "04-T2", "05-T2")
 WINDOW = (0.0, 1100.0)
 PATIENT = "DOE_JANE_19560803"  # of a folder of the source, which must not reach a report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-GRAPHICS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+SIZE = (960, 640)
+GRAPHICS = "--enable-unsafe-swiftshader"  # WebGL without a GPU; the page itself is drawn without one faster
+
+PUT_BACK = """() => {
+  if (!caseBrowser) return;
+  for (const box of document.querySelectorAll("#outlines input, #classes input")) box.checked = true;
+  for (const id of ["opacity", "fill"]) byId(id).value = byId(id).defaultValue ?? "";
+  document.getElementsByName("view")[0].checked = true;
+  caseBrowser.resetWindow();
+  caseBrowser.showView();
+  caseBrowser.showLayers();
+  caseBrowser.viewer.moveTo([...caseBrowser.about.worst]);
+}"""
 
 
 def by_brightness(slices: np.ndarray) -> np.ndarray:
@@ -92,12 +104,6 @@ def first_case(evaluation: Path) -> str:
     return cases[0]
 
 
-@pytest.fixture(scope="session")
-def report_of_one(evaluation: Path, report: Path, first_case: str) -> Path:
-    """A report that has the first case alone to look at."""
-    return write_report(evaluation, report.with_name("one.html"), cases=first_case)
-
-
 @pytest.fixture(scope="module")  # while it runs, nothing else in this process may start an event loop
 def browser() -> Iterator[Any]:
     """Headless Chromium; tests are skipped where there is none."""
@@ -106,32 +112,62 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine")
     with sync_api.sync_playwright() as playwright:
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, *GRAPHICS])
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*sandbox, GRAPHICS])
         yield started
         started.close()
+
+
+def open_offline(
+    browser: Any, path: Path, said: list[str], *, size: tuple[int, int] = SIZE, scheme: str = "light"
+) -> Any:
+    """A tab without a network, for a file. What leaves it, and every error on its console, is added to `said`."""
+    viewport = {"width": size[0], "height": size[1]}
+    page = browser.new_page(viewport=viewport, color_scheme=scheme, offline=True, reduced_motion="reduce")
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    allowed = (path.as_uri(), "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(allowed) else said.append(request.url))
+    return page
 
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens files with the network off; at the end no request has left and no error was said on the console."""
     said: list[str] = []
-    contexts = []
+    pages = []
 
-    def open_one(path: Path, address: str = "", *, size: tuple[int, int] = (960, 640), scheme: str = "light") -> Any:
-        viewport = {"width": size[0], "height": size[1]}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True, reduced_motion="reduce")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        allowed = (path.as_uri(), "data:", "blob:")
-        page.on("request", lambda request: None if request.url.startswith(allowed) else said.append(request.url))
-        page.goto(path.as_uri() + address)
+    def open_one(path: Path, address: str = "", **look: Any) -> Any:
+        pages.append(open_offline(browser, path, said, **look))
+        pages[-1].goto(path.as_uri() + address)
         if "case=" in address:
-            page.wait_for_selector("#stage[data-case]")
-        return page
+            pages[-1].wait_for_selector("#stage[data-case]")
+        return pages[-1]
 
     yield open_one
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert said == []
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser: Any, report: Path) -> Iterator[tuple[Any, list[str]]]:
+    said: list[str] = []
+    page = open_offline(browser, report, said)
+    page.goto(report.as_uri())
+    yield page, said
+    page.close()
+
+
+@pytest.fixture
+def page(shared_page: tuple[Any, list[str]]) -> Iterator[Any]:
+    """The report in a tab that tests share, since NiiVue's shaders take seconds to compile in software: its size,
+    colours and controls are put back after each.
+    """
+    page, said = shared_page
+    yield page
+    page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
+    page.emulate_media(color_scheme="light")
+    page.evaluate(PUT_BACK)
+    wrong = said.copy()
+    said.clear()
+    assert wrong == []

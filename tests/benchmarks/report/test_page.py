@@ -3,7 +3,6 @@ and outlines lie on the label maps.
 """
 
 import io
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from attunet.volumes.volume import Volume
 
 Image = pytest.importorskip("PIL.Image")
 OpenPage = Callable[..., Any]
+CASE = "01-T2"  # among the worst three, which the report has to look at
 VOXEL = (2.0, 2.0)  # mm, of the generated cases
 
 
@@ -57,12 +57,22 @@ def scan(page: Any) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(page.locator(".frame").screenshot())).convert("RGB"), dtype=int)
 
 
+def show_case(page: Any, case: str, slice_number: int) -> None:
+    page.evaluate(f"location.hash = 'case={case}&slice={slice_number}'")
+    page.wait_for_selector(f"#stage[data-case='{case}']")
+    page.wait_for_function(f"byId('place').textContent === '{slice_number} / 6'")
+
+
 def settle(page: Any) -> None:
-    page.wait_for_timeout(150)
+    """Until a frame has been shown since the last change."""
+    page.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
 
 
-def test_everything_is_in_the_file_and_all_charts_are_drawn(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report)
+def draw_charts(page: Any) -> None:
+    page.evaluate("Promise.all(charts.filter((box) => !box.drawn).map(drawChart))")
+
+
+def test_everything_is_in_the_file_and_all_charts_are_drawn(page: Any) -> None:
     charts = page.locator("[data-chart]")
     for number in range(charts.count()):
         charts.nth(number).scroll_into_view_if_needed()
@@ -73,8 +83,7 @@ def test_everything_is_in_the_file_and_all_charts_are_drawn(open_page: OpenPage,
     assert "Not a medical device" in page.inner_text("#answer")
 
 
-def test_tables_sort_by_every_column_and_say_so(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report)
+def test_tables_sort_by_every_column_and_say_so(page: Any) -> None:
     header = page.locator("#cases-table th", has_text="Dice").first
     header.get_by_role("button").click()
     assert header.get_attribute("aria-sort") == "ascending"
@@ -86,20 +95,21 @@ def test_tables_sort_by_every_column_and_say_so(open_page: OpenPage, report: Pat
     assert page.inner_text("#announcement") == "Scores per case sorted by Dice, descending"
 
 
-def test_a_desktop_shows_the_models_table_whole(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report, size=(1280, 900))
-    name = "attention_unet (onnxruntime cpu)"
-    page.evaluate(
-        "name => document.querySelectorAll('#models tbody tr').forEach(row => { row.cells[0].textContent = name; })",
-        name,
-    )
-    assert (
-        page.evaluate("(box => box.scrollWidth - box.clientWidth)(document.querySelector('.scroll:has(#models)'))") == 0
-    )
+def test_a_desktop_shows_the_models_table_whole(page: Any) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    hidden_width = """name => {
+      const cells = [...document.querySelectorAll("#models tbody tr")].map((row) => row.cells[0]);
+      const names = cells.map((cell) => cell.textContent), box = document.querySelector(".scroll:has(#models)");
+      cells.forEach((cell) => { cell.textContent = name; });
+      const width = box.scrollWidth - box.clientWidth;
+      cells.forEach((cell, n) => { cell.textContent = names[n]; });
+      return width;
+    }"""
+    assert page.evaluate(hidden_width, "attention_unet (onnxruntime cpu)") == 0
 
 
-def test_a_figure_says_how_it_was_got(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report, "#case=01-T2")  # what is above the table has its height
+def test_a_figure_says_how_it_was_got(page: Any) -> None:
+    show_case(page, CASE, 3)  # what is above the table has its height
     page.evaluate("byId('models').scrollIntoView({block: 'center'})")
     settle(page)
     page.locator("#models tbody tr").first.locator("td").nth(1).hover()
@@ -107,35 +117,29 @@ def test_a_figure_says_how_it_was_got(open_page: OpenPage, report: Path) -> None
     assert "2 TP / (2 TP + FP + FN)" in page.inner_text("#hint")
 
 
-def test_a_row_leads_to_its_case_and_the_address_to_a_slice(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report)
+def test_a_row_leads_to_its_case_and_the_address_to_a_slice(page: Any) -> None:
     shown = page.locator("#cases-table a").all_inner_texts()
     assert len(set(shown)) == 3  # the worst three
     link = page.locator("#cases-table a").last
     name = link.inner_text()
     link.click()
     page.wait_for_selector(f"#stage[data-case='{name}']")
-    assert re.search(rf"#case={name}&slice=\d$", page.evaluate("location.hash"))
+    page.wait_for_function(f"/^#case={name}&slice=\\d$/.test(location.hash)")
     page.locator("#slice").fill("2")
     assert page.evaluate("location.hash") == f"#case={name}&slice=2"
     page.locator("#scan").focus()
     page.keyboard.press("ArrowUp")
     page.wait_for_function("byId('place').textContent === '3 / 6'")
     assert page.evaluate("location.hash").endswith("&slice=3")
-    page.evaluate(f"location.hash = 'case={shown[0]}&slice=5'")
-    page.wait_for_selector(f"#stage[data-case='{shown[0]}']")
-    page.wait_for_function("byId('place').textContent === '5 / 6'")
+    show_case(page, shown[0], 5)
 
 
-def test_outlines_lie_on_the_borders_of_the_label_map(
-    open_page: OpenPage, evaluation: Path, report_of_one: Path, first_case: str
-) -> None:
-    page = open_page(report_of_one, f"#case={first_case}&slice=4")
-    settle(page)
+def test_outlines_lie_on_the_borders_of_the_label_map(page: Any, evaluation: Path) -> None:
+    show_case(page, CASE, 4)
     page.locator("#outlines input").nth(1).uncheck()  # the right network's outline is the truth's
     page.locator("#outlines input").nth(2).uncheck()
     page.evaluate("caseBrowser.viewer.moveTo([0, 0, 3])")  # the crosshair's lines are at the edge of the scan
-    labels = truth_of(evaluation, first_case)[:, :, 3]
+    labels = truth_of(evaluation, CASE)[:, :, 3]
     x, y = place_of(page, labels.shape)
 
     def on_edges(edges: list[tuple[int, int]]) -> list[list[int]]:
@@ -158,13 +162,11 @@ def test_outlines_lie_on_the_borders_of_the_label_map(
     assert all(alpha < 200 for *_, alpha in on_edges(liver))
 
 
-def test_layers_lie_where_their_labels_are(
-    open_page: OpenPage, evaluation: Path, report_of_one: Path, first_case: str
-) -> None:
-    page = open_page(report_of_one, f"#case={first_case}&slice=3")
+def test_layers_lie_where_their_labels_are(page: Any, evaluation: Path) -> None:
+    show_case(page, CASE, 3)
     for box in page.locator("#outlines input").all():
         box.uncheck()
-    labels = truth_of(evaluation, first_case)[:, :, 2]
+    labels = truth_of(evaluation, CASE)[:, :, 2]
     x, y = place_of(page, labels.shape)
     ratio = page.evaluate("devicePixelRatio")
 
@@ -188,11 +190,9 @@ def test_layers_lie_where_their_labels_are(
     assert 0 <= float(page.locator("#readout div", has_text="Attention").locator("dd").inner_text()) <= 1
 
 
-def test_the_crosshair_tells_value_and_classes(
-    open_page: OpenPage, evaluation: Path, report_of_one: Path, first_case: str
-) -> None:
-    page = open_page(report_of_one, f"#case={first_case}&slice=3")
-    labels = truth_of(evaluation, first_case)[:, :, 2]
+def test_the_crosshair_tells_value_and_classes(page: Any, evaluation: Path) -> None:
+    show_case(page, CASE, 3)
+    labels = truth_of(evaluation, CASE)[:, :, 2]
     x, y = place_of(page, labels.shape)
     u, v = (int(i) for i in np.median(np.argwhere(labels == 4), axis=0))
     ratio = page.evaluate("devicePixelRatio")
@@ -205,8 +205,8 @@ def test_the_crosshair_tells_value_and_classes(
     assert float(rows["Value"]) == pytest.approx(1000, abs=60)  # the spleen's brightness, with the noise
 
 
-def test_grey_values_and_planes(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report, "#case=01-T2&slice=3")
+def test_grey_values_and_planes(page: Any) -> None:
+    show_case(page, CASE, 3)
     before = scan(page).mean()
     page.locator("#level").fill(str(page.evaluate("Number(byId('level').min) + 20")))
     settle(page)
@@ -220,11 +220,12 @@ def test_grey_values_and_planes(open_page: OpenPage, report: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(open_page: OpenPage, report: Path, scheme: str) -> None:
+def test_axe_finds_no_serious_fault(page: Any, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(report, "#case=02-T2", scheme=scheme)
+    page.emulate_media(color_scheme=scheme)
+    show_case(page, CASE, 3)
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
-    page.evaluate("Promise.all(charts.map(drawChart))")
+    draw_charts(page)
     violations = axe.run(page).response["violations"]
     serious = [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")]
     assert serious == []
@@ -238,7 +239,7 @@ def test_names_in_charts_are_names(open_page: OpenPage, evaluation: Path, tmp_pa
         text = text.replace(f'"{name}"', f'"{other}"')
     (tmp_path / "results.json").write_text(text)
     page = open_page(write_report(tmp_path))
-    page.evaluate("Promise.all(charts.map(drawChart))")
+    draw_charts(page)
     chart = "document.querySelector('[data-chart=\"{}\"]')"
     confusion = chart.format("confusion-0")
     assert page.evaluate(f"{confusion}._fullLayout.xaxis.type") == "category"
@@ -249,15 +250,16 @@ def test_names_in_charts_are_names(open_page: OpenPage, evaluation: Path, tmp_pa
 
 
 def test_a_phone_shows_all_of_it(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report, "#case=02-T2", size=(390, 844))
+    page = open_page(report, f"#case={CASE}&slice=2", size=(390, 844))
+    page.wait_for_function("byId('place').textContent === '2 / 6'")
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     frame = page.locator(".frame").bounding_box()
     assert frame["width"] > 330
     assert frame["height"] > 330
 
 
-def test_it_prints(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report, "#case=02-T2", scheme="dark")
+def test_it_prints(page: Any) -> None:
+    page.emulate_media(color_scheme="dark")
     assert page.pdf().startswith(b"%PDF")
 
 
