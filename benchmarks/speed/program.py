@@ -5,13 +5,13 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from attunet.benchmarks import program
-from attunet.benchmarks.evaluation.results_table import Json
+from attunet.benchmarks.evaluation.results_table import Json, format_table
 from attunet.system.atomic_files import write_text
 
 
@@ -46,6 +46,12 @@ def keep(results: Json, file: Path | None) -> None:
     """Writes the results so far, where a file is wanted: those of a program that is ended early stay."""
     if file is not None:
         write_text(file, json.dumps(results, indent=1) + "\n")
+
+
+def table_with_skipped(results: Json, columns: Mapping[str, str]) -> str:
+    """The rows, and below them what could not be measured."""
+    skipped = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
+    return "\n".join([format_table(results["rows"], columns), *skipped])
 
 
 def program_parser(description: str | None) -> argparse.ArgumentParser:

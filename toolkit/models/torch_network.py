@@ -47,7 +47,8 @@ class TorchNetwork:
         network = network.to(self.device, dtype).eval()
         # Torch's stubs lack it
         self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self._run = torch.compile(self.network, mode=compile_mode) if compile_mode else self.network
+        # Not dynamic: torch would compile the second batch size for all others too
+        self._run = torch.compile(self.network, mode=compile_mode, dynamic=False) if compile_mode else self.network
 
     def __call__(self, slices: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -44,6 +44,8 @@ def run_step(step: Step, left_s: float) -> Outcome:
     limit = min(step.limit_s, left_s)
     if limit < KILL_AFTER_S:
         return Outcome(step, "not begun", 0.0, "")
+    if step.table is not None:  # an earlier call's results are not this one's
+        Path(step.command[-1]).unlink(missing_ok=True)
     began = time.monotonic()
     child = subprocess.Popen(
         [sys.executable, *step.command],

@@ -65,7 +65,7 @@ def training_table(name: str = "training-sweep") -> str:
 
 def kinds_table() -> str:
     """Milliseconds of one step on the device, by kind of kernel."""
-    rows = training_rows()
+    rows = [row for row in training_rows() if row["graph_captured"] and not row["compile"]]
     largest = {
         kind: max(row["kinds_ms"].get(kind, 0.0) for row in rows)
         for kind in sorted({kind for row in rows for kind in row["kinds_ms"]})

@@ -19,12 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from attunet.benchmarks.evaluation.models import load_models
-from attunet.benchmarks.evaluation.results_table import Json, format_table
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.evaluation.timing import WARM_UP_RUNS, time_interleaved
 from attunet.benchmarks.speed.inference.forms import Form, Make, Subject, fresh_network, on_cpu, on_gpu
-from attunet.benchmarks.speed.program import keep, percentile_fields, program_parser, run_program, seconds_of
+from attunet.benchmarks.speed.program import (
+    keep,
+    percentile_fields,
+    program_parser,
+    run_program,
+    seconds_of,
+    table_with_skipped,
+)
 from attunet.config import MODELS
-from attunet.errors import InputError, RunError
+from attunet.errors import InputError, RunError, one_line
 from attunet.system.environment import environment
 from attunet.system.private_folder import PrivateFolder
 from attunet.system.workers import usable_cores
@@ -51,8 +58,8 @@ def measure(
     seconds: float = math.inf,
     file: Path | None = None,
 ) -> Json:
-    """A row for each form and batch size. A form that does not load is in `skipped`, with the reason; `file` is written
-    again after every batch size.
+    """A row for each form and batch size. A form that does not load, or fails in its first pass, is in `skipped`, with
+    the reason; `file` is written again after every batch size.
 
     Args:
         settings: of the forms, for the results.
@@ -73,7 +80,7 @@ def measure(
         "rows": [],
     }
     for batch in batch_sizes:
-        results["rows"] += _time(forms, batch, runs, seconds)
+        results["rows"] += _time(forms, batch, runs, seconds, skipped)
         keep(results, file)
     return results
 
@@ -94,17 +101,23 @@ def _load(makers: Mapping[str, Make]) -> tuple[dict[str, Form], dict[str, str], 
     return forms, skipped, load_ms
 
 
-def _time(forms: Mapping[str, Form], batch_size: int, runs: int, seconds: float) -> list[Json]:
-    """Rows of one batch size; the forms take turns after the first pass of each, in which libraries choose their
-    algorithms.
+def _time(forms: Mapping[str, Form], batch_size: int, runs: int, seconds: float, skipped: dict[str, str]) -> list[Json]:
+    """Rows of one batch size; the forms take turns after the first pass of each, in which libraries compile and choose
+    their algorithms.
     """
-    inputs = [form.slices(batch_size) for form in forms.values()]
-    calls = [form.timed_call(slices) for form, slices in zip(forms.values(), inputs, strict=True)]
-    first_ms = [1000 * seconds_of(call) for call in calls]
-    timed = time_interleaved(calls, seconds=seconds, max_runs=runs)
+    calls, first_ms = {}, {}
+    for name, form in forms.items():
+        try:
+            calls[name] = call = form.timed_call(form.slices(batch_size))
+            first_ms[name] = 1000 * seconds_of(call)
+        except Exception as error:  # of torch, Triton or ONNX Runtime, which share no other base
+            calls.pop(name, None)
+            skipped[f"{name}, batch {batch_size}"] = one_line(error)
+    timed = time_interleaved(list(calls.values()), seconds=seconds, max_runs=runs)
     expected: np.ndarray | None = None
     rows = []
-    for (name, form), slices, times, first in zip(forms.items(), inputs, timed, first_ms, strict=True):
+    for name, times in zip(calls, timed, strict=True):
+        form, slices = forms[name], forms[name].slices(batch_size)
         logits = None if form.logits is None else form.logits(slices)
         expected = logits if expected is None else expected
         rows.append(
@@ -112,7 +125,7 @@ def _time(forms: Mapping[str, Form], batch_size: int, runs: int, seconds: float)
                 "name": name,
                 "options": {**form.options},
                 "shape": list(slices.shape),
-                "first_ms": first,
+                "first_ms": first_ms[name],
                 "runs": len(times),
                 **percentile_fields(1000 * times, "p{}_ms", (20, 50, 80, 95, 99)),
                 "slices_per_s": float(batch_size * len(times) / times.sum()),
@@ -129,7 +142,7 @@ def _difference(logits: np.ndarray, expected: np.ndarray) -> float:
 
 
 def table(results: Json) -> str:
-    return format_table(results["rows"], COLUMNS)
+    return table_with_skipped(results, COLUMNS)
 
 
 def main() -> None:

@@ -16,9 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from attunet.benchmarks.evaluation.results_table import Json, format_table
+from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.speed.inference.forms import CALIBRATION_SLICES, fresh_network
-from attunet.benchmarks.speed.program import choices, percentile_fields, program_parser, run_program
+from attunet.benchmarks.speed.program import (
+    choices,
+    percentile_fields,
+    program_parser,
+    run_program,
+    table_with_skipped,
+)
 from attunet.classes import CHAOS_MR
 from attunet.config import MODELS
 from attunet.errors import InputError, RunError
@@ -177,8 +183,7 @@ def write_pair(
 
 
 def table(results: Json) -> str:
-    skipped = [f"skipped: {name}: {reason}" for name, reason in results["skipped"].items()]
-    return "\n".join([format_table(results["rows"], COLUMNS), *skipped])
+    return table_with_skipped(results, COLUMNS)
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ def _attunet(task: Task, store: Store, config: ResolvedConfig, accelerator: Acce
     loader.take = take  # type: ignore[assignment, method-assign]
     network = build_model(config.model, store.spec.in_channels, len(store.classes))
     trainer, numbers = Trainer(network, loader, config, accelerator), itertools.count()
+    if trainer._graph is not None:  # its steps gather the slices themselves, and wait for their numbers alone
+        take = trainer._graph.fill = Timed(trainer._graph.fill)  # type: ignore[assignment, method-assign]
 
     def step() -> None:
         trainer.step(next(numbers))

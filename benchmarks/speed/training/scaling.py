@@ -85,7 +85,7 @@ def measure(
 
 
 def _num_slices(store: Store) -> int:
-    return sum(case.num_slices for case in store.cases)
+    return sum(store.case(case).num_slices for case in store.split("all")[0])
 
 
 def _row(count: int, together: list[float], apart: list[float], batch_size: int) -> Json:

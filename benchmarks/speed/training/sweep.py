@@ -24,7 +24,7 @@ from attunet.benchmarks.speed.training.kernels import profile_step
 from attunet.config import MODELS, load_config
 from attunet.device.accelerator import make_accelerator
 from attunet.device.memory import peak_memory_mb, synchronize
-from attunet.errors import InputError, RunError
+from attunet.errors import one_line
 from attunet.loading.choose import make_loader
 from attunet.models import build_model
 from attunet.store import Store
@@ -93,8 +93,8 @@ def sweep(store: Store, rows: Sequence[Row], settings: Settings, file: Path | No
             break
         try:
             measured = measure(store, row, settings)
-        except (InputError, RunError, RuntimeError) as error:
-            measured = {"error": str(error).partition("\n")[0]}
+        except Exception as error:  # of torch, CUDA or Triton, which share no other base
+            measured = {"error": one_line(error)}
         results["rows"].append({**asdict(row), **measured})
         logger.info(f"{row}: {measured.get('error') or format(measured['slices_per_s'], '.0f') + ' slices/s'}")
         gc.collect()
@@ -170,8 +170,9 @@ def table(results: Json) -> str:
 
 
 def shown(row: Json) -> Json:
-    """A measured row as its table shows it."""
-    return {**row, **{key: "yes" if row[key] else "no" for key in ("cuda_graph", "compile")}}
+    """A measured row as its table shows it: with a CUDA graph where the step was captured."""
+    captured, compiled = ("yes" if row[key] else "no" for key in ("graph_captured", "compile"))
+    return {**row, "cuda_graph": captured, "compile": compiled}
 
 
 def _name(row: Json) -> str:

@@ -43,9 +43,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with `backend` runs with each of its module's `BACKENDS`, unless it names its own."""
     named = any("backend" in marker.args[0] for marker in metafunc.definition.iter_markers("parametrize"))
     if "backend" in metafunc.fixturenames and not named:
-        gpu = [] if INTERPRETED else [pytest.mark.gpu]
-        names = [pytest.param(b, marks=gpu if b == "triton" else []) for b in metafunc.module.BACKENDS]
-        metafunc.parametrize("backend", names, indirect=True)
+        metafunc.parametrize("backend", metafunc.module.BACKENDS, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m gpu` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if parameters.get("backend") == "triton" and not INTERPRETED:
+            item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from attunet.benchmarks.speed.gpu.run import Outcome, page, run_step, run_steps
 from attunet.benchmarks.speed.gpu.steps import NNUNET_S, Step, steps_of
 from attunet.benchmarks.speed.training.kernels import kind_of
-from attunet.benchmarks.speed.training.sweep import Row, rows_of, table
+from attunet.benchmarks.speed.training.sweep import Row, Settings, rows_of, sweep, table
+from attunet.store import Store
 
 
 @pytest.mark.slow
@@ -49,6 +50,15 @@ def test_a_step_that_is_ended_shows_what_it_had(tmp_path: Path) -> None:
     assert run_step(step, left_s=60).text.startswith("2 rows\n(out of time")
 
 
+def test_a_step_that_fails_shows_nothing_of_an_earlier_call(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text("[1, 2]")
+    step = Step(
+        "rows", 60, ["-c", "raise SystemExit('no GPU')", "--json", str(file)], table=lambda rows: f"{len(rows)} rows"
+    )
+    assert (run_step(step, left_s=60).text, file.exists()) == ("no GPU", False)
+
+
 def test_a_users_cases_are_the_last_steps(tmp_path: Path) -> None:
     names = [step.name for step in steps_of(tmp_path, rehearse=False, source=tmp_path)]
     assert names[0] == "tests"
@@ -81,7 +91,14 @@ def test_the_default_training_is_measured_first() -> None:
 
 
 def test_a_training_that_failed_has_its_reason_below_the_table_of_the_others() -> None:
-    figures = {"slices_per_s": 4.25, "step_ms": 940.0, "host_ms": 1.0, "matmul_share": 0.5, "peak_memory_mb": None}
+    figures = {
+        "graph_captured": False,
+        "slices_per_s": 4.25,
+        "step_ms": 940.0,
+        "host_ms": 1.0,
+        "matmul_share": 0.5,
+        "peak_memory_mb": None,
+    }
     done = {**asdict(Row("unet", 64, 4, False, True)), **figures, "kinds_ms": {"gates": 1.0, "pooling": 2.0}}
     failed = {**asdict(Row("unet", 64, 128, True, False)), "error": "out of memory"}
     header, row, *below = table({"rows": [done, failed]}).splitlines()
@@ -92,6 +109,27 @@ def test_a_training_that_failed_has_its_reason_below_the_table_of_the_others() -
         "unet 64 wide, batch 4, compiled: ms of one step: pooling 2.0, gates 1.0",
     ]
     assert table({"rows": [failed]}) == below[0]
+
+
+def test_a_step_that_could_not_be_captured_stands_as_one_without_a_graph() -> None:
+    figures = {"slices_per_s": 4.25, "step_ms": 940.0, "host_ms": 1.0, "matmul_share": 0.5, "peak_memory_mb": None}
+    row = {**asdict(Row("unet", 64, 4, True, False)), **figures, "kinds_ms": None}
+    captured, eager = table(
+        {"rows": [row | {"graph_captured": is_captured} for is_captured in (True, False)]}
+    ).splitlines()[1:]
+    assert (captured.split()[3], eager.split()[3]) == ("yes", "no")
+
+
+def test_an_error_of_a_library_costs_one_training_of_a_sweep(
+    small_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("out of resource: shared memory")
+
+    monkeypatch.setattr("attunet.benchmarks.speed.training.sweep.measure", fail)
+    settings = Settings(device="cpu", size=32, seconds=0.1, minutes=1, profiled=False)
+    rows = sweep(small_store, list(rows_of(["unet"], [4], [2, 4], "cpu")), settings)["rows"]
+    assert [row["error"] for row in rows] == ["out of resource: shared memory"] * 2
 
 
 @pytest.mark.parametrize(

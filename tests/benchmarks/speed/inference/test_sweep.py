@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,19 @@ def test_what_does_not_load_is_skipped_with_the_reason_and_an_unknown_name_refus
     assert "attunet[openvino]" in log_lines[0]
     with pytest.raises(InputError, match="'abacus'"):
         only_named(makers, ["abacus"])
+
+
+def test_a_form_that_fails_in_its_first_pass_costs_no_other_form(subject: Subject) -> None:
+    def fails() -> None:
+        raise LookupError("cannot be compiled")
+
+    def form(call: Callable[[], None]) -> Form:
+        return Form(lambda slices: call, lambda batch_size: np.zeros((batch_size, 1, 32, 48), np.float32))
+
+    makers = {"compiled": lambda: form(fails), "eager": lambda: form(lambda: None)}
+    results = measure(makers, {}, batch_sizes=(1, 2), runs=3, seconds=0.01)
+    assert [row["name"] for row in results["rows"]] == ["eager", "eager"]
+    assert table(results).splitlines()[3:] == [f"skipped: compiled, batch {n}: cannot be compiled" for n in (1, 2)]
 
 
 def test_artefacts_are_files_of_their_precision(subject: Subject) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from attunet.benchmarks.speed.training import comparison, comparison_rows
+from attunet.benchmarks.speed.training import comparison, comparison_rows, programs
 from attunet.benchmarks.speed.training.others import Task
 from attunet.store import Store
 
@@ -127,3 +127,10 @@ def test_a_training_ends_with_the_command(tmp_path: Path) -> None:
         running.terminate()
     assert psutil.wait_procs([training], timeout=10)[1] == []
     assert not list(tmp_path.iterdir())
+
+
+def test_with_a_graph_the_wait_for_its_inputs_is_counted(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attunet.training.trainer.graph_obstacle", lambda *_: "")
+    monkeypatch.setattr("attunet.training.trainer.capture_cuda_graph", lambda function: function)
+    result = programs.run(dataclasses.replace(TASK, program="attunet", store=str(small_store.path)))
+    assert 0 < result["waiting_s"] < result["seconds"]
