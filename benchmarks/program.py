@@ -4,8 +4,10 @@ the folders that a rerun continues.
 
 import argparse
 import json
+import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -35,6 +37,15 @@ def running(out: TextIO) -> Iterator[None]:
     except (InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def make_once(folder: Path, write: Callable[[Path], object]) -> None:
+    """Writes a folder that no earlier call has finished."""
+    if not folder.exists():
+        unfinished = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write(unfinished)
+        os.replace(unfinished, folder)
 
 
 def require_same_call(note: Path, call: JsonObject) -> None:

@@ -64,7 +64,7 @@ def better(
         >>> better(open_store("store"), Path("out"), minutes=4, processes=8)  # doctest: +SKIP
     """
     deadline, file = time.monotonic() + 60 * minutes, out / "results.json"
-    require_same_call(out / "call.json", {"store": store.name, "settings": list(settings)})
+    require_same_call(out / "call.json", {"store": store.sha256, "settings": list(settings)})
     rows: list[Json] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
     folds = {scans: fold_stores(store, out / "stores", scans) for scans in {arm.scans for arm in arms}}
     chosen = (*settings, f"run.device={device}")

@@ -28,7 +28,7 @@ from attunet.benchmarks.evaluation.results_table import Json
 from attunet.benchmarks.nnunet.raw_data import image_files, write_raw
 from attunet.benchmarks.nnunet.trainer import PACKAGE, make_predictor, make_trainer, set_environment
 from attunet.benchmarks.nnunet.training import train_for
-from attunet.benchmarks.program import add_settings, program_parser, running
+from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
 from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.export.load_model import load_model
@@ -53,6 +53,7 @@ def compare(store: Store, out: Path, *, fold: int, minutes: float, device: str, 
     """
     if find_spec(PACKAGE) is None:
         raise InputError(f"{PACKAGE} is not installed (pip install {PACKAGE})")
+    require_same_call(out / "call.json", {"store": store.sha256, "minutes": minutes})  # resumed, a run keeps its own
     run, chosen = out / f"attunet-fold{fold}", (*settings, f"run.device={device}", f"run.minutes={minutes}")
     train(store.path, run, read_config(RECIPE, chosen), fold=fold, resume="auto")
     rows = judge({"arm": "attunet"}, store, fold, confusion_of(load_model(run, device=device)))

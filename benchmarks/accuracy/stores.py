@@ -33,8 +33,8 @@ def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
         path = out / f"{scans or 'all'}-scans" / f"fold-{number}"
         path.mkdir(parents=True, exist_ok=True)
         for name in (MANIFEST, CASES):
-            if not (path / name).exists():
-                (path / name).symlink_to((store.path / name).resolve())
+            (path / name).unlink(missing_ok=True)  # of an earlier call, before the store was moved
+            (path / name).symlink_to((store.path / name).resolve())
         write_text(path / SPLITS, json.dumps(Splits((tuple(held_out), tuple(training))).to_json()))
         slices = sum(case.num_slices for case in store.cases if case.labelled and case.patient in training)
         folds.append(FoldStore(path, slices))
@@ -42,10 +42,8 @@ def fold_stores(store: Store, out: Path, scans: int | None) -> list[FoldStore]:
 
 
 def generated_store(path: Path, config: DataConfig) -> Path:
-    """Makes the store of generated abdomens, prepared as the real scans are, if no earlier call has made it."""
+    """Makes the store of generated abdomens, prepared as the real scans are."""
     source = path.with_name(f"{path.name}-source")
     if not source.exists():
         write_phantom(source, cases=GENERATED_CASES)
-    if not path.exists():
-        prepare(source, path, config)
-    return path
+    return prepare(source, path, config).path

@@ -12,15 +12,16 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from attunet.benchmarks.accuracy.stand_ins import STAND_INS, write_stand_in
 from attunet.benchmarks.evaluation.results_table import Json, number, table
-from attunet.benchmarks.program import add_settings, program_parser, require_same_call, running
+from attunet.benchmarks.program import add_settings, make_once, program_parser, require_same_call, running
 from attunet.preparation.prepare import prepare
 from attunet.presets import read_config
 from attunet.runs.run_folder import read_metrics
-from attunet.store import Store, open_store
+from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.training.loop import train
@@ -66,8 +67,7 @@ def compare(out: Path, names: Sequence[str], settings: Sequence[str]) -> list[Js
 
 def _store(name: str, folder: Path, *, whole: bool) -> Store | None:
     """The data set's store, with the automatic window or with whole slices; None where these are the same."""
-    if not (folder / "source").exists():
-        write_stand_in(name, folder / "source")
+    make_once(folder / "source", partial(write_stand_in, name))
     store = _prepared(folder, "store", ())
     if not whole:
         return store
@@ -80,8 +80,6 @@ def _store(name: str, folder: Path, *, whole: bool) -> Store | None:
 
 
 def _prepared(folder: Path, name: str, settings: tuple[str, ...]) -> Store:
-    if (folder / name).exists():
-        return open_store(folder / name)
     return prepare(folder / "source", folder / name, read_config(None, settings).data, folds=4)
 
 

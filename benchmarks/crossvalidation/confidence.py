@@ -7,11 +7,10 @@ learned ones, and changed ones. Writes DIR/results.json and prints a table; the 
 """
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -20,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 
 from attunet.benchmarks.crossvalidation.crossvalidate import crossvalidate
 from attunet.benchmarks.evaluation.results_table import Json, aligned
-from attunet.benchmarks.program import program_parser, running
+from attunet.benchmarks.program import make_once, program_parser, running
 from attunet.classes import CHAOS_MR
 from attunet.confidence.estimator import Estimator
 from attunet.export.build.export_run import export_run
@@ -51,20 +50,15 @@ PATIENTS, NEW_SCANS = 32, 16
 FOLDS, SEEDS = 4, 2  # an ensemble learns from the seeds of a fold
 
 
-def write_scans(folder: Path, cases: int, seed: int) -> None:
+def write_scans(folder: Path, *, cases: int, seed: int) -> None:
     """Writes generated cases at half the resolution, each with its own amount of Rician noise."""
-    if folder.exists():
-        return
-    partial = folder.with_name(f"{folder.name}-partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_phantom(partial, cases=cases, seed=seed, reduce=2)
-    for number, file in enumerate(sorted(partial.glob("*-src.nii.gz"))):
+    write_phantom(folder, cases=cases, seed=seed, reduce=2)
+    for number, file in enumerate(sorted(folder.glob("*-src.nii.gz"))):
         rng = np.random.default_rng([seed, number, 1])
         image = nib.Nifti1Image.from_filename(file)
         values = np.asarray(image.dataobj).astype(np.float32)
         noisy = np.round(with_noise(values, np.exp(rng.uniform(*np.log(NOISE))), rng)).astype(np.int16)
         nib.save(nib.Nifti1Image(noisy, image.affine, image.header), file)
-    os.replace(partial, folder)
 
 
 def with_noise(image: np.ndarray, deviations: float, rng: np.random.Generator) -> np.ndarray:
@@ -84,11 +78,10 @@ class Arm:
 
 
 def measure(folder: Path) -> list[Arm]:
-    write_scans(folder / "source", PATIENTS, seed=0)
-    write_scans(folder / "new", NEW_SCANS, seed=1)
+    make_once(folder / "source", partial(write_scans, cases=PATIENTS, seed=0))
+    make_once(folder / "new", partial(write_scans, cases=NEW_SCANS, seed=1))
     store, table = folder / "store", folder / "crossvalidation"
-    if not store.exists():
-        prepare(folder / "source", store, training_config("demo", (), None).data, folds=FOLDS)
+    prepare(folder / "source", store, training_config("demo", (), None).data, folds=FOLDS)
     crossvalidate(store, table, models=["unet"], config_names=["demo"], settings=SETTINGS, num_seeds=SEEDS)
     single, ensemble = table / "demo/unet/seed-0/fold-0", table / "demo/unet"
     return [

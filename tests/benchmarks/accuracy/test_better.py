@@ -1,6 +1,7 @@
 """The planned arms: their order, what is left after an interruption, the table, and one arm on generated cases."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from attunet.benchmarks.accuracy.better import better, unfinished
 from attunet.benchmarks.accuracy.results import merged, summary, table
 from attunet.benchmarks.accuracy.stores import fold_stores
 from attunet.errors import InputError
+from attunet.manifest import MANIFEST
 from attunet.store import Store, open_store
 
 
@@ -98,6 +100,10 @@ def test_results_of_other_settings_are_not_taken(small_store: Store, tmp_path: P
     better(small_store, tmp_path, minutes=0, device="cpu", settings=["optim.epochs=1"], seeds=3)
     with pytest.raises(InputError, match="was made with other settings; name another folder or remove it"):
         better(small_store, tmp_path, minutes=0, device="cpu")
+    changed = shutil.copytree(small_store.path, tmp_path / "other" / small_store.name)
+    (changed / MANIFEST).write_text((changed / MANIFEST).read_text() + " ")
+    with pytest.raises(InputError, match="was made with other store"):
+        better(open_store(changed), tmp_path, minutes=0, device="cpu", settings=["optim.epochs=1"])
 
 
 @pytest.mark.slow

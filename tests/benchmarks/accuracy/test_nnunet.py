@@ -26,6 +26,20 @@ def test_nothing_is_trained_where_it_is_not_installed(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_training_of_other_minutes_is_not_taken(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on keeps its own minutes, whatever the call says."""
+    monkeypatch.setattr(nnunet, "find_spec", lambda _: True)
+    for name in ("train", "load_model"):
+        monkeypatch.setattr(nnunet, name, lambda *_, **__: None)
+    monkeypatch.setattr(nnunet, "judge", lambda *_: [])
+    monkeypatch.setattr(nnunet, "_nnunet", lambda *_: ({}, None))
+    assert nnunet.compare(small_store, tmp_path, **SHORT)["minutes"] == 0.5
+    with pytest.raises(InputError, match="was made with other minutes; name another folder or remove it"):
+        nnunet.compare(small_store, tmp_path, **{**SHORT, "minutes": 1.0})
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("nnunetv2") is None, reason="nnunetv2 is not installed")
 def test_both_are_judged_on_the_cases_left_out(small_store: Store, tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ def test_lesions_are_rare() -> None:
     assert 0.0002 < np.mean(shares) < 0.003
 
 
+def test_a_data_set_that_was_half_written_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(generator: np.random.Generator) -> stand_ins.Case:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as while_killed:
+        while_killed.setitem(STAND_INS, "crops", dataclasses.replace(STAND_INS["crops"], make=killed))
+        with pytest.raises(KeyboardInterrupt):
+            untuned._store("crops", tmp_path, whole=False)
+    store = untuned._store("crops", tmp_path, whole=False)
+    assert store is not None
+    assert len(store.cases) == 4
+
+
 @pytest.mark.slow
 def test_a_comparison_does_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {change: settings for change, settings in untuned.CHANGES.items() if change in ("auto", "U-Net")}
