@@ -212,4 +212,4 @@ def _saved_scores(file: Path, facts: Mapping[str, Any], classes: Sequence[str]) 
 def _figures(metric: str, saved: dict[str, float | None], classes: Sequence[str]) -> dict[str, float]:
     if set(saved) != set(classes) or not all(is_score(metric, value) for value in saved.values()):
         raise TypeError
-    return {name: math.nan if value is None else value for name, value in saved.items()}
+    return {name: math.nan if (value := saved[name]) is None else value for name in classes}

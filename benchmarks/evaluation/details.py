@@ -80,12 +80,14 @@ def _model_details(model: EvaluatedModel, is_hidden: bool) -> ModelDetails:
     if not isinstance(model.model, Segmenter):
         return {}
     about = model.model.metadata
-    precision = [] if about.precision == "fp32" else ["--precision", about.precision]
+    words = [] if about.precision == "fp32" else ["--precision", about.precision]
+    words += ["--whole"] if about.whole else []
+    words += ["--size", str(about.height), str(about.width)] if about.height else []
     return {
         "card": card_of(about, model.file_mb, is_hidden=is_hidden),
         "settings": about.config,
         "license": about.license,
-        "command": command("export", about.name, model.path.name, *precision),
+        "command": command("export", about.name, model.path.name, *words),
     }
 
 

@@ -4,7 +4,6 @@
 memory, libraries included; on a GPU it is the increase of the device memory in use, which allocators do not give back.
 """
 
-import argparse
 import json
 import logging
 import subprocess
@@ -12,7 +11,7 @@ import sys
 from pathlib import Path
 
 from attunet.benchmarks.evaluation.models import load_models
-from attunet.errors import InputError, RunError
+from attunet.benchmarks.program import program_parser, running
 from attunet.export.runtime.backends.open_backend import GPU_PROVIDERS
 from attunet.system.environment import gpu_memory_used_mb, peak_resident_mb
 
@@ -36,7 +35,7 @@ def peak_memory_mb(model: Path, *, provider: str) -> float | None:
         logger.info(f"no figure for memory: {model}: measuring its memory took longer than {TIMEOUT_S} s")
         return None
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1].removeprefix("error: ")
         logger.info(f"no figure for memory: {model}: measuring its memory failed: {last}")
         return None
     peak = json.loads(done.stdout.splitlines()[-1])["peak_memory_mb"]
@@ -57,15 +56,12 @@ def _measure(model: Path, provider: str) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = program_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--provider", default="cpu", help="of an artefact; for a run the device, cpu or cuda")
     arguments = parser.parse_args()
-    try:
-        peak = _measure(arguments.model, arguments.provider)
-    except (InputError, RunError) as error:
-        sys.exit(str(error))
-    print(json.dumps({"peak_memory_mb": peak}))
+    with running(sys.stderr):
+        print(json.dumps({"peak_memory_mb": _measure(arguments.model, arguments.provider)}))
 
 
 if __name__ == "__main__":

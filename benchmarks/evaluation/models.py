@@ -92,13 +92,10 @@ def time_networks(models: Sequence[EvaluatedModel], seconds: float, batch_sizes:
 
 def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedModel:
     model = load_model(path, provider=provider, device=provider, num_threads=num_threads)
+    evaluated = partial(EvaluatedModel, model=model, name=model.name, path=path, provider=provider)
     if isinstance(model, Segmenter):
-        return EvaluatedModel(
-            model=model,
-            name=model.name,
-            path=path,
+        return evaluated(
             backend="openvino" if provider == "openvino" else "onnxruntime",
-            provider=provider,
             precision=model.metadata.precision + (" whole" if model.metadata.whole else ""),
             file_mb=path.stat().st_size / 1e6,
             timed_call=partial(segmenter_call, model),
@@ -109,12 +106,8 @@ def _evaluated(path: Path, provider: str, num_threads: int | None) -> EvaluatedM
     assert isinstance(model, NetworkModel)
     assert isinstance(model.network, TorchNetwork)
     network = model.network
-    return EvaluatedModel(
-        model=model,
-        name=model.name,
-        path=path,
+    return evaluated(
         backend="pytorch",
-        provider=provider,
         precision="fp32",
         file_mb=network.weights_mb,
         timed_call=network.timed_call,

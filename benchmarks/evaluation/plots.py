@@ -11,6 +11,7 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.models import EvaluatedModel
 from attunet.benchmarks.evaluation.results_table import model_label
+from attunet.benchmarks.evaluation.saved_cases import worst_first
 from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
@@ -87,8 +88,7 @@ def _draw_curves(folder: Path, models: Sequence[EvaluatedModel]) -> None:
 def _cases_to_show(results: EvaluationResults) -> list[str]:
     """All cases if they are few, otherwise the first model's two worst ones, the median and the best."""
     dice = results["models"][0]["dice"]["per_case"]
-    means = {case: np.mean([v or 0.0 for v in scores.values()]) for case, scores in dice.items()}
-    ordered = sorted(means, key=lambda case: float(means[case]))
+    ordered = worst_first({case: [np.array(list(scores.values()), dtype=np.float64)] for case, scores in dice.items()})
     if len(ordered) <= MAX_CASES:
         return ordered
     return [*ordered[:2], ordered[len(ordered) // 2], ordered[-1]]

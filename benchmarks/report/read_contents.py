@@ -199,7 +199,8 @@ def _runs(folder: Path, method: MethodRow, results: CrossvalidationResults) -> l
 def _method_row(
     folder: Path, method: MethodRow, cases: list[str], classes: Classes, results: CrossvalidationResults
 ) -> ModelRow:
-    runs = _runs(folder, method, results)
+    runs, recipe = _runs(folder, method, results), results["recipes"][method["recipe"]]
+    settings = recipe | {"model": recipe["model"] | {"name": method["model"]}}  # it is noted with its first network
     predictions = _first_file(runs, cases, ".npz")
     curves = {_name(run): curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
@@ -210,7 +211,7 @@ def _method_row(
         attention=_first_file(runs, cases, ".attention.npz"),
         curves={f"{method['name']} {name}": rows for name, rows in curves.items() if rows},
         time_to_accuracy=method["time_to_accuracy"],
-        details={"card": _card(method, runs), "settings": results["recipes"][method["recipe"]]},
+        details={"card": _card(method, runs), "settings": settings},
     )
 
 

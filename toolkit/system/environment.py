@@ -68,8 +68,9 @@ def environment() -> Environment:
 
 
 def gpu_memory_used_mb() -> float | None:
-    """Memory in use on the first GPU by all processes; None without one."""
-    used = _output("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0")
+    """Memory in use on the first GPU that this process may use, by all processes; None without one."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
+    used = _output("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", f"--id={first}")
     try:
         return float(used) * 1.048576 if used else None  # nvidia-smi says MiB
     except ValueError:

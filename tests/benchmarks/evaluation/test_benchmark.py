@@ -70,6 +70,8 @@ def test_rows_of_what_loads_and_reasons_of_what_does_not(
     page = (out / "benchmark.md").read_text()
     assert all(table_cell(reason) in page for reason in results.reasons())
     assert (out / "results.json").is_file()  # what `attunet report` reads
+    made = {name: one["command"] for name, one in json.loads((out / "details.json").read_text())["models"].items()}
+    assert [name for name, command in made.items() if "--whole" in command] == ["run (onnxruntime cpu fp32 whole)"]
     other = _train(small_store, tmp_path / "other", seed=1)
     stamp = (out / "artefacts/fp32.onnx").stat().st_mtime_ns
     for precision, words in (

@@ -17,14 +17,16 @@ import numpy as np
 import pytest
 
 from attunet.benchmarks.evaluation.saved_cases import load_arrays
+from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report import bundles
 from attunet.benchmarks.report.answer import answer
 from attunet.benchmarks.report.case_data import case_data, choose_cases
 from attunet.benchmarks.report.contents import ModelRow
-from attunet.benchmarks.report.read_contents import read_contents
+from attunet.benchmarks.report.read_contents import _method_row, read_contents
 from attunet.benchmarks.report.speed_figures import log_ticks
 from attunet.benchmarks.report.tables import models_table, organs_table
 from attunet.benchmarks.report.write_report import write_report, write_report_if_installed
+from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
 
 PATIENT = "DOE_JANE_19560803"  # of the folder of the source
@@ -351,3 +353,15 @@ def test_a_pipe_in_place_of_an_image_is_no_image(evaluation: Path, tmp_path: Pat
 def test_a_class_may_be_called_mean() -> None:
     scores = {"dice": {"mean": 0.4, "ci95": None, "per_class": {}, "per_case": {"a": {"mean": 0.2, "liver": 0.6}}}}
     assert ModelRow("unet", scores).case_mean("a") == pytest.approx(0.4)
+
+
+def test_the_settings_of_a_network_name_that_network(tmp_path: Path) -> None:
+    """A recipe is noted once for all of its networks."""
+    method = {"name": "attention_unet", "recipe": "chaos", "model": "attention_unet", "num_runs": 1, "num_cases": 1}
+    method |= {"scores": dict.fromkeys(SCORES), "time_to_accuracy": None, "postprocessing": "untouched"}
+    noted = {"model": {"name": "unet", "depth": 4}, "optim": {"lr": 0.1}}
+    results = {"recipes": {"chaos": noted}, "seeds": [0], "store": {"folds": {"0": ["01"]}}}
+    row = _method_row(tmp_path, method, ["01"], CHAOS_MR, results)
+    assert row.details is not None
+    assert row.details["settings"] == {"model": {"name": "attention_unet", "depth": 4}, "optim": {"lr": 0.1}}
+    assert noted["model"]["name"] == "unet"

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import attunet
-from attunet.system.environment import environment
+from attunet.system.environment import environment, gpu_memory_used_mb
 
 LOOK = """
 import json, sys
@@ -45,3 +47,12 @@ def _strings(value: object) -> list[str]:
     if isinstance(value, list):
         return [text for inner in value for text in _strings(inner)]
     return [value] if isinstance(value, str) else []
+
+
+def test_the_memory_in_use_is_that_of_the_gpu_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("attunet.system.environment._output", lambda *command: asked.append(command[-1]))
+    for visible in ("", "1,0", "GPU-7f"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert gpu_memory_used_mb() is None
+    assert asked == ["--id=0", "--id=1", "--id=GPU-7f"]
