@@ -43,19 +43,24 @@ socket.create_connection(listening.getsockname()).close()
     ]
 
 
+FEW = ("--provider", "cpu", "--precision", "fp32", "--latency-seconds", 0.05)
 QUICK = [f"--set={setting}" for setting in ("model.base_width=4", "model.depth=2", "optim.epochs=1")]
 
 
 @pytest.mark.slow
-def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, tmp_path):
+def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, source, tmp_path):
     for package in ("fastapi", "httpx", "jinja2"):
         pytest.importorskip(package)
     demo, attunet = tmp_path / "demo", watched.attunet
-    scans, store, run, model = (demo / name for name in ("source", "store", "runs/unet", "models/unet.onnx"))
+    store, run, model = (demo / name for name in ("store", "runs/unet", "models/unet.onnx"))
     shortly = "from attunet.launch.commands import demo\ndemo.LATENCY_SECONDS = 0.05"
-    # phantom, prepare, train, export, evaluate, report
-    attunet(["demo", "--out", demo, "--cases", 3, *QUICK], before=shortly)
-    scan, key, log = sorted(scans.glob("*src*"))[0], tmp_path / "key.pem", tmp_path / "log.jsonl"
+    # prepare, train, export, evaluate, report
+    attunet(
+        ["phantom", tmp_path / "generated", "--cases", 1],
+        ["demo", "--out", demo, "--data", source, *QUICK],
+        before=shortly,
+    )
+    scan, key, log = sorted(source.glob("*src*"))[0], tmp_path / "key.pem", tmp_path / "log.jsonl"
     make_key(key)
     page = [["web", model, tmp_path / "page"]] if (PAGE / "index.html").is_file() else []
     attunet(
@@ -68,7 +73,7 @@ def test_no_command_reports_anything_or_writes_to_the_home_folder(watched, tmp_p
         ["verify", "--audit", log],
         *page,
         ["crossvalidate", store, tmp_path / "cv", "--model", "unet", "--folds", "0", "--config", "demo", *QUICK],
-        ["benchmark", model, store, "--out", tmp_path / "benchmark", "--provider", "cpu", "--latency-seconds", 0.05],
+        ["benchmark", model, store, "--out", tmp_path / "benchmark", *FEW],
     )
     with watched.server(model, tmp_path / "uploads") as address:
         attunet(["predict", "--server", address, scan, tmp_path / "served.nii.gz"])
