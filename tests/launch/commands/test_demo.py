@@ -10,7 +10,7 @@ from small_trainings import set_options
 from attunet.config import MODELS
 from attunet.phantom import write_phantom
 
-QUICK = ("--cases=3", *set_options("optim.epochs=0.3 optim.batch_size=auto model.depth=4 run.device=auto"))
+QUICK = ("--cases=3", *set_options("optim.epochs=0.3 optim.batch_size=auto run.device=auto"))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path) -> No
     assert f"open it in a browser: {(out / 'evaluation' / 'report.html').as_uri()}" in done.out
     assert "Loss of every run" in page
     assert "attunet export attention_unet attention_unet.onnx" in page
-    assert "attention_unet (pytorch cpu): gate 4 (finest)" in page
+    assert "attention_unet (pytorch cpu): gate 2 (finest)" in page
     assert str(tmp_path) not in page
 
     changed = (out / "models" / "unet.onnx").stat().st_mtime_ns

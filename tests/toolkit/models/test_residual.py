@@ -16,7 +16,7 @@ NETWORKS = ("unet", "attention_unet")
 
 def make(name: str, blocks: str) -> SegmentationNetwork:
     torch.manual_seed(0)
-    return build_model(ModelConfig(name=name, base_width=4, blocks=blocks), 1, 5)
+    return build_model(ModelConfig(name=name, base_width=4, depth=2, blocks=blocks), 1, 5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
