@@ -1,21 +1,97 @@
-"""Processes of one training, forked from one that has imported what a training needs.
+"""Trainings in processes that are forked from one that has imported what a training needs.
 
 The import is that of PyTorch, of what its optimizers import at their first step, and of matplotlib: several seconds,
-which each process of a launcher would take for itself. PyTorch must not have computed anything before the fork.
+which each process would take for itself. PyTorch must not have computed anything before the fork, so they are forked
+not from the tests' process but from a server, which begins with the first of them.
 """
 
+import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 
-import torch._dynamo  # noqa: F401
+import torch
 
-import attunet.plots.curves  # noqa: F401
+from attunet.launch.exit_codes import leave, run_command
+from attunet.launch.train import train_command
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["torch._dynamo", "attunet.plots.curves", "attunet.training.loop", "attunet.launch.train"]
+)
+
+
+class Forked:
+    """What `subprocess.Popen` gives, of a function of a module that is called in a forked process."""
+
+    def __init__(self, work: Callable[..., object], *arguments: object) -> None:
+        printed, output = SERVER.Pipe(duplex=False)
+        # A daemon does not outlive the tests when one of them fails
+        self.process = SERVER.Process(target=_with_output, args=(output, work, arguments), daemon=True)
+        self.process.start()
+        output.close()
+        self.stdout = os.fdopen(os.dup(printed.fileno()))
+        printed.close()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """What it prints until its end, errors too; timeout: seconds from the end of its output to its own."""
+        printed = self.stdout.read()
+        self.wait(timeout)
+        return printed, None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start_forked(arguments: Sequence[object], file_limit: int | None = None) -> Forked:
+    """Start a training in one process.
+
+    Args:
+        arguments: of `python -m attunet.launch.train`.
+        file_limit: bytes beyond which the system lets no file grow.
+    """
+    return Forked(_train, [str(argument) for argument in arguments], file_limit)
+
+
+def _train(arguments: list[str], file_limit: int | None) -> None:
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    leave(run_command(train_command, "python -m attunet.launch.train", arguments))
+
+
+def _with_output(output: Connection, work: Callable[..., object], arguments: Sequence[object]) -> None:
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    torch.set_num_threads(1)
+    work(*arguments)
 
 
 def run_ranks(work: Callable[[int], object], world: int, kill_after_s: float | None = None) -> int:

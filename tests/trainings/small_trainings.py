@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from forked import Forked
 
 from attunet.config import Config, DataConfig, load_config
 from attunet.device.accelerator import make_accelerator
@@ -63,10 +64,14 @@ def set_options(*settings: str) -> list[str]:
     return [f"--set={setting}" for setting in (*SETTINGS, *" ".join(settings).split())]
 
 
+def train_arguments(store: Store, run: Path, *options: str) -> list[str]:
+    return [str(store.path), str(run), "--fold=0", *options]
+
+
 def train_command(store: Store, run: Path, *options: str, launcher: Sequence[object] = ()) -> list[str]:
     """The command that trains; launcher: options of `accelerate launch`, for several processes."""
     launch = ["-m", "accelerate.commands.launch", *map(str, launcher)] if launcher else []
-    return [sys.executable, *launch, "-m", "attunet.launch.train", str(store.path), str(run), "--fold=0", *options]
+    return [sys.executable, *launch, "-m", "attunet.launch.train", *train_arguments(store, run, *options)]
 
 
 def start(command: Sequence[object], **options: object) -> subprocess.Popen[str]:
@@ -79,14 +84,14 @@ def start(command: Sequence[object], **options: object) -> subprocess.Popen[str]
     return subprocess.Popen([str(word) for word in command], **pipes, **options)  # type: ignore[call-overload,no-any-return]
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str] | Forked) -> None:
     """Wait for something that a program does; an error if it ends before that."""
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
 
 
-def read_until(text: str, process: subprocess.Popen[str]) -> str:
+def read_until(text: str, process: subprocess.Popen[str] | Forked) -> str:
     """The first line with this text that a program prints; an error if it ends without."""
     assert process.stdout is not None
     while text not in (line := process.stdout.readline()):

@@ -1,9 +1,6 @@
 """One uninterrupted training of one process, and one of two, to compare interrupted ones with."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,8 +8,6 @@ import pytest
 
 from attunet.store import Store
 
-PROGRAM = Path(__file__).with_name("kill_and_resume.py")
-TRAININGS = str(Path(__file__).parents[2] / "trainings")
 CONFIG = """
 [model]
 base_width = 4
@@ -38,13 +33,16 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kill_and_resume(small_store: Store, config: Path) -> KillAndResume:
-    """`kill_and_resume(folder, moments, processes="1")`: the rows that the program of this name prints."""
+    """`kill_and_resume(folder, moments, processes="1")`: the rows that the function of this name prints."""
+    from forked import Forked
+    from kill_and_resume import kill_and_resume
 
     def run(folder: Path, moments: Sequence[int | str], processes: str = "1") -> list[dict]:
-        command = [sys.executable, PROGRAM, small_store.path, folder, config, processes, *moments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": TRAININGS}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, env=environment)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        counts = [int(count) for count in processes.split(",")]
+        trainings = Forked(kill_and_resume, small_store.path, folder, config, counts, [*map(str, moments)])
+        printed = trainings.communicate()[0]
+        assert trainings.returncode == 0, printed
+        return [json.loads(line) for line in printed.splitlines() if line.startswith('{"moment"')]
 
     return run
 

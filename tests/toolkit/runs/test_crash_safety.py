@@ -3,11 +3,11 @@
 import json
 import random
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from small_trainings import read_until, start, train_command, wait_until
+from forked import Forked, start_forked
+from small_trainings import read_until, train_arguments, wait_until
 
 from attunet.runs.load_run import load_run
 from attunet.runs.run_folder import read_metrics
@@ -88,11 +88,11 @@ def test_from_two_processes_to_one_and_back_the_order_stays(
     assert all(taken == alone[1, step] for (_, step), taken in mixed.items())
 
 
-def start_training(store: Store, run: Path, config: Path, *options: str) -> subprocess.Popen[str]:
-    return start(train_command(store, run, "--config", str(config), *options))
+def start_training(store: Store, run: Path, config: Path, *options: str) -> Forked:
+    return start_forked(train_arguments(store, run, "--config", str(config), *options))
 
 
-def wait_for_steps(run: Path, process: subprocess.Popen[str]) -> None:
+def wait_for_steps(run: Path, process: Forked) -> None:
     wait_until((run / "metrics.jsonl").exists, process)
 
 

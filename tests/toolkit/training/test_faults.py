@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -11,7 +10,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from small_trainings import TWO_PROCESSES, read_until, set_options, small_config, start, train_command, wait_until
+from forked import Forked, start_forked
+from small_trainings import (
+    TWO_PROCESSES,
+    read_until,
+    set_options,
+    small_config,
+    start,
+    train_arguments,
+    train_command,
+    wait_until,
+)
 
 from attunet.runs.read_checkpoint import newest_checkpoint, step_folders
 from attunet.runs.run_folder import read_metrics
@@ -21,11 +30,15 @@ from attunet.training.loop import train
 SAVING = "run.log_every=1 run.checkpoint_every_steps=2"
 
 
-def start_training(
-    store: Store, run: Path, *settings: str, launcher: Sequence[object] = (), **how: object
+def launch(
+    store: Store, run: Path, *settings: str, launcher: Sequence[object] = TWO_PROCESSES
 ) -> "subprocess.Popen[str]":
+    return start(train_command(store, run, "--resume=auto", *set_options(SAVING, *settings), launcher=launcher))
+
+
+def start_alone(store: Store, run: Path, *settings: str, file_limit: int | None = None) -> Forked:
     options = set_options(SAVING, *settings)
-    return start(train_command(store, run, "--resume=auto", *options, launcher=launcher), **how)
+    return start_forked(train_arguments(store, run, "--resume=auto", *options), file_limit)
 
 
 def process_of_rank(run: Path, rank: int) -> int:
@@ -34,14 +47,14 @@ def process_of_rank(run: Path, rank: int) -> int:
     return int(next(line for line in reversed(lines) if f"rank {rank} of 2" in line).split("process ")[1].split(":")[0])
 
 
-def wait_for_checkpoint(run: Path, process: "subprocess.Popen[str]") -> None:
+def wait_for_checkpoint(run: Path, process: "subprocess.Popen[str] | Forked") -> None:
     wait_until(lambda: step_folders(run / "checkpoints") != [], process)
 
 
 @pytest.mark.slow
 def test_a_dead_rank_ends_the_others_and_is_named(small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    job = start_training(small_store, run, "optim.epochs=1000", launcher=TWO_PROCESSES)
+    job = launch(small_store, run, "optim.epochs=1000")
     wait_for_checkpoint(run, job)
     os.kill(process_of_rank(run, 1), signal.SIGKILL)
     output = job.communicate(timeout=120)[0]
@@ -54,7 +67,7 @@ def test_a_dead_rank_ends_the_others_and_is_named(small_store: Store, tmp_path: 
 @pytest.mark.slow
 def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    job = start_training(small_store, run, "optim.epochs=6", launcher=(*TWO_PROCESSES, "--max_restarts", 2))
+    job = launch(small_store, run, "optim.epochs=6", launcher=(*TWO_PROCESSES, "--max_restarts", 2))
     wait_for_checkpoint(run, job)
     os.kill(process_of_rank(run, 1), signal.SIGKILL)
     output = job.communicate(timeout=180)[0]
@@ -71,7 +84,7 @@ def test_restarts_bring_the_job_back_from_its_last_checkpoint(small_store: Store
 def test_a_rank_that_hangs_is_named(small_store: Store, tmp_path: Path) -> None:
     """Nobody tells the others that it is stopped: they wait for as long as is configured, and say whom for."""
     run, settings = tmp_path / "run", "optim.epochs=1000 run.timeout_minutes=0.15"
-    job = start_training(small_store, run, settings, launcher=TWO_PROCESSES)
+    job = launch(small_store, run, settings)
     wait_for_checkpoint(run, job)
     hung = process_of_rank(run, 1)
     os.kill(hung, signal.SIGSTOP)
@@ -100,7 +113,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
     run = small_disk / "run"
-    job = start_training(small_store, run, "optim.epochs=1000")
+    job = start_alone(small_store, run, "optim.epochs=1000")
     wait_for_checkpoint(run, job)
     with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
         while True:
@@ -113,7 +126,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
     last = newest_checkpoint(run / "checkpoints")
     assert last is not None
     (small_disk / "filler").unlink()
-    job = start_training(small_store, run, "optim.epochs=1000")
+    job = start_alone(small_store, run, "optim.epochs=1000")
     read_until(f"resuming at step {last.state.step}", job)
     job.kill()
     job.wait()
@@ -121,7 +134,7 @@ def test_a_disk_that_fills_up(small_store: Store, small_disk: Path) -> None:
 
 def test_a_file_system_that_is_read_only(small_store: Store, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    job = start_training(small_store, small_disk / "run")
+    job = start_alone(small_store, small_disk / "run")
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 2
     assert output.startswith(f"error: {small_disk}/run")
@@ -136,11 +149,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path
     newest, before = sorted((run / "checkpoints").glob("step-*"), reverse=True)
     shutil.rmtree(newest)
     files = {path: path.read_bytes() for path in before.iterdir()}
-
-    def fill() -> None:  # the kernel refuses to make a file longer than this, as a full disk does
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    second = start_training(small_store, run, "optim.epochs=4", preexec_fn=fill)
+    second = start_alone(small_store, run, "optim.epochs=4", file_limit=20_000)  # as on a full disk
     output = second.communicate(timeout=120)[0]
     assert second.returncode == 1, output
     assert "error: " in output
@@ -154,7 +163,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_store: Store, tmp_path
 
 def test_a_folder_that_cannot_be_written(small_store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    job = start_training(small_store, tmp_path / "file" / "run")
+    job = start(train_command(small_store, tmp_path / "file" / "run"))
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 2
     assert output.count("\n") == 1

@@ -1,23 +1,23 @@
 """One, two and three processes: the same loss, the same samples, the same metrics."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_trainings import partly_labelled_store, start
+from forked import Forked
+from measure_processes import measure_processes
+from small_trainings import partly_labelled_store
 
 from attunet.config import DataConfig
 from attunet.preparation.prepare import prepare
 from attunet.store import Store
 
 WriteCase = Callable[..., tuple[Path, Path]]
-PROGRAM = Path(__file__).with_name("measure_processes.py")
 
 
 def measure(processes: int, store: Store, *settings: str) -> dict:
-    job = start([sys.executable, PROGRAM, processes, store.path, *settings])
+    job = Forked(measure_processes, processes, store.path, settings)
     output = job.communicate(timeout=300)[0]
     assert job.returncode == 0, output[-3000:]
     return dict(json.loads(next(line for line in output.splitlines() if line.startswith("{"))))

@@ -1,12 +1,11 @@
-"""Not a test: one of several processes that train a few steps and validate; rank 0 prints one JSON line.
+"""Several processes that train a few steps and validate; rank 0 prints one JSON line.
 
 Batch norm is frozen unless it is synchronised, since each process would normalise over its own slices.
-
-measure_processes.py PROCESSES STORE SETTING...
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +25,11 @@ from attunet.training.validation import Validator
 STEPS = 20
 
 
-def main(store_path: Path, settings: list[str]) -> None:
+def measure_processes(processes: int, store_path: Path, settings: Sequence[str]) -> None:
+    sys.exit(run_ranks(lambda rank: _measure(store_path, settings), processes))
+
+
+def _measure(store_path: Path, settings: Sequence[str]) -> None:
     store = open_store(store_path)
     trainer = make_trainer(store, "optim.batch_size=5 optim.epochs=5 optim.lr=5e-3", *settings)
     config, accelerator = trainer.config, trainer.accelerator
@@ -63,7 +66,3 @@ def main(store_path: Path, settings: list[str]) -> None:
             "each_once": sorted(seen) == sorted(expected),
         }
         print(json.dumps({**facts, "validation": asdict(result)}), flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_ranks(lambda rank: main(Path(sys.argv[2]), sys.argv[3:]), int(sys.argv[1])))

@@ -1,19 +1,8 @@
-"""Not a test: a program that trains in child processes, kills them, and lets them resume;
-prints one JSON line a training.
-
-    python kill_and_resume.py STORE FOLDER CONFIG.toml PROCESSES MOMENT...
-
-PROCESSES: how many processes each attempt has, e.g. 1, or 2,1,2; the last number holds from there on. For each MOMENT a
-training in FOLDER/MOMENT is killed by SIGKILL (in all attempts of PROCESSES but the last, and in the first), then
-resumed until it is done. A whole number is a write to the disk that matters (fsync or rename), and rank 0 is killed
-just before that one; one with a point is seconds, and a process drawn from it is killed. Then the others are, as a
-launcher does. Moment 0 is never killed. What each process took in each step is in FOLDER/MOMENT.samples.
-"""
+"""Trainings in child processes, which are killed and resume."""
 
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 from forked import run_ranks
@@ -25,7 +14,17 @@ from attunet.training.loop import train
 ATTEMPTS = 6
 
 
-def main(store: Path, folder: Path, config: Path, processes: list[int], moments: list[str]) -> None:
+def kill_and_resume(store: Path, folder: Path, config: Path, processes: list[int], moments: list[str]) -> None:
+    """Trains until it is done, once for each moment, and prints a JSON line with the exit codes of the attempts.
+
+    A training in FOLDER/MOMENT is killed by SIGKILL (in all attempts of `processes` but the last, and in the first),
+    then resumed. A whole number is a write to the disk that matters (fsync or rename), and rank 0 is killed just before
+    that one; one with a point is seconds, and a process drawn from it is killed. Then the others are, as a launcher
+    does. Moment 0 is never killed. What each process took in each step is in FOLDER/MOMENT.samples.
+
+    Args:
+        processes: how many each attempt has; the last number holds from there on.
+    """
     killed = max(1, len(processes) - 1)
     for moment in moments:
         codes: list[int] = []
@@ -70,7 +69,3 @@ def note_samples(path: Path, attempt: int) -> None:
         return batch
 
     ResidentLoader.take = noting  # type: ignore[method-assign]
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), [int(count) for count in sys.argv[4].split(",")], sys.argv[5:])
