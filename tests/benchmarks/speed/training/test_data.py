@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+from forked import SERVER
+
 from attunet.benchmarks.speed.training import data
 from attunet.benchmarks.speed.training.generated_store import repeated_store
 from attunet.store import Store, open_store
@@ -16,7 +19,9 @@ def test_cases_are_repeated_into_a_store_of_the_asked_size(small_store: Store, t
     assert (made.label(training[-1]) == small_store.label(training[-1].rpartition("-")[0])).all()
 
 
-def test_every_size_and_tier_is_measured(tmp_path: Path) -> None:
+def test_every_size_and_tier_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a process of its own, which need not import PyTorch anew here."""
+    monkeypatch.setattr(data, "get_context", lambda _: SERVER)
     settings = data.Settings(side=32, batch_size=4, seconds=0.1, rounds=1, device="cpu")
     results = json.loads(json.dumps(data.benchmark([60, 120], settings, tmp_path), allow_nan=False))
     assert [(row["num_slices"], row["tier"]) for row in results["results"]] == [
