@@ -99,14 +99,14 @@ def test_noise_is_standard_normal_and_independent_between_samples() -> None:
     assert torch.corrcoef(noise).fill_diagonal_(0).abs().max() < 0.06
 
 
-@pytest.mark.slow
-def test_compiles_without_a_graph_break() -> None:
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.soak)])
+def test_compiles_without_a_graph_break(compiler: str) -> None:
     """Labels may differ where two compilers round a sampling point to either side of a pixel's edge."""
     images, labels = batch(2, 1)
     augmenter = Augmenter(STRONG, SIZE, CPU)
     parameters = draw_parameters(STRONG, seed=1, epochs=np.zeros(2, int), samples=np.arange(2), size=SIZE)
     expected, expected_labels = augmenter.apply(images, labels, parameters)
-    found, found_labels = torch.compile(augmenter.apply, fullgraph=True)(images, labels, parameters)
+    found, found_labels = torch.compile(augmenter.apply, fullgraph=True, backend=compiler)(images, labels, parameters)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
     assert (found_labels != expected_labels).float().mean() < 1e-3
 

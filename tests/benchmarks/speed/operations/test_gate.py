@@ -1,7 +1,6 @@
 """The benchmark of the gate measures what it says, on a network small enough for a test."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from attunet.benchmarks.speed.operations.gate import benchmark, draw, expected_saving_bytes, measure_memory, table
+from attunet.benchmarks.speed.operations.gate import (
+    benchmark,
+    draw,
+    expected_saving_bytes,
+    main,
+    measure_memory,
+    table,
+)
 from attunet.benchmarks.speed.operations.measures import Settings, peak_bytes
 
-COMMAND = [sys.executable, "-m", "attunet.benchmarks.speed.operations.gate"]
 SETTINGS = Settings(device="cpu", width=4, size=64, batch_size=4, dtype="float32", seconds=0.02)
 
 
@@ -69,30 +74,23 @@ def test_table_and_plot(results: dict, tmp_path: Path) -> None:
     assert (tmp_path / "gate.png").stat().st_size > 5000
 
 
-@pytest.mark.slow
-def test_the_command_writes_json(tmp_path: Path) -> None:
-    options = [
-        "--device",
-        "cpu",
-        "--width",
-        "4",
-        "--size",
-        "16",
-        "--seconds",
-        "0.01",
-        "--no-compile",
-        "--no-network",
-        "--json",
-    ]
-    command = [*COMMAND, *options, str(tmp_path / "gate.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_the_command_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--device=cpu", "--width=4", "--size=16", "--seconds=0.01", "--no-compile", "--no-network"]
+    monkeypatch.setattr(sys, "argv", ["gate", *small, "--json", str(tmp_path / "gate.json")])
+    main()
     written = json.loads((tmp_path / "gate.json").read_text())
-    assert json.loads(done.stdout.splitlines()[-1]) == written
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == written
     assert written["settings"]["fused_backend"] == "cpu"
     assert written["memory"] is None
 
 
-def test_a_size_that_does_not_fit_is_one_line() -> None:
-    done = subprocess.run([*COMMAND, "--size", "40"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "error: --size: must be a multiple of 16, got 40\n"
+def test_a_size_that_does_not_fit_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gate", "--size", "40"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: --size: must be a multiple of 16, got 40\n"
