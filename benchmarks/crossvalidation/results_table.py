@@ -2,7 +2,7 @@
 
 from attunet.benchmarks.evaluation.results_table import METRICS, Table, aligned, interval, number, table, unit_notes
 from attunet.metrics.results import CrossvalidationResults, Difference
-from attunet.system.plain_text import table_cell
+from attunet.system.plain_text import named, table_cell
 
 OTHERS = ("hd95_mm", "assd_mm", "chaos_score")  # metrics beside Dice in the table of differences
 
@@ -59,10 +59,9 @@ def _missing(results: CrossvalidationResults) -> list[str]:
     missing = results["missing"]
     if not missing:
         return []
-    names = [f"{m['run']} (step {m['step']})" if m["step"] else m["run"] for m in missing]
-    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    names = table_cell(named([f"{m['run']} (step {m['step']})" if m["step"] else m["run"] for m in missing]))
     return [
-        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {table_cell(shown)}. "
+        f"**Not complete: {len(missing)} of {results['num_runs']} trainings are not finished**: {names}. "
         "Rows may be of different cases; the paired differences use the cases and seeds that both sides have."
     ]
 

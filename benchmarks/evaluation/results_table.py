@@ -8,7 +8,7 @@ from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.metrics.aggregate import mean
 from attunet.metrics.results import EvaluatedRow, EvaluationResults, PerClass
 from attunet.system.environment import Environment
-from attunet.system.plain_text import markdown_table, printable_line, table_cell
+from attunet.system.plain_text import markdown_table, named, printable_line, table_cell
 
 METRICS = {  # name in results.json: title, decimals
     "dice": ("Dice", 3),
@@ -22,8 +22,6 @@ METRICS = {  # name in results.json: title, decimals
     "chaos_score": ("CHAOS score", 1),
 }
 
-NAMED = 10  # cases that a sentence names; results.json and the table of cases have all
-
 Table = tuple[list[str], list[list[str]]]  # header, rows
 Json = dict[str, Any]  # results of a benchmark, or a row of them, as JSON values
 
@@ -36,14 +34,13 @@ def summary_table(results: EvaluationResults) -> str:
 
 def markdown(results: EvaluationResults) -> str:
     store = results["store"]
-    selection = "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} holds out"
     header, rows = _summary(results)
     parts = [
         "# Evaluation",
-        f"Store {table_cell(store['name'])}, {selection}: {table_cell(', '.join(store['cases']))}. Dice per case in 3D "
-        "on the native grid, mean over the foreground classes, then over the cases that the model has not seen in "
-        "training; 95 % interval by bootstrap over patients (from five on). Agreement: Dice between the model's label "
-        "maps and those of the first model, all cases together.",
+        f"Store {table_cell(store['name'])}, {selection(store['fold'])}: {table_cell(', '.join(store['cases']))}. "
+        "Dice per case in 3D on the native grid, mean over the foreground classes, then over the cases that the model "
+        "has not seen in training; 95 % interval by bootstrap over patients (from five on). Agreement: Dice between "
+        "the model's label maps and those of the first model, all cases together.",
         table(header, rows),
         *map(table_cell, notes(results)),
         "## Per class",
@@ -73,6 +70,11 @@ def model_label(row: EvaluatedRow) -> str:
 def label_of(name: str, backend: str, provider: str, precision: str) -> str:
     where = dict.fromkeys((backend, provider))  # openvino is both
     return f"{name} ({' '.join([*where, *([] if precision == 'fp32' else [precision])])})"
+
+
+def selection(fold: int | None) -> str:
+    """The cases of an evaluation, in words."""
+    return "all labelled cases" if fold is None else f"the cases that fold {fold} holds out"
 
 
 def unit_notes(unit: str) -> list[str]:
@@ -118,9 +120,7 @@ def notes(results: EvaluationResults) -> list[str]:
         if seen:
             left = set(results["store"]["cases"]) - set(seen)
             effect = "they are not in its means" if left else "no case is left for its means"
-            more = f" and {len(seen) - NAMED} more" if len(seen) > NAMED else ""
-            names = ", ".join(seen[:NAMED]) + more
-            lines.append(f"Trained on {names}, or on their patients: {', '.join(labels)}; {effect}.")
+            lines.append(f"Trained on {named(seen)}, or on their patients: {', '.join(labels)}; {effect}.")
     return lines
 
 

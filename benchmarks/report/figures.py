@@ -45,7 +45,7 @@ def _per_case(contents: Contents) -> Figure | None:
         of_cases = [(number + places[case], model.case_mean(case), case) for case in contents.cases]
         shown = [point for point in of_cases if not math.isnan(point[1])]
         hover = {"hovertemplate": "%{text}: %{y:.3f}<extra></extra>", "showlegend": False}
-        data += [_case_points(model, number, shown, 8, 0.85, **hover), _mean_mark(model, number + 0.3)]
+        data += [_case_points(model, number, shown, 8, 0.85, **hover), _mean_of_cases(model, number + 0.3)]
     labels = [plain(model.label).replace(" (", "<br>(") for model in models]  # on two lines
     layout: Figure = {
         "xaxis": {"tickvals": list(range(len(models))), "ticktext": labels, "range": [-0.5, len(models) - 0.5]},
@@ -74,17 +74,15 @@ def _seen_note(contents: Contents) -> str:
     return " Hollow points were seen in training and are in no mean." if seen else ""
 
 
-def _mean_mark(model: ModelRow, x: float) -> Figure:
+def _means(model: ModelRow, x: Sequence[float], means: Sequence[float | None], color: str) -> Figure:
+    marker = {"color": color, "symbol": "line-ew-open", "size": 15, "line": {"width": 3}}
+    about = {"hovertemplate": "mean %{y:.3f}<extra></extra>", "name": plain(model.label), "showlegend": False}
+    return trace("markers", x, means, marker=marker, **about)
+
+
+def _mean_of_cases(model: ModelRow, x: float) -> Figure:
     dice = model.scores["dice"]
-    mark = trace(
-        "markers",
-        [x],
-        [dice["mean"]],
-        marker={"color": "@text", "symbol": "line-ew-open", "size": 14, "line": {"width": 3}},
-        hovertemplate="mean %{y:.3f}<extra></extra>",
-        name=plain(model.label),
-        showlegend=False,
-    )
+    mark = _means(model, [x], [dice["mean"]], "@text")
     if dice["ci95"] and dice["mean"] is not None:
         low, high = dice["ci95"]
         ends = {"array": [high - dice["mean"]], "arrayminus": [dice["mean"] - low]}
@@ -96,7 +94,7 @@ def _per_organ(contents: Contents) -> Figure | None:
     classes, width = contents.classes.foreground, 0.7 / max(1, len(contents.models))
     data: list[Figure] = []
     for number, model in enumerate(contents.models):
-        dice, label = model.scores["dice"], plain(model.label)
+        dice = model.scores["dice"]
         places = [place + (number - (len(contents.models) - 1) / 2) * width for place in range(len(classes))]
         points = [
             (x, value, case)
@@ -106,17 +104,7 @@ def _per_organ(contents: Contents) -> Figure | None:
         ]
         hover = "%{text}: %{y:.3f}<extra>%{fullData.name}</extra>"
         data.append(_case_points(model, number, points, 7, 0.7, hovertemplate=hover))
-        data.append(
-            trace(
-                "markers",
-                places,
-                [dice["per_class"].get(name) for name in classes],
-                marker={"color": f"@{number}", "symbol": "line-ew-open", "size": 16, "line": {"width": 3}},
-                hovertemplate="mean %{y:.3f}<extra></extra>",
-                name=label,
-                showlegend=False,
-            )
-        )
+        data.append(_means(model, places, [dice["per_class"].get(name) for name in classes], f"@{number}"))
     ticks = {"tickvals": list(range(len(classes))), "ticktext": [plain(name) for name in classes]}
     about = f"A point is a case, a bar the mean of the model. A click opens the case.{_seen_note(contents)}"
     return chart("Every class", about, data, {"xaxis": ticks, "yaxis": axis("Dice")})

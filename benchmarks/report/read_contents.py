@@ -11,7 +11,7 @@ import numpy as np
 
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import CaseDetails, EvaluationDetails, ModelDetails, as_card, curves_of
-from attunet.benchmarks.evaluation.results_table import model_label, unit_notes
+from attunet.benchmarks.evaluation.results_table import model_label, selection, unit_notes
 from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case, worst_first
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow
@@ -23,9 +23,9 @@ from attunet.metrics.overlap import confusion
 from attunet.metrics.results import CrossvalidationResults, EvaluatedRow, EvaluationResults, MethodRow
 from attunet.runs.run_folder import read_metrics
 from attunet.system.outputs import RESULTS
+from attunet.system.plain_text import named
 
 EVALUATION, CROSSVALIDATION = 2, 4  # schemas of results.json
-MAX_NAMED = 8  # missing trainings
 
 
 def read_contents(folder: Path) -> Contents:
@@ -111,9 +111,7 @@ def _of_evaluation(folder: Path, results: EvaluationResults) -> Contents:
         *(model.details.get("command") for model in models if model.details),
         details["commands"].get("evaluate"),
     ]
-    which = (
-        "all labelled cases" if store["fold"] is None else f"the cases that fold {store['fold']} leaves out of training"
-    )
+    about = f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {selection(store['fold'])}"
     return Contents(
         kind="evaluation",
         folder=folder,
@@ -125,7 +123,7 @@ def _of_evaluation(folder: Path, results: EvaluationResults) -> Contents:
         environment=results["environment"],
         case_details=details["cases"],
         commands=tuple(dict.fromkeys(line for line in commands if line)),
-        about=". ".join([f"{len(cases)} case{'s' if len(cases) > 1 else ''}: {which}", *unit_notes(store["unit"])]),
+        about=". ".join([about, *unit_notes(store["unit"])]),
     )
 
 
@@ -180,11 +178,8 @@ def _missing(results: CrossvalidationResults) -> str:
     names = [missing["run"] for missing in results["missing"]]
     if not names:
         return ""
-    shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
-    return (
-        f"; {len(names)} of {results['num_runs']} trainings are not finished, so not every case is judged: {shown} "
-        "missing"
-    )
+    unfinished = f"{len(names)} of {results['num_runs']} trainings are not finished"
+    return f"; {unfinished}, so not every case is judged: {named(names)} missing"
 
 
 def _runs(folder: Path, method: MethodRow, results: CrossvalidationResults) -> list[Path]:

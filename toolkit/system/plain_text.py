@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 # Of Markdown. An underscore within a word is none; a bare address is a link by its `://`, or the point behind `www`.
 MARKS = re.compile(r"[\\|`\[\]*~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
+MAX_NAMED = 10
+
 
 def printable(text: str) -> str:
     """The text with `?` instead of control characters but line breaks and tabs: no file controls the terminal."""
@@ -31,6 +33,11 @@ def spreadsheet_cell(text: str) -> str:
     """The text as one cell of a CSV file, on one line, which no spreadsheet takes for a formula."""
     plain = " ".join(printable(text).split())
     return f"'{plain}" if plain[:1] in ("=", "+", "-", "@") else plain
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names of a sentence's subject, and how many more there are."""
+    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
