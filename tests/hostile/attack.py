@@ -1,7 +1,7 @@
 """Inspects every hostile file in a child of its own: `attack.py FOLDER` prints one JSON line for each.
 
-The parent imports everything once and forks, so that a file costs milliseconds. A child has 10 seconds and 1 GB above
-what the parent has; the limits are the test's, the product stays far below.
+The parent imports everything once and forks, so that a file costs milliseconds. A child has 10 seconds of a core and
+1 GB above what the parent has; the limits are the test's, the product stays far below.
 """
 
 import json
@@ -51,7 +51,8 @@ def attacked(one: Hostile, folder: Path) -> dict[str, object]:
         os.close(reader)
         limit = data_bytes() + GIGABYTE
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of computing, whatever else the machine does
+        signal.alarm(12 * SECONDS)  # for what waits instead, as for a pipe
         try:
             kind, text = attack(path)
         except BaseException as error:  # anything but the project's own error is what is looked for

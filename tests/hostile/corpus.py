@@ -252,12 +252,9 @@ def dicom_head(syntax: str) -> bytes:
 
 @hostile("deflated.dcm", "3 GB of zeros in a deflated data set of 3 MB")
 def _(path: Path) -> None:
-    deflate, zeros = zlib.compressobj(1, wbits=-15), bytes(2**20)
-    with path.open("wb") as file:
-        file.write(dicom_head("1.2.840.10008.1.2.1.99"))
-        for _ in range(3000):
-            file.write(deflate.compress(zeros))
-        file.write(deflate.flush())
+    deflate = zlib.compressobj(9, wbits=-15)
+    zeros = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)  # whole blocks, which can be repeated
+    path.write_bytes(dicom_head("1.2.840.10008.1.2.1.99") + zeros * 3000 + deflate.flush())
 
 
 @hostile("items.dcm", "a million items that hold nothing")
