@@ -26,8 +26,9 @@ vi.mock("@niivue/niivue", () => ({
   },
 }));
 
+const result = (image: string): Result => ({ image, overlay: new ArrayBuffer(352), shape: [1, 1, 1] }) as unknown as Result;
+
 test("a scan that is read slowly is not added to the one that was segmented after it", async () => {
-  const result = (image: string): Result => ({ image, overlay: new ArrayBuffer(352), shape: [1, 1, 1] }) as unknown as Result;
   const viewer = new Viewer({} as HTMLCanvasElement, () => undefined);
   const first = viewer.show(result("first"), []);
   await vi.waitUntil(() => reads.has("first"));
@@ -38,4 +39,20 @@ test("a scan that is read slowly is not added to the one that was segmented afte
   reads.get("first")!();
   await first;
   expect(shown).toEqual(["second", "labels"]);
+});
+
+test("the canvas is busy until the last scan is drawn, though an earlier one is read meanwhile", async () => {
+  reads.clear();
+  const canvas = {} as HTMLCanvasElement;
+  const viewer = new Viewer(canvas, () => undefined);
+  const first = viewer.show(result("first"), []);
+  await vi.waitUntil(() => reads.has("first"));
+  const second = viewer.show(result("second"), []);
+  await vi.waitUntil(() => reads.has("second"));
+  reads.get("first")!();
+  await first;
+  expect(canvas.ariaBusy).toBe("true");
+  reads.get("second")!();
+  await second;
+  expect(canvas.ariaBusy).toBe("false");
 });

@@ -19,6 +19,7 @@ from attunet.phantom import generate_case
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Containers have no user namespaces, and no GPU for the viewer's WebGL
 ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]
+SIZE = {"width": 960, "height": 600}  # the narrowest with organs beside the picture: each of its pixels takes time
 
 
 @contextmanager
@@ -92,6 +93,17 @@ class Page:
         download.value.save_as(path)
         return nib.load(path)
 
+    def show(self, *files: Path) -> None:
+        """Segments, and waits until the viewer shows the scan."""
+        answer = self.segment(*files)
+        assert not isinstance(answer, str), answer
+        self.tab.wait_for_selector("#canvas[aria-busy='false']", timeout=self.TIMEOUT_MS)
+
+    def picture(self) -> bytes:
+        """A PNG file of the viewer, in a frame after the last change."""
+        self.tab.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
+        return self.tab.locator("#canvas").screenshot()
+
     def choose(self, *files: Path) -> None:
         folder = len(files) == 1 and files[0].is_dir()
         self.tab.set_input_files("#folder" if folder else "#file", files[0] if folder else list(files))
@@ -106,7 +118,7 @@ def open_page(browser, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     """`open_page(address, requests)` opens a tab, and lists the addresses of its requests."""
 
     def open_it(address: str, requests: list[str] | None = None) -> Page:
-        tab = browser.new_page()
+        tab = browser.new_page(viewport=SIZE, reduced_motion="reduce")
         if requests is not None:
             tab.on("request", lambda request: requests.append(request.url))
         tab.goto(address)

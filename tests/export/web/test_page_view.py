@@ -51,16 +51,12 @@ def test_a_server_without_the_headers_runs_one_thread(site: Path, serve_folder, 
 
 
 def test_the_viewer_shows_the_labels_and_hides_a_class(page, scan: Path) -> None:
-    page.segment(scan)
-    picture = page.tab.locator("#canvas")
-    page.tab.wait_for_timeout(500)
-    shown = picture.screenshot()
+    page.show(scan)
+    shown = page.picture()
     page.tab.locator("#volumes input").first.uncheck()
-    page.tab.wait_for_timeout(500)
-    hidden = picture.screenshot()
-    assert shown != hidden
+    assert page.picture() != shown
     before = int(page.tab.input_value("#slice"))
-    picture.focus()
+    page.tab.locator("#canvas").focus()
     page.tab.keyboard.press("ArrowUp")
     assert int(page.tab.input_value("#slice")) == before + 1
     assert "slice" in page.tab.get_attribute("#slice", "aria-valuetext")
@@ -74,10 +70,8 @@ def test_axis_0_runs_to_the_left_in_a_nifti_file_that_states_no_orientation(page
         header.set_qform(np.diag([-1.0, 1.0, 1.0, 1.0]) @ np.diag([*header.get_zooms(), 1.0]), code)
         header.set_sform(header.get_qform(), code)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, header), tmp_path / f"{code}.nii")
-        page.segment(tmp_path / f"{code}.nii")
-        page.tab.wait_for_timeout(500)
-        picture = Image.open(io.BytesIO(page.tab.locator("#canvas").screenshot())).convert("RGB")
-        pictures.append(np.asarray(picture, dtype=float))
+        page.show(tmp_path / f"{code}.nii")
+        pictures.append(np.asarray(Image.open(io.BytesIO(page.picture())).convert("RGB"), dtype=float))
     stated, unstated = pictures  # by parts of a pixel elsewhere, since the page says that it guesses
     mirrored = np.abs(stated - unstated[:, ::-1]).mean()
     assert np.abs(stated - unstated).mean() < mirrored / 4
@@ -85,12 +79,11 @@ def test_axis_0_runs_to_the_left_in_a_nifti_file_that_states_no_orientation(page
 
 def test_all_four_sides_of_a_slice_are_named(page, scan: Path) -> None:
     """Letters are the brightest pixels at the middle of each edge; the crosshair is moved away from there."""
-    page.segment(scan)
+    page.show(scan)
     picture = page.tab.locator("#canvas")
     box = picture.bounding_box()
     picture.click(position={"x": box["width"] * 0.45, "y": box["height"] * 0.4})
-    page.tab.wait_for_timeout(500)
-    shown = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("L"), dtype=int)
+    shown = np.asarray(Image.open(io.BytesIO(page.picture())).convert("L"), dtype=int)
     height, width = shown.shape
     middle, half, edge = (height // 2, width // 2), 25, 24
     across, down = slice(middle[1] - half, middle[1] + half), slice(middle[0] - half, middle[0] + half)
@@ -100,12 +93,10 @@ def test_all_four_sides_of_a_slice_are_named(page, scan: Path) -> None:
 
 def test_the_page_has_no_serious_fault_of_accessibility(page, scan: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page.segment(scan)
-    page.tab.wait_for_selector("#choose-folder:enabled")
+    page.show(scan)
     for scheme in ("light", "dark"):
         page.tab.emulate_media(color_scheme=scheme)
-        page.tab.wait_for_timeout(400)  # the background changes its colour in 150 ms
-        page.tab.evaluate("() => Promise.all(document.getAnimations().map((one) => one.finished)).then(() => true)")
+        page.picture()  # in these colours
         violations = axe.run(page.tab).response["violations"]
         faults = [fault for fault in violations if fault["impact"] in ("serious", "critical")]
         assert not faults, [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in faults]

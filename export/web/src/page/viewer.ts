@@ -42,9 +42,18 @@ export class Viewer {
     });
   }
 
-  /** Shows a scan, unless another one comes while it is read. */
+  /** Shows a scan, unless another one comes while it is read. The canvas is busy until it is drawn. */
   async show(result: Result, classes: readonly LabelClass[]): Promise<void> {
     this.shown = result;
+    this.canvas.ariaBusy = "true";
+    try {
+      await this.draw(result, classes);
+    } finally {
+      if (this.shown === result) this.canvas.ariaBusy = "false";
+    }
+  }
+
+  private async draw(result: Result, classes: readonly LabelClass[]): Promise<void> {
     if (!this.attached) {
       await this.niivue.attachToCanvas(this.canvas);
       this.attached = true;
