@@ -87,6 +87,8 @@ def predict(
         maps = [f"attention-{number}" for number in range(1, predictor.num_gates + 1)] if attention else []
         maps += [UNCERTAINTY] if confidence.uncertainty else []
         files = label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg)
+        if names:  # a scan may be called as the label map of another is
+            names.remember({str(file): str(file) for file in files}, are_whole=True)
         if codes is not None:
             check_codes(codes, predictor.classes.foreground, files)
         jobs = [

@@ -12,6 +12,7 @@ from attunet.system.plain_text import printable
 
 SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
 HIDDEN = "(a name)"
+COUNT = re.compile(r"(?<![^\s\[])\d+/\d+(?=[\s\]])")  # "1/12" of a line, which is no path
 
 
 class HiddenNames:
@@ -21,14 +22,18 @@ class HiddenNames:
         self._words: dict[str, str] = {}
         self._lengths: set[int] = set()  # of the words
         self._common: set[str] = set()  # of several cases, as `imaging`: replaced only where it is marked as a name
+        self._given: set[str] = set()  # numbers; lines have them, so that a name that is one of them gets none
 
-    def remember(self, words: Mapping[str, str]) -> None:
-        """Words that `hide` replaces: names, files and paths, each with what is to stand in its place."""
+    def remember(self, words: Mapping[str, str], *, are_whole: bool = False) -> None:
+        """Words that `hide` replaces: names, files and paths, each with what is to stand in its place. are_whole: True
+        for paths from the root of the file system, or as a user gives them, which are those of nothing else.
+        """
         for name, number in words.items():
             for word in _spellings(name):
                 if name in self._common or self._words.get(word, HIDDEN) not in (HIDDEN, number):
                     self._common.add(word)
-                self._words[word] = HIDDEN if word in self._common else number
+                is_another = not are_whole and self._is_another_number(word, number)
+                self._words[word] = HIDDEN if word in self._common or is_another else number
                 self._lengths.add(len(word))
 
     def remember_file(self, path: Path, root: Path, number: str = HIDDEN) -> None:
@@ -37,7 +42,8 @@ class HiddenNames:
         stems = {path.name[: end.start()] for end in re.finditer(r"\.", path.name)} - {""}
         self._common.update(relative.parts[:-1])
         self.remember(dict.fromkeys(relative.parts[:-1], HIDDEN))
-        self.remember(dict.fromkeys([str(path), str(path.resolve()), relative.as_posix(), path.name, *stems], number))
+        self.remember(dict.fromkeys([relative.as_posix(), path.name, *stems], number))
+        self.remember(dict.fromkeys([str(path), str(path.resolve())], number), are_whole=True)
 
     def hide(self, text: str) -> str:
         """The text with numbers instead of the names, files and paths that are known."""
@@ -45,9 +51,11 @@ class HiddenNames:
         out, at = [], 0
         while at < len(text):
             if at == 0 or not _is_inside(text, at):
-                word = next((text[at : at + n] for n in lengths if self._is_name(text, at, at + n)), None)
+                count = COUNT.match(text, at)
+                names = (text[at : at + n] for n in lengths if self._is_name(text, at, at + n))
+                word = count[0] if count else next(names, None)
                 if word is not None:
-                    out.append(self._words[word])
+                    out.append(word if count else self._words[word])
                     at += len(word)
                     continue
             out.append(text[at])
@@ -77,6 +85,11 @@ class HiddenNames:
             raise RunError(self.hide(f"{error.filename}: {error.strerror or error}")) from None
         finally:
             logging.setLogRecordFactory(make)
+
+    def _is_another_number(self, word: str, number: str) -> bool:
+        """True if the word has a number that was given to another name, as the name of a label map has."""
+        stems = {part.partition(".")[0] for part in word.split("/")}
+        return not self._given.isdisjoint(stems - {number})
 
     def _is_name(self, text: str, start: int, end: int) -> bool:
         word = text[start:end]

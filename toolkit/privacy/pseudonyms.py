@@ -4,6 +4,7 @@ The table of both lies in a file of its own, outside of everything that a comman
 """
 
 import csv
+import itertools
 import os
 import re
 import secrets
@@ -52,8 +53,8 @@ class Pseudonyms(HiddenNames):
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
         """The number of each name, which is hidden from now on; new names get numbers in a random order, which tell
-        nothing about them. Raises InputError where the file cannot be written, RunError where the disk is full or
-        fails.
+        nothing about them and are none of the names. Raises InputError where the file cannot be written, RunError where
+        the disk is full or fails.
         """
         names = list(dict.fromkeys(names))
         try:
@@ -66,6 +67,7 @@ class Pseudonyms(HiddenNames):
                     self.path.chmod(0o600)
         except OSError as error:
             raise write_error(self.path, error) from None
+        self._given.update(self._numbers.values())
         numbers = {name: self._numbers[name] for name in names}
         self.remember(numbers)
         return numbers
@@ -94,8 +96,10 @@ class Pseudonyms(HiddenNames):
     def _add(self, names: list[str]) -> None:
         self._id = self._id or secrets.token_hex(8)
         first = max(map(int, self._numbers.values()), default=0) + 1
+        known = {*names, *self._numbers, *self._words}
+        free = (number for count in itertools.count(first) if (number := f"{count:0{DIGITS}d}") not in known)
         secrets.SystemRandom().shuffle(names)
-        self._numbers |= {name: f"{number:0{DIGITS}d}" for number, name in enumerate(names, first)}
+        self._numbers |= dict(zip(names, free, strict=False))
 
         rows = [(_quoted(name), number) for name, number in self._numbers.items()]
 

@@ -117,6 +117,39 @@ def test_text_and_log_have_numbers(tmp_path: Path, log_lines: list[str]) -> None
     assert log_lines == ["warning: 0001 is late", "warning: Smith"]
 
 
+@pytest.mark.parametrize("rows", ["", "name,number\n0001,0002\n0002,0003\n0003,0001\n"])
+def test_a_number_in_a_line_is_not_taken_for_the_name_of_another_scan(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "key.csv").write_text(rows or "name,number\n")
+    names, scans = Pseudonyms(tmp_path / "key.csv", []), ["0001", "0002", "0003"]
+    numbers = names.numbers_of(scans)
+    for scan in scans:
+        names.remember_file(tmp_path / "src" / f"{scan}.nii.gz", tmp_path / "src", numbers[scan])
+    for number in numbers.values():
+        line = f"1/3 labels/{number}.nii.gz; review"
+        assert names.hide(line) in (line, "1/3 labels/(a name); review")
+        label_map = {f"labels/{number}.nii.gz": f"labels/{number}.nii.gz"}
+        names.remember(label_map, are_whole=True)
+        assert names.hide(line) == line
+    assert [names.hide(f"{tmp_path}/src/{scan}.nii.gz: late") for scan in scans] == [
+        f"{number}: late" for number in numbers.values()
+    ]
+    assert not rows or names.hide("0002.nii.gz and '0002'") == "(a name) and '(a name)'"
+
+
+def test_new_numbers_are_no_names(tmp_path: Path) -> None:
+    names = Pseudonyms(tmp_path / "key.csv", [])
+    names.remember_file(tmp_path / "src" / "0002.nii.gz", tmp_path / "src")
+    assert set(names.numbers_of(["0001", "0004", "Smith"]).values()) == {"0003", "0005", "0006"}
+
+
+def test_a_count_in_a_line_is_no_path(tmp_path: Path) -> None:
+    names = Pseudonyms(tmp_path / "key.csv", [])
+    names.remember({"1": "0003", "12": "0004"})
+    assert names.hide("1/12 labels/0004 and [1/12] of 1/12/x, 'out/12'") == (
+        "1/12 labels/0004 and [1/12] of 0003/0004/x, 'out/0004'"
+    )
+
+
 @pytest.mark.parametrize(
     "name", ["Zwicky  Fritz", "Zwicky\tFritz", "Zwicky\nFritz", "Zwicky\x1bFritz", "Zwi\u0301cky", "Zw\xedcky"]
 )
