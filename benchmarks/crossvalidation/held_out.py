@@ -75,7 +75,7 @@ def score_run(
     facts["readings"] = {name: store.reading_sha256(name) for name in cases}
     scores = _saved_scores(path / FILE, facts, store.classes.foreground)
     missing = [postprocessing for postprocessing in postprocessings if postprocessing.words not in scores]
-    (observed,) = ObservedModel.of_members(run, own)
+    (observed,) = ObservedModel.of_members(run, store, own)
 
     def begin() -> None:
         before()

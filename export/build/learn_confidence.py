@@ -28,7 +28,7 @@ def learn_confidence(folder: Path, run: TrainedRun, store: Store, postprocessing
     Raises InputError for a folder without cases to learn from, of another network or data set, of several recipes, or
     of runs that were trained again.
     """
-    runs = _runs_like(folder, ObservedModel.of_members(run, postprocessing))
+    runs = _runs_like(folder, ObservedModel.of_members(run, store, postprocessing))
     snapshots = is_snapshots(run.path)
     if snapshots:
         logger.warning("confidence of the snapshots is learned on single networks")
@@ -59,7 +59,8 @@ def _runs_like(folder: Path, models: Sequence[ObservedModel]) -> list[Path]:
             path = next((p for p in runs if there[p].difference(model) == "post-processing"), runs[0])
             difference = there[path].difference(model)
             raise InputError(
-                f"{path}: confidence must be learned from runs like the exported one, but the {difference} differs"
+                f"{path}: confidence must be learned from runs like the exported one, but the {difference} differs; "
+                "`attunet crossvalidate` with its recipe and store makes them anew"
             )
         recipes = sorted({path.resolve().parent.parent for path in of_network})  # RECIPE/MODEL/seed-S/fold-K
         if len(recipes) > 1:

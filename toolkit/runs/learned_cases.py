@@ -10,6 +10,7 @@ from attunet.errors import InputError
 from attunet.fields import Fields, JsonObject, read_json
 from attunet.runs.load_run import TrainedRun
 from attunet.runs.run_folder import DEPTH, folders_with
+from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.volumes.spec import Postprocessing
 
@@ -22,19 +23,19 @@ class ObservedModel:
     """A model whose predictions of held-out cases an estimator learns from."""
 
     checkpoint: str  # its SHA-256
-    store: str  # SHA-256 of its manifest
+    store: str  # SHA-256 of the manifest that the cases, their masks and their patients are of
     classes: tuple[str, ...]
     preprocessing: str  # SHA-256 of its fields
     postprocessing: str  # in words; the Dice is that of the label maps after it
     model: JsonObject  # the section `[model]` of the run's configuration
 
     @classmethod
-    def of_members(cls, run: TrainedRun, postprocessing: Postprocessing) -> list["ObservedModel"]:
+    def of_members(cls, run: TrainedRun, store: Store, postprocessing: Postprocessing) -> list["ObservedModel"]:
         """One for each different network of an ensemble; of a single run one."""
         return [
             cls(
                 run.checkpoint_sha256[0],
-                run.store_sha256,
+                store.sha256,
                 run.classes.names,
                 run.spec.sha256,
                 postprocessing.words,
@@ -82,7 +83,7 @@ def read_learned_cases(run: Path) -> tuple[ObservedModel, dict[str, LearnedCase]
 
 
 def is_learned(run: Path, model: ObservedModel) -> bool:
-    """True if the file is there and of this checkpoint and post-processing."""
+    """True if the file is there and of this checkpoint, store and post-processing."""
     try:
         return read_learned_cases(run)[0] == model
     except InputError:

@@ -36,7 +36,7 @@ Learned = Callable[..., list[LearnedCase]]
 
 @pytest.fixture(scope="module")
 def origin(run: Path, small_store: Store) -> ObservedModel:
-    return ObservedModel.of_members(load_run(run), small_store.preprocessing.postprocessing)[0]
+    return ObservedModel.of_members(load_run(run), small_store, small_store.preprocessing.postprocessing)[0]
 
 
 @pytest.fixture
@@ -128,6 +128,20 @@ def test_cases_of_a_run_that_was_trained_again_are_refused(
     write_learned_cases(fold, dataclasses.replace(origin, checkpoint="0" * 64), read_learned_cases(fold)[1])
     with pytest.raises(InputError, match=r"fold-0/.*: is of another checkpoint than this run has now"):
         learn_confidence(table, load_run(run), small_store, finish)
+
+
+def test_cases_whose_patients_the_store_has_changed_since_are_refused(
+    run: Path, table: Path, small_store: Store, tmp_path: Path
+) -> None:
+    store = shutil.copytree(small_store.path, tmp_path / "store")
+    manifest, splits = (json.loads((store / name).read_text()) for name in ("manifest.json", "splits.json"))
+    patient = splits["folds"][0][0]
+    next(case for case in manifest["cases"] if case["patient"] == patient)["patient"] = "another"
+    splits["folds"][0][0] = "another"
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    (store / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(InputError, match="data set differs"):
+        export_run(run, tmp_path / "model.onnx", store=store, confidence=table)
 
 
 def test_several_recipes_are_to_be_chosen_from(run: Path, table: Path, small_store: Store) -> None:
@@ -246,7 +260,7 @@ def test_an_ensembles_dice_is_that_after_the_artefacts_post_processing(
     paths = [tmp_path / f"table/demo/unet/seed-{seed}/fold-0" for seed in range(2)]
     for path in paths:
         shutil.copytree(run, path)
-        write_learned_cases(path, ObservedModel.of_members(load_run(path), other)[0], {})
+        write_learned_cases(path, ObservedModel.of_members(load_run(path), small_store, other)[0], {})
 
     def note(case: ObservedEvaluation, patient: str, how: Postprocessing) -> LearnedCase:
         used.append(how)
