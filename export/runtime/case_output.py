@@ -10,6 +10,7 @@ from attunet.errors import InputError, RunError
 from attunet.export.runtime.origin import (
     REMEDY,
     Origin,
+    check_alike,
     check_place,
     clear_tables,
     hashes_of,
@@ -48,14 +49,17 @@ class CaseOutput(PrivateFolder):
     def publish(self, origin: Origin, record: str | None = None) -> None:
         """Give all files their names, the label map last, because it marks a case as finished. An earlier label map
         goes first, and what was written with it. `record` is the hash of its record in the audit log. Raises InputError
-        where a file of somebody else has one of the names, or the label map was corrected while this one was made.
+        where a file of somebody else has one of the names, where the label map was corrected while this one was made,
+        and as `check_alike` does.
         """
         files = sorted(self.path.iterdir(), key=lambda file: file == self.draft)
         hidden = self.path / "origin.json"
         origin.write(hidden, files, record)
         with _alone(self._labels.parent):
+            beside = [self._labels.with_name(file.name) for file in files[:-1]]
             check_place(self._labels)
-            require_own_files(self._labels, [self._labels.with_name(file.name) for file in files[:-1]])
+            check_alike(self._labels, origin, beside)
+            require_own_files(self._labels, beside)
             clear(self._labels)
             os.replace(hidden, origin_file(self._labels))
             for file in files:

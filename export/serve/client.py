@@ -116,25 +116,24 @@ class Client:
         """
         files = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
         accept = _accept(Path(out), files) if out is not None else "*/*"
-        given = files
         if not model or len(files) > 1:
             described = self.model(model)
             model, files = described["name"], in_order(files, described["channel_names"])
         with self._no_server():
             address = f"/v1/models/{quote(model, safe='')}/segment"
         with _sendable(files) as sendable:
-            scan_sha256 = hash_of_files(given)
+            scan_sha256 = hash_of_files(files)
             try:
                 response = self._send("POST", address, sendable, accept)
             except InputError as error:
-                raise InputError(f"{given[0]}: {error}") from None
+                raise InputError(f"{files[0]}: {error}") from None
         with self._no_server():
             answer = answer_of(response, self.url, accept)
         if model_sha256 not in (None, answer.model_sha256):
             raise RunError(f"{self.url}: its model {model} is another one now, SHA-256 {answer.model_sha256[:64]}")
         if out is not None:
             origin = Origin(answer.model_sha256, scan_sha256)
-            origin.check_scan(given)
+            origin.check_scan(files)
             with CaseOutput(Path(out)) as output, output.errors_by_name():
                 with self._no_server():
                     write_labels(answer.content, output.draft)

@@ -128,6 +128,17 @@ def test_a_file_of_somebody_else_is_not_replaced(labels: Path) -> None:
         require_own_files(labels, [other])
 
 
+def test_no_label_map_comes_beside_that_of_another_scan_whose_name_differs_in_its_ending(labels: Path) -> None:
+    """Whoever writes it: a command, or a client of a server."""
+    write(labels, "first")
+    before = contents(labels.parent)
+    with CaseOutput(labels.with_name("one.nii")) as output:
+        output.draft.write_text("second")
+        with pytest.raises(InputError, match=r"one\.nii\.gz: is of another scan or model than one\.nii will be"):
+            output.publish(Origin("model", "second"))
+    assert contents(labels.parent) == before
+
+
 def test_tables_above_that_do_not_list_a_label_map_stay(tmp_path: Path) -> None:
     """A user may keep copies of other tables there, of this model or of another one."""
     labels = tmp_path / "results/new/one.nii.gz"

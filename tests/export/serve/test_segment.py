@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,8 +17,11 @@ import pytest
 from attunet.errors import InputError, RunError
 from attunet.export.runtime import Segmenter
 from attunet.export.runtime.observed_case import ObservedCase
+from attunet.export.runtime.origin import is_finished
 from attunet.export.serve import Client
+from attunet.export.serve import client as client_module
 from attunet.io.readers import read_volume
+from attunet.sources.input import Input
 from attunet.system.atomic_files import sha256
 
 
@@ -171,6 +175,21 @@ def test_the_client_gives_the_same_files(server, scan, predicted, series, tmp_pa
         assert [model["name"] for model in client.models()] == ["small"]
         assert client.segment([str(scan)], str(tmp_path / "new/labels.nii.gz")).content == predicted
         assert (tmp_path / "new/labels.nii.gz").read_bytes() == predicted
+
+
+def test_channels_in_any_order_are_the_scan_that_predict_finds(tmp_path, monkeypatch):
+    files = [tmp_path / f"case_{name}.nii.gz" for name in ("t1", "flair")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    described = {"name": "m", "channel_names": ["t1", "flair"]}
+    answer = SimpleNamespace(model_sha256="f" * 64, content=b"labels")
+    monkeypatch.setattr(client_module, "answer_of", lambda *_: answer)
+    monkeypatch.setattr(client_module, "write_labels", lambda content, path: path.write_bytes(content))
+    with Client("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client, "model", lambda name: described)
+        monkeypatch.setattr(client, "_send", lambda *_: None)
+        client.segment(files[::-1], tmp_path / "out/case.nii.gz")
+    assert is_finished(tmp_path / "out/case.nii.gz", Input("case", tuple(files)), "f" * 64)
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan, series, tmp_path):
