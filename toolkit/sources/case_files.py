@@ -12,7 +12,7 @@ from attunet.classes import Classes
 from attunet.decisions import Choices, Decision
 from attunet.errors import InputError, one_line
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
-from attunet.io.readers import files_of
+from attunet.io.readers import files_of, stem_of
 from attunet.sources.labels.codings import choose_coding
 from attunet.system.atomic_files import joined_hash, sha256
 
@@ -191,7 +191,12 @@ def find_by_hash(root: Path, wanted: Mapping[str, str]) -> dict[str, Path]:
     if by_name and (twice := [name for name, paths in paths_of.items() if len(paths) > 1]):
         count = f"{len(paths_of[twice[0]])} files below {root} have its content"
         raise InputError(f"{twice[0]}: {count}, so the case's own is unknown")
-    return {name: paths[0] for name, paths in paths_of.items()}
+    # A copy may have an ending by which it is not read
+    return {name: min(paths, key=lambda path: _ending(path) != _ending(Path(name))) for name, paths in paths_of.items()}
+
+
+def _ending(path: Path) -> str:
+    return path.name.removeprefix(stem_of(path))
 
 
 def _is_there(paths: Sequence[Path], digest: str) -> bool:

@@ -17,6 +17,7 @@ from attunet.io.archives import extract
 from attunet.io.readers import read_mask, read_volume
 from attunet.io.writers import write_labels
 from attunet.preparation.prepare import prepare
+from attunet.sources.case_files import content_hash, find_by_hash
 from attunet.sources.find_cases import find_cases
 from attunet.sources.layouts.numbers import pair_by_number
 from attunet.store import Store
@@ -340,3 +341,12 @@ def test_a_folder_of_files_that_are_not_read_names_their_kind(tmp_path: Path) ->
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match=r"\.minc, \.raw files are not read .* the formats are NIfTI"):
         find_cases(tmp_path)
+
+
+def test_of_files_with_the_content_that_a_store_has_the_one_of_its_ending_is_taken(tmp_path: Path) -> None:
+    for name in ("Backup of a.nii.gz.bak", "a.nii.gz"):
+        (tmp_path / name).write_bytes(b"scan")
+    digest = content_hash(tmp_path / "a.nii.gz")
+    assert find_by_hash(tmp_path, {"0001/image-1.nii.gz": digest}) == {"0001/image-1.nii.gz": tmp_path / "a.nii.gz"}
+    (tmp_path / "a.nii.gz").rename(tmp_path / "a.renamed")
+    assert find_by_hash(tmp_path, {"0001/image-1.nii.gz": digest})
