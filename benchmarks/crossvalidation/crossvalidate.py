@@ -4,8 +4,7 @@ in one table.
 
 import logging
 import time
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attunet.benchmarks.crossvalidation.held_out import check_belongs, progress_of, score_run, scoring_seconds
@@ -18,7 +17,7 @@ from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.runs.load_run import load_run
-from attunet.runs.run_folder import LOCK
+from attunet.runs.run_folder import CHECKPOINTS, DEPTH, LOCK, folders_with
 from attunet.store import Store, open_store
 from attunet.system.lock import writing
 from attunet.system.outputs import remove_results, require_own_folder
@@ -87,7 +86,7 @@ def crossvalidate(
     began = time.monotonic() if began is None else began
     store_path, out = Path(store_path), Path(out)
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
-    with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation"):
+    with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation") as lock:
         store = open_store(store_path, names, source=source)
         require_own_folder(out, "a cross-validation")
         if not train and not out.exists():
@@ -98,20 +97,26 @@ def crossvalidate(
             spent, at_a_time = (time.monotonic() - began) / 60, jobs or max(1, len(visible_gpus()))
             grid = grid.in_minutes(minutes_per_run(minutes, len(plan), at_a_time, scoring=scoring, spent=spent))
             plan = grid.plan(store, out)
-        _check_runs(plan, store)
+        _check_runs(plan, store, out)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
-        results = _score(store, out, grid, plan, every_postprocessing, failed)
+        results = _score(store, out, grid, plan, every_postprocessing, failed, lock.check)
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
 
 
-def _check_runs(plan: Sequence[PlannedRun], store: Store) -> None:
-    """Raises InputError for a run from an earlier call that does not belong in its folder."""
+def _check_runs(plan: Sequence[PlannedRun], store: Store, out: Path) -> None:
+    """Raises InputError for a run from an earlier call that does not belong in its folder, and where this call has
+    numbers for one of other cases, by whatever recipe: it may have names.
+    """
     for run in plan:
         if progress_of(run.path)[0]:
             check_belongs(load_run(run.path), store, run)
+    cases = {case.name for case in store.cases}
+    for path in folders_with(CHECKPOINTS, out, DEPTH + 1) if store.numbers else ():
+        if progress_of(path)[0] and not cases.issuperset(load_run(path).training_cases):
+            raise InputError(f"{path}: is of other cases than those with the numbers: choose another folder than {out}")
 
 
 def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:
@@ -148,21 +153,32 @@ def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) 
 
 
 def _score(
-    store: Store, out: Path, grid: Grid, plan: Sequence[PlannedRun], every_postprocessing: bool, failed: str
+    store: Store,
+    out: Path,
+    grid: Grid,
+    plan: Sequence[PlannedRun],
+    every_postprocessing: bool,
+    failed: str,
+    check: Callable[[], object],
 ) -> CrossvalidationResults:
-    """Scores the finished runs and writes everything. failed: a clause about failed trainings."""
+    """Scores the finished runs and writes everything. failed: a clause about failed trainings; check: of the lock."""
     own = store.preprocessing.postprocessing
     postprocessings = [own, *(other for other in (LARGEST, UNTOUCHED) if every_postprocessing and other != own)]
     if not any(progress_of(run.path)[1] for run in plan):
         if failed:
             raise RunError(f"{out}: {failed}")
         raise InputError(f"{out}: none of {len(plan)} trainings is finished")
-    before = partial(remove_results, out)  # first: scoring replaces the label maps that the older table is of
+
+    def before() -> None:  # scoring replaces the label maps that the older table is of
+        check()
+        remove_results(out)
+
     scored = {run.key: score_run(run, store, postprocessings, before=before) for run in plan}
     before()
     keep_cases(out, store, scored)
     methods = methods_of(scored, postprocessings)
     commands = [preparing_command(store), grid.command(store, out, every_postprocessing)]
     results = results_of(store, plan, scored, methods, commands)
+    check()
     write_results(out, results, methods, store)
     return results

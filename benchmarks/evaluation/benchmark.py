@@ -19,6 +19,7 @@ from attunet.metrics.results import EvaluatedRow, EvaluationResults
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.store import open_store
 from attunet.system.atomic_files import write_text
+from attunet.system.lock import writing
 from attunet.system.outputs import require_own_folder
 from attunet.system.plain_text import printable_line, table_cell
 
@@ -118,37 +119,39 @@ def benchmark(
     model, out = Path(model), Path(out)
     if not model.exists():
         raise InputError(f"{model}: no such run or artefact")
-    require_own_folder(out, "an evaluation")
-    not_loaded: dict[str, str] = {}
-    loaded: list[EvaluatedModel] = []
-    files, fold = [model], None
-    if model.is_dir():
-        loaded += _load([model], ("cpu", "cuda"), not_loaded)
-        files, fold = _export(model, store, out / "artefacts", precisions, source, pseudonymise, not_loaded)
-    loaded += _load(files, providers, not_loaded)
-    if not loaded:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in not_loaded.items())
-        raise InputError(f"{model}: nothing loads; {reasons}")
-    with pseudonyms(pseudonymise, [out]) as names:
-        evaluated = evaluate_loaded(
-            loaded,
-            open_store(store, names, source=source),
-            out,
-            fold=fold,
-            seconds=latency_seconds,
-            batch_sizes=sorted({*BATCH_SIZES, *batch_sizes}),
-        )
-    results = BenchmarkResults(evaluated, not_loaded)
-    header, *rows = results.rows()
-    data = {
-        "schema": SCHEMA,
-        "not_loaded": not_loaded,
-        "header": header,
-        "rows": rows,
-        "notes": notes(evaluated),
-    }
-    write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
-    write_text(out / "benchmark.md", results.markdown())
+    with writing(out, "benchmark") as lock:
+        require_own_folder(out, "an evaluation")
+        not_loaded: dict[str, str] = {}
+        loaded: list[EvaluatedModel] = []
+        files, fold = [model], None
+        if model.is_dir():
+            loaded += _load([model], ("cpu", "cuda"), not_loaded)
+            files, fold = _export(model, store, out / "artefacts", precisions, source, pseudonymise, not_loaded)
+        loaded += _load(files, providers, not_loaded)
+        if not loaded:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in not_loaded.items())
+            raise InputError(f"{model}: nothing loads; {reasons}")
+        with pseudonyms(pseudonymise, [out]) as names:
+            evaluated = evaluate_loaded(
+                loaded,
+                open_store(store, names, source=source),
+                out,
+                fold=fold,
+                seconds=latency_seconds,
+                batch_sizes=sorted({*BATCH_SIZES, *batch_sizes}),
+                check=lock.check,
+            )
+        results = BenchmarkResults(evaluated, not_loaded)
+        header, *rows = results.rows()
+        data = {
+            "schema": SCHEMA,
+            "not_loaded": not_loaded,
+            "header": header,
+            "rows": rows,
+            "notes": notes(evaluated),
+        }
+        write_text(out / "benchmark.json", json.dumps(data, indent=1) + "\n")
+        write_text(out / "benchmark.md", results.markdown())
     return results
 
 
@@ -161,16 +164,21 @@ def _export(
     pseudonymise: str | Path | None,
     not_loaded: dict[str, str],
 ) -> tuple[list[Path], int | None]:
-    """Artefacts of a run, and the fold that it held out. With numbers for names all are written anew, since those of an
-    earlier call may have names.
+    """Artefacts of a run, and the fold that it held out. With numbers for names all are written anew, and those of
+    other precisions go, since those of an earlier call may have names.
     """
     from attunet.export.build.export_run import export_run
     from attunet.runs.ensemble import load_runs
 
     loaded, files = load_runs(run), []
-    plan = {folder / f"{name}{'-whole' if w else ''}.onnx": (name, w) for name in precisions for w in (False, True)}
-    for path, (precision, whole) in plan.items():
-        if path.exists() and not _is_of(path, loaded, precision, whole):
+
+    def planned(names: Sequence[str]) -> dict[Path, tuple[str, bool]]:
+        return {folder / f"{name}{'-whole' if w else ''}.onnx": (name, w) for name in names for w in (False, True)}
+
+    plan = planned(precisions)
+    there = {path: how for path, how in planned(PRECISIONS if pseudonymise else precisions).items() if path.exists()}
+    for path, (precision, whole) in there.items():
+        if not _is_of(path, loaded, precision, whole):
             raise InputError(
                 f"{path}: is no {precision} artefact of {run} as this command exports it; name another folder than "
                 f"{folder.parent}, or remove the file"
@@ -186,6 +194,8 @@ def _export(
         except RunError as error:
             not_loaded[path.stem] = str(error)
             logger.warning(str(error))
+    for path in there.keys() - files if pseudonymise else ():
+        path.unlink()
     return files, loaded.fold if isinstance(loaded.fold, int) else None
 
 

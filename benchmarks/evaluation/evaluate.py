@@ -6,7 +6,7 @@ measured: the network alone at a fixed batch size, and a volume from file to fil
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def evaluate(
         raise InputError(f"evaluate: models must be a list of paths, got {str(models)!r}")
     require_own_folder(Path(out), "an evaluation")
     loaded = load_models([Path(path) for path in models], providers=providers, device=device)
-    with pseudonyms(pseudonymise, [out]) as names, writing(Path(out), "evaluation"):
+    with pseudonyms(pseudonymise, [out]) as names, writing(Path(out), "evaluation") as lock:
         return evaluate_loaded(
             loaded,
             open_store(store, names, source=source),
@@ -99,6 +99,7 @@ def evaluate(
             fold=fold,
             seconds=latency_seconds,
             options=repeated("--provider", providers),
+            check=lock.check,
         )
 
 
@@ -111,13 +112,15 @@ def evaluate_loaded(
     seconds: float,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     options: Sequence[str] = (),
+    check: Callable[[], object],
 ) -> EvaluationResults:
     """The work of `evaluate`, for models that are loaded already. batch_sizes: 1 and 8, which tables show, and any
-    others; options: of the command besides the folder and the fold, for the report.
+    others; options: of the command besides the folder and the fold, for the report; check: of the folder's lock.
 
     Example:
         >>> models, store = load_models([run]), open_store("store")  # doctest: +SKIP
-        >>> evaluate_loaded(models, store, out, fold=0, seconds=5)  # doctest: +SKIP
+        >>> with writing(out, "evaluation") as lock:  # doctest: +SKIP
+        ...     evaluate_loaded(models, store, out, fold=0, seconds=5, check=lock.check)
     """
     cases = _cases(opened, fold)
     for one in loaded:
@@ -125,7 +128,7 @@ def evaluate_loaded(
     require_own_cases(out)
     arguments = ["--out", out.name, *options, *([] if fold is None else ["--fold", str(fold)])]
     details = evaluation_details(opened, cases, loaded, arguments)  # runs are read again: at once, before they change
-    with new_results(out) as new:
+    with new_results(out, check) as new:
         by_model, predictions = _evaluate_cases(loaded, opened, cases, new / CASES)
         _keep_worst(loaded, by_model, opened, new / CASES)
         timings = time_networks(loaded, seconds, batch_sizes)

@@ -20,7 +20,6 @@ from attunet.launch.options import (
     pseudonymise_option,
     several,
 )
-from attunet.system.lock import writing
 
 
 @click.command(short_help="Dice and latency of models, side by side.")
@@ -108,6 +107,4 @@ def benchmark(model: Path, store: Path, out: Path, **options: Value) -> None:
     """
     from attunet.benchmarks.evaluation.benchmark import benchmark as run
 
-    with writing(out, "benchmark"):
-        results = run(model, store, out, **options)
-    click.echo(results.table())
+    click.echo(run(model, store, out, **options).table())

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +84,7 @@ def prepare(
     source, store = Path(source), Path(store)
     _check(source, folds, seed, pseudonymise)
     building = beside(store, "", ".partial")
-    with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building):
+    with pseudonyms(pseudonymise, (store, building)) as names, _writing(store, building) as check:
         root, archive = _folder_of(source, store, building, options.layout)
         cases, given = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
@@ -103,7 +103,8 @@ def prepare(
         splits = given or _deal(seen, folds, seed)
         _log_resolved(seen.resolved, config, splits, folds)
         place = "." if names else UNPACKED if archive else str(root.resolve())
-        build_store(store, building, seen, splits, _head(seen, store.name, place, request), strict=strict)
+        head = _head(seen, store.name, place, request)
+        build_store(store, building, seen, splits, head, strict=strict, check=check)
     del seen, cases  # free the facts of a hundred thousand cases before the store is read
     opened = open_store(store)
     logger.info(f"{store}: {len(opened.cases)} cases, {sum(c.num_slices for c in opened.cases)} slices")
@@ -128,8 +129,10 @@ def _check_series(text: str, names: Pseudonyms) -> None:
 
 
 @contextmanager
-def _writing(store: Path, building: Path) -> Iterator[None]:
-    """Hold the lock of a new store; after an InputError, remove the files of an archive that were unpacked into it."""
+def _writing(store: Path, building: Path) -> Iterator[Callable[[], object]]:
+    """Hold the lock of a new store, and give its check; after an InputError, remove the files of an archive that were
+    unpacked into it.
+    """
     if store.is_symlink() and not store.exists():
         raise InputError(f"{store}: must be a new folder, and is a link to nothing; remove it")
     if building.is_symlink():
@@ -142,7 +145,7 @@ def _writing(store: Path, building: Path) -> Iterator[None]:
                 stack.enter_context(lock)
             if not store.exists():
                 require_leftover(building, (CASES, FACTS, MANIFEST, SPLITS, UNPACKED))
-            yield
+            yield lock.check
         except InputError:
             if fresh:
                 shutil.rmtree(building, ignore_errors=True)

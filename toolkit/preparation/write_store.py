@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attunet.errors import Finding
@@ -22,21 +22,30 @@ logger = logging.getLogger(__name__)
 
 
 def build_store(
-    store: Path, building: Path, seen: Survey, splits: Splits, head: Mapping[str, object], *, strict: bool
+    store: Path,
+    building: Path,
+    seen: Survey,
+    splits: Splits,
+    head: Mapping[str, object],
+    *,
+    strict: bool,
+    check: Callable[[], object],
 ) -> None:
     """Write the store in the folder `building` and rename it; cases finished by an earlier, killed call are kept.
 
     The manifest entries of cases are read from the shards one at a time, so that memory does not hold all of them. The
-    other entries are in `head`. With `strict`, a window that cuts labels is an InputError.
+    other entries are in `head`. With `strict`, a window that cuts labels is an InputError. `check` is that of the
+    store's lock, which another process may have taken over.
 
     Example:
         >>> store, building = Path("store"), Path("store.partial")  # doctest: +SKIP
-        >>> build_store(store, building, survey, splits, {"name": "store"}, strict=False)  # doctest: +SKIP
+        >>> build_store(store, building, survey, splits, {}, strict=False, check=lock.check)  # doctest: +SKIP
     """
     tasks = _tasks(seen, building / CASES)
     cut = _write_shards(tasks, building)
     refuse_errors(cut, strict)
     findings = [*seen.findings, *cut]
+    check()
     write_text(building / SPLITS, json.dumps(splits.to_json(), indent=1))
     root = None if head["pseudonymised"] else seen.source.root
     head = {**head, "findings": [finding.to_json() for finding in findings]}
@@ -44,6 +53,7 @@ def build_store(
     write_file(building / MANIFEST, lambda path: _write_manifest(path, head, entries))
     (building / FACTS).unlink(missing_ok=True)
     os.sync()  # one call for all cases instead of one for each of thousands of small files
+    check()
     os.rename(building, store)
     for finding in findings:
         finding.log(logger)

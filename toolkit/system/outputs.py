@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Literal
 
 from attunet.errors import InputError
 from attunet.fields import read_json
-from attunet.system.atomic_files import require_leftover
+from attunet.system.private_folder import PrivateFolder
 
 RESULTS, UNFINISHED = "results.json", ".unfinished"  # of a folder with one of them, all of BESIDE_RESULTS is ours
 PLOTS = (
@@ -66,25 +66,24 @@ def _held(folder: Path) -> str:
 
 
 @contextmanager
-def new_results(out: Path) -> Iterator[Path]:
-    """A folder to write an evaluation in, whose files replace those of an earlier one in `out` at the end; nothing is
-    left of it after an error. results.json goes before the cases that it is of, and comes last.
+def new_results(out: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """A folder of this process to write an evaluation in, whose files replace those of an earlier one in `out` at the
+    end; nothing is left of it after an error. results.json goes before the cases that it is of, and comes last. check:
+    called before anything is replaced; `Lock.check` raises where another process has taken over.
     """
-    is_new, partial = not out.exists(), out / ".partial"  # inside: `out` may be a file system of its own
-    require_leftover(partial, ("cases", "plots", RESULTS, *BESIDE_RESULTS))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    is_new = not out.exists()
     try:
-        yield partial
-        remove_results(out)
-        try:
-            _move(partial, out)
-        finally:
-            if not (out / RESULTS).exists():  # it comes last: an error or a signal has ended the move
-                remove_results(out)
-            mark_finished(out)
+        with PrivateFolder(out, is_brief=True) as partial:  # inside: `out` may be a file system of its own
+            yield partial.path
+            check()
+            remove_results(out)
+            try:
+                _move(partial.path, out)
+            finally:
+                if not (out / RESULTS).exists():  # it comes last: an error or a signal has ended the move
+                    remove_results(out)
+                mark_finished(out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):  # something was written there
             if is_new:
                 out.rmdir()

@@ -89,7 +89,7 @@ def check_learned_cases(run: Path, store: Store, results: dict) -> None:
     and the features that the run's model shows.
     """
     origin, cases = read_learned_cases(run)
-    assert [origin] == ObservedModel.of_members(load_run(run), store.preprocessing.postprocessing)
+    assert [origin] == ObservedModel.of_members(load_run(run), store, store.preprocessing.postprocessing)
     assert list(cases) == store.split(0)[1]
     scores = results["methods"][0]["scores"]["dice"]["per_case"]
     for name, case in cases.items():
@@ -605,6 +605,13 @@ def test_a_training_that_started_from_other_weights_than_the_call_is_in_no_table
     with pytest.raises(InputError, match="started from fresh weights, this comparison wants those of average"):
         crossvalidate(small_store.path, out, models=["unet"], settings=SETTINGS, folds=[0], init=weights)
     assert not (out / "results.json").exists()
+
+
+def test_no_recipe_of_numbers_comes_beside_one_of_names(compare, tmp_path: Path) -> None:
+    recipe = tmp_path / "wide.toml"
+    recipe.write_text("[model]\nbase_width = 6\n")
+    done = compare("--config", recipe, "--no-train", "--pseudonymise", tmp_path / "key.csv")
+    assert (done.code, "is of other cases than those with the numbers" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "cases", "Plots", "manifest.json", "results.json", ".partial"])

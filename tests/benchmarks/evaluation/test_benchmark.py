@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +12,8 @@ from attunet.store import Store
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from attunet.benchmarks.evaluation.benchmark import benchmark
-from attunet.errors import InputError
+from attunet.benchmarks.evaluation.benchmark import _export, benchmark
+from attunet.errors import InputError, RunError
 from attunet.system.plain_text import table_cell
 
 
@@ -92,3 +93,24 @@ def test_rows_of_what_loads_and_reasons_of_what_does_not(
     )
     assert len(again.rows()) == 2  # the header and one
     assert (out / "artefacts/fp32.onnx").stat().st_mtime_ns == stamp
+
+
+def test_no_artefact_of_names_stays_beside_results_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of another precision, nor of one whose parity fails now."""
+    module = "attunet.benchmarks.evaluation.benchmark"
+
+    def export_run(run: Path, path: Path, *, precision: str, whole: bool, **options: object) -> None:
+        if whole:
+            raise RunError(f"{precision}: differs")
+        path.write_text("numbers")
+
+    monkeypatch.setattr("attunet.export.build.export_run.export_run", export_run)
+    monkeypatch.setattr("attunet.runs.ensemble.load_runs", lambda run: SimpleNamespace(fold=0))
+    monkeypatch.setattr(f"{module}._is_of", lambda *_: True)
+    for name in ("fp32.onnx", "fp16-whole.onnx", "int8-whole.onnx", "mine.txt"):
+        (tmp_path / name).write_text("names")
+    failed = dict[str, str]()
+    files, _ = _export(tmp_path / "run", "store", tmp_path, ["int8"], None, tmp_path / "key.csv", failed)
+    assert files == [tmp_path / "int8.onnx"]
+    assert list(failed) == ["int8-whole"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"int8.onnx": "numbers", "mine.txt": "names"}

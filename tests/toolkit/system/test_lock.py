@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from attunet.config import DataConfig
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError
 from attunet.preparation.prepare import prepare
 from attunet.store import open_store
-from attunet.system.lock import place, writing
+from attunet.system.lock import Lock, place, writing
 
 HOLD = """
 import sys, time
@@ -56,6 +56,16 @@ def test_the_lock_of_a_killed_process_is_taken_over(holder, source: Path, tmp_pa
     holder.wait()
     prepare(source, tmp_path / "out" / "store", DataConfig())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["store"]
+
+
+def test_a_prepare_that_lost_its_lock_makes_no_store(source: Path, tmp_path: Path, monkeypatch) -> None:
+    def lost(lock: Lock) -> None:
+        raise RunError("another has taken over")
+
+    monkeypatch.setattr(Lock, "check", lost)
+    with pytest.raises(RunError, match="taken over"):
+        prepare(source, tmp_path / "store", DataConfig())
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

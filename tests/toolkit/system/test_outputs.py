@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.errors import InputError
+from attunet.errors import RunError
 from attunet.system import outputs
 from attunet.system.outputs import new_results
 
@@ -33,12 +33,23 @@ def test_new_results_replace_all_of_the_old_ones_and_nothing_else(tmp_path: Path
     assert texts(out) == {**dict.fromkeys(FILES, "new"), "plots/my_figure.png": "old"}
 
 
-def test_a_users_folder_in_the_place_of_unfinished_results_stays(tmp_path: Path) -> None:
+def test_an_evaluation_that_lost_its_folder_writes_nothing_into_that_of_another(tmp_path: Path) -> None:
+    """It was suspended; the other took over, and is at work or finished."""
     (tmp_path / ".partial").mkdir()
     (tmp_path / ".partial/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds notes\.txt"):
-        write(tmp_path, "new")
-    assert texts(tmp_path) == {".partial/notes.txt": "mine"}
+
+    def lost() -> None:
+        raise RunError("has taken over")
+
+    def write_both() -> None:
+        with new_results(tmp_path, lost) as first:
+            (first / "prediction-0.npz").write_text("first")
+            write(tmp_path, "second", ("results.json",))
+            (first / "results.json").write_text("first")
+
+    with pytest.raises(RunError, match="taken over"):
+        write_both()
+    assert texts(tmp_path) == {".partial/notes.txt": "mine", "results.json": "second"}
 
 
 def test_an_error_leaves_the_old_results_as_they_were(tmp_path: Path) -> None:
