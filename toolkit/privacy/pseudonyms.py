@@ -15,7 +15,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.privacy.hidden_names import HiddenNames
 from attunet.system.atomic_files import write_error, write_file, write_text
-from attunet.system.lock import waiting
+from attunet.system.lock import Lock, waiting
 
 COLUMNS = ["name", "number"]
 DIGITS = 4
@@ -58,11 +58,11 @@ class Pseudonyms(HiddenNames):
         """
         names = list(dict.fromkeys(names))
         try:
-            with waiting(self.path, "pseudonymisation", max_s=WAIT_S):
+            with waiting(self.path, "pseudonymisation", max_s=WAIT_S) as lock:
                 self._id, self._numbers = self._read()
                 new = [name for name in names if name not in self._numbers]
                 if new or not self._id:
-                    self._add(new)
+                    self._add(new, lock)
                 elif self.path.exists():
                     self.path.chmod(0o600)
         except OSError as error:
@@ -93,7 +93,7 @@ class Pseudonyms(HiddenNames):
             raise InputError(f"{table}, each once")
         return "".join(header[2:]), numbers
 
-    def _add(self, names: list[str]) -> None:
+    def _add(self, names: list[str], lock: Lock) -> None:
         self._id = self._id or secrets.token_hex(8)
         first = max(map(int, self._numbers.values()), default=0) + 1
         known = {*names, *self._numbers, *self._words}
@@ -108,6 +108,7 @@ class Pseudonyms(HiddenNames):
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 csv.writer(file).writerows([[*COLUMNS, self._id], *rows])
 
+        lock.check()  # a process that was suspended meanwhile would take away numbers that another has given
         write_file(self.path, write)
 
 

@@ -182,20 +182,20 @@ def writing(subject: Path, activity: str, *, part: str = "") -> Lock:
 
 
 @contextmanager
-def waiting(subject: Path, activity: str, *, part: str = "", max_s: float = math.inf) -> Iterator[None]:
-    """Hold the lock of `writing`, which others hold for moments: one that has changed hands is waited for too. Raises
-    InUse after `max_s` seconds.
+def waiting(subject: Path, activity: str, *, part: str = "", max_s: float = math.inf) -> Iterator[Lock]:
+    """Hold the lock of `writing`, and give it. Others hold it for moments: one that has changed hands is waited for
+    too. Raises InUse after `max_s` seconds.
     """
     end = time.monotonic() + max_s
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(writing(subject, activity, part=part))
+                lock = stack.enter_context(writing(subject, activity, part=part))
                 break
             except InUse:
                 if time.monotonic() > end:
                     raise
-        yield
+        yield lock
 
 
 def beside(path: Path, before: str, after: str) -> Path:

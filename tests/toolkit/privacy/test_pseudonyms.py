@@ -15,6 +15,7 @@ import pytest
 
 from attunet.errors import InputError, RunError
 from attunet.privacy.pseudonyms import Pseudonyms
+from attunet.system.lock import Lock
 from attunet.system.plain_text import printable
 
 ADD = """
@@ -35,6 +36,20 @@ def test_several_processes_extend_one_table(tmp_path: Path) -> None:
     assert sorted(numbers.values()) == [f"{n:04d}" for n in range(1, 101)]
     assert all(numbers[name] == number for one in given for name, number in one.items())
     assert [path.name for path in tmp_path.iterdir()] == ["key.csv"]
+
+
+def test_a_process_that_lost_the_table_s_lock_does_not_write_it(tmp_path: Path, monkeypatch) -> None:
+    """It was suspended, and another has given numbers since."""
+    key = tmp_path / "key.csv"
+
+    def lost(lock: Lock) -> None:
+        key.write_text("name,number,0123456789abcdef\nMiller,0001\n")
+        raise RunError("another has taken over")
+
+    monkeypatch.setattr(Lock, "check", lost)
+    with pytest.raises(RunError, match="taken over"):
+        Pseudonyms(key, []).numbers_of(["Smith"])
+    assert Pseudonyms(key, []).numbers_of(["Miller"]) == {"Miller": "0001"}
 
 
 def test_a_table_that_others_could_read_is_closed(tmp_path: Path) -> None:
