@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from typing import NoReturn
 
 import click
@@ -80,6 +81,8 @@ def _code_and_line(error: BaseException) -> tuple[int, str] | None:
             return 128 + signal.SIGPIPE, ""
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or TORCH_LACKS_MEMORY in str(error):
             return FAILED, f"there is too little memory for this: {one_line(error)}"
+        case BrokenExecutor():
+            return FAILED, "a worker process was killed, as systems short of memory do: call again with fewer cores"
         case OSError() if _is_of_output(error):
             _drop_output()
             return FAILED, f"standard output: {error.strerror or error}"

@@ -4,6 +4,7 @@ import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from attunet.export.artefact.artefact import PRECISIONS, Artefact
 from attunet.export.artefact.artefact_file import write_artefact
 from attunet.export.artefact.graph_tensors import DISAGREEMENT
 from attunet.export.artefact.signature import signature_of
-from attunet.export.build.graph_of_run import graph_of_run
+from attunet.export.build.graph_of_run import calibration_slices_of, graph_of
 from attunet.export.build.judge import judge, open_artefact
 from attunet.export.build.learn_confidence import learn_confidence
 from attunet.export.build.triton_repository import check_triton_call, write_triton_repository
@@ -100,7 +101,7 @@ def export_run(
             about = _with_confidence(about, learn_confidence(Path(confidence), run, opened, about.postprocessing))
         unfinished = "" if run.finished else ", the training is not finished"
         logger.info(f"exporting {run.name} (step {run.step}{unfinished}) as {precision}")
-        graph = graph_of_run(run, opened, about).SerializeToString()
+        graph = graph_of(run.network, about, partial(calibration_slices_of, run, opened)).SerializeToString()
         draft = folder.path / "model.onnx"
         write_file(draft, lambda path: path.write_bytes(write_artefact(graph, about)))
         parity = judge(run, opened, open_artefact(draft, provider), parity_cases)

@@ -1,7 +1,6 @@
 """The graph of a run in the precision that was chosen, with calibration on training slices for int8."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import onnx
@@ -19,11 +18,6 @@ from attunet.volumes.geometry import place, window_offset
 from attunet.volumes.slices import gather_context
 
 CALIBRATION_SLICES = 48
-
-
-def graph_of_run(run: TrainedRun, store: Store, about: Artefact) -> onnx.ModelProto:
-    """The network of a run as the graph that the metadata describe. store: has slices for the calibration of int8."""
-    return graph_of(run.network, about, partial(_calibration_slices, run, store))
 
 
 def graph_of(
@@ -45,7 +39,7 @@ def graph_of(
     return whole_graph(model, about.spec, about.classes, full_batches=about.precision == "fp16")
 
 
-def _calibration_slices(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> np.ndarray:
+def calibration_slices_of(run: TrainedRun, store: Store, size: tuple[int, int] | None) -> np.ndarray:
     """Training slices float32 (N, C, H, W), evenly spread over the cases, those with the greatest contrast first."""
     for case in run.training_cases:
         verify_case(store, case)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import click
@@ -131,6 +132,8 @@ def test_exit_codes_of_failures(capsys: pytest.CaptureFixture[str]) -> None:
     )
     torch_s = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 34359738368 bytes.")
     assert outcome(torch_s, capsys)[0] == 1
+    code, line = outcome(BrokenProcessPool("A process in the process pool was terminated abruptly"), capsys)
+    assert (code, line.startswith("error: a worker process was killed")) == (1, True)
     assert outcome(KeyboardInterrupt(), capsys) == (130, "\nerror: interrupted\n")
 
 

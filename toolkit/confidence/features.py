@@ -79,11 +79,6 @@ class FeatureObserver:
 
     Besides sums it keeps the class indices on the network's grid, one byte per pixel. Sums are kept per slice, so that
     the features do not depend on the number of slices in a batch.
-
-    Example:
-        >>> observer = FeatureObserver(prepared.grid, 5)  # doctest: +SKIP
-        >>> model.predict_prepared(prepared, observers=[observer])  # doctest: +SKIP
-        >>> observer.features(training_distance(volume, model.ranges, model.spec.orientation))  # doctest: +SKIP
     """
 
     def __init__(self, grid: Grid, num_classes: int) -> None:

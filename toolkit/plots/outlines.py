@@ -61,15 +61,11 @@ def _draw_organ(
 
 def outline_layer(axes: Axes, mask: np.ndarray, key: str, colors: Mapping[str, str]) -> None:
     """Draw the outline of one layer in one slice; "truth" is dashed."""
-    outline(axes, mask, color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
+    _outline(axes, mask, color=colors[key], style=_style(key), width=2.0 if key == "truth" else 1.3)
 
 
-def outline(axes: Axes, mask: np.ndarray, *, color: str, style: str = "solid", width: float = 1.3) -> None:
-    """Draw the border of a mask `(rows, columns)` between the pixels; nothing for an empty mask.
-
-    Example:
-        >>> outline(axes, labels == 1, color="tab:blue", style="dashed")  # doctest: +SKIP
-    """
+def _outline(axes: Axes, mask: np.ndarray, *, color: str, style: str, width: float) -> None:
+    """Draw the border of a mask `(rows, columns)` between the pixels; nothing for an empty mask."""
     if mask.any():
         padded = np.pad(mask, 1).astype(float)  # closes outlines at the edge of the image
         rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
@@ -79,7 +75,7 @@ def outline(axes: Axes, mask: np.ndarray, *, color: str, style: str = "solid", w
 def outline_classes(axes: Axes, labels: np.ndarray, classes: Classes, *, width: float = 1.3) -> None:
     """Draw the borders of the foreground classes in class indices `(rows, columns)`, in the classes' colours."""
     for index, color in enumerate(classes.colors[1:], start=1):
-        outline(axes, labels == index, color=color, width=width)
+        _outline(axes, labels == index, color=color, style="solid", width=width)
 
 
 def mark_sides(axes: Axes, sides: tuple[str, ...]) -> None:

@@ -33,10 +33,6 @@ class Pseudonyms(HiddenNames):
         path: the file; it is made when it is not there, and numbers that it has are used again. The third cell of its
             header is a random id, by which folders of label maps know their table.
         outputs: files and folders that a command writes, none of which may hold the table.
-
-    Example:
-        >>> Pseudonyms("key.csv", ["store"]).numbers_of(["Smith", "Miller"])  # doctest: +SKIP
-        {'Smith': '0002', 'Miller': '0001'}
     """
 
     def __init__(self, path: str | Path, outputs: Iterable[str | Path]) -> None:

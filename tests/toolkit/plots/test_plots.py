@@ -158,6 +158,12 @@ def test_pareto_front_leaves_out_what_is_beaten_in_both() -> None:
     assert pareto_front(points) == ["fast", "middle", "slow best"]
 
 
+def test_the_confusion_of_many_classes_is_a_picture_of_a_few_megapixels(tmp_path: Path) -> None:
+    classes = Classes(("background", *(f"organ {index}" for index in range(39))), tuple(range(40)))
+    picture = draw_confusion(tmp_path / "confusion.png", np.eye(40), classes)
+    assert max(imread(picture).shape) < 2000
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["a\x1b[31m", "a\udcff"])
 def test_control_characters_and_names_that_are_no_utf8_are_drawn(tmp_path: Path, name: str) -> None:
