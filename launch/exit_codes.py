@@ -21,9 +21,9 @@ debug_option = click.option("--debug", is_flag=True, expose_value=False, help="S
 TORCH_LACKS_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of the CPU; it has no error of its own
 EXTRA_OF = (
     {"pydicom": "dicom", "PIL": "images", "openvino": "openvino", "httpx": "client"}
-    | dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "python_multipart"), "serve")
+    | dict.fromkeys(("fastapi", "starlette", "uvicorn", "h11", "prometheus_client", "python_multipart"), "serve")
     | dict.fromkeys(
-        ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "wandb", "matplotlib", "tqdm"), "train"
+        ("torch", "accelerate", "safetensors", "onnx", "onnxscript", "psutil", "matplotlib", "tqdm"), "train"
     )
 )
 

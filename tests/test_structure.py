@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from attunet.launch.exit_codes import EXTRA_OF
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "toolkit": "attunet",
@@ -104,6 +106,7 @@ TORCH_FREE = [
     ),
     *("volumes.slices", "volumes.predict", "metrics.overlap", "store", "preparation.prepare", "phantom"),
     *("export.artefact.artefact", "export.runtime", "export.load_model", "evaluate_case", "launch.cli", "launch.train"),
+    "benchmarks.evaluation.evaluate",
 ]
 
 MAX_ANY = 80  # uses of typing.Any in annotations
@@ -254,6 +257,18 @@ def run_without_extras(code: str) -> "subprocess.CompletedProcess[str]":
 def test_the_base_install_imports_without_the_extras() -> None:
     done = run_without_extras("\n".join(f"import attunet.{name}" for name in TORCH_FREE))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_package_of_an_extra_is_named_with_the_extra() -> None:
+    base, guarded = {"attunet", "numpy", "scipy", "nibabel", "click", "onnxruntime"}, {"triton"}
+    programs = {"attunet.launch.components", "attunet.launch.components_page", "attunet.launch.lock"}
+    imported = {
+        name.partition(".")[0]
+        for module, path in modules().items()
+        if not module.startswith("attunet.benchmarks") and module not in programs
+        for name in imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=False)
+    }
+    assert imported - base - guarded - sys.stdlib_module_names <= EXTRA_OF.keys()
 
 
 @pytest.mark.slow

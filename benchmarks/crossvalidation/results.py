@@ -25,7 +25,6 @@ from attunet.errors import InputError, RunError
 from attunet.evaluate_case import evaluate_case, read_labelled_case
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import CrossvalidationResults, WorstOrgan
-from attunet.plots.figure import file_names
 from attunet.plots.folds import draw_cases, draw_differences, draw_time_to_accuracy
 from attunet.plots.organ_slices import draw_organ_slices
 from attunet.plots.view import view_of
@@ -36,6 +35,7 @@ from attunet.store import Store
 from attunet.system.atomic_files import write_text
 from attunet.system.environment import environment
 from attunet.system.outputs import RESULTS, mark_finished
+from attunet.system.plain_text import file_names
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from attunet.evaluate_case import LabelledCase, read_labelled_case
 from attunet.metrics.aggregate import mean
 from attunet.metrics.overlap import confusion, dice_from_confusion
 from attunet.metrics.results import EvaluatedRow, EvaluationResults
-from attunet.plots.figure import file_names
 from attunet.store import Store
+from attunet.system.plain_text import file_names
 from attunet.volumes.slices import VolumeSlices
 
 logger = logging.getLogger(__name__)

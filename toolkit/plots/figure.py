@@ -3,9 +3,7 @@
 Figures are made without pyplot: nothing global, no display, and Agg draws the PNG.
 """
 
-import re
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,6 @@ DPI = 150
 rcParams.update({"text.parse_math": False, "text.usetex": False})
 MODEL_COLORS = PALETTE[1:]
 TRUTH_COLOR = "#FFFFFF"
-MAX_NAME = 200  # characters of a file's name; file systems allow 255, with what stands before and behind it
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -71,15 +68,3 @@ def show_grey(axes: Axes, image: np.ndarray, row_over_column: float) -> None:
     axes.imshow(image, "gray", vmin=low, vmax=high, aspect=row_over_column, interpolation="bilinear")
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def file_names(labels: Iterable[str]) -> dict[str, str]:
-    """Make a file name of each label; those of two labels differ, also where a file system ignores capitals."""
-    names: dict[str, str] = {}
-    for label in dict.fromkeys(labels):
-        name = plain = re.sub(r"[^A-Za-z0-9.=@+-]+", "_", label).strip("_.")[:MAX_NAME] or "model"
-        taken = {other.lower() for other in names.values()}
-        while name.lower() in taken:
-            name = f"{plain}_{len(names) + 1}" if name == plain else f"{name}_"
-        names[label] = name
-    return names

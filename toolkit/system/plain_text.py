@@ -1,10 +1,11 @@
-"""Names that a stranger's file brought, made harmless for terminals and tables."""
+"""Names that a stranger's file brought, made harmless for terminals, tables and the names of files."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 # Of Markdown. An underscore within a word is none; a bare address is a link by its `://`, or the point behind `www`.
 MARKS = re.compile(r"[\\|`\[\]*~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+MAX_NAME = 200  # characters of a file's name; file systems allow 255, with what stands before and behind it
 
 MAX_NAMED = 10
 
@@ -44,3 +45,15 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are Markdown already, see `table_cell`."""
     first, *others = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
     return "\n".join([first, "|---" * len(head) + "|", *others])
+
+
+def file_names(labels: Iterable[str]) -> dict[str, str]:
+    """Make a file name of each label; those of two labels differ, also where a file system ignores capitals."""
+    names: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        name = plain = re.sub(r"[^A-Za-z0-9.=@+-]+", "_", label).strip("_.")[:MAX_NAME] or "model"
+        taken = {other.lower() for other in names.values()}
+        while name.lower() in taken:
+            name = f"{plain}_{len(names) + 1}" if name == plain else f"{name}_"
+        names[label] = name
+    return names

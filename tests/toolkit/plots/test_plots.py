@@ -18,7 +18,7 @@ from attunet.plots.attention import draw_attention
 from attunet.plots.confusion import draw_confusion
 from attunet.plots.contact_sheet import draw_contact_sheet, tile
 from attunet.plots.curves import draw_curves
-from attunet.plots.figure import file_names, new_figure, save
+from attunet.plots.figure import new_figure, save
 from attunet.plots.organ_slices import MAX_SLICES, draw_organ_slices, slices_to_show
 from attunet.plots.outlines import draw_outlines
 from attunet.plots.speed import (
@@ -201,12 +201,3 @@ def test_letters_that_the_font_lacks_are_no_warning(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         save(new_figure(2, 1), tmp_path / "a.png", "\u809d\u81d3")
     assert (tmp_path / "a.png").stat().st_size > 0
-
-
-def test_names_that_would_be_one_file_are_several() -> None:
-    labels = ["a b", "a?b", "A_b", "a_b_2", "a b", "_x", "-x", "?", "", "y" * 250, "y" * 251]
-    names = file_names(labels)
-    assert list(names) == list(dict.fromkeys(labels))
-    assert len({name.lower() for name in names.values()}) == len(names)
-    assert (names["a b"], names["_x"], names["?"]) == ("a_b", "x", "model")
-    assert max(map(len, names.values())) < 220  # with what stands before and behind it a file's name

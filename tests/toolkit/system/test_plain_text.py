@@ -1,10 +1,10 @@
-"""Names of strangers in terminals and tables."""
+"""Names of strangers in terminals, tables and names of files."""
 
 import logging
 
 import pytest
 
-from attunet.system.plain_text import printable, printable_line, table_cell
+from attunet.system.plain_text import file_names, printable, printable_line, table_cell
 
 ESCAPE = "liver\x1b]0;owned\x07\x1b[31m"
 
@@ -39,3 +39,12 @@ def test_a_name_makes_no_line_of_its_own(log_lines: list[str]) -> None:
 )
 def test_a_cell_holds_text_and_nothing_else(text: str, cell: str) -> None:
     assert table_cell(text) == cell
+
+
+def test_names_that_would_be_one_file_are_several() -> None:
+    labels = ["a b", "a?b", "A_b", "a_b_2", "a b", "_x", "-x", "?", "", "y" * 250, "y" * 251]
+    names = file_names(labels)
+    assert list(names) == list(dict.fromkeys(labels))
+    assert len({name.lower() for name in names.values()}) == len(names)
+    assert (names["a b"], names["_x"], names["?"]) == ("a_b", "x", "model")
+    assert max(map(len, names.values())) < 220  # with what stands before and behind it a file's name
