@@ -74,6 +74,7 @@ def write_report_if_installed(folder: Path) -> Path | None:
 
 
 def _render(contents: Contents, cases: list[CaseData]) -> str:
+    bundles = load_bundles()  # first: it names the packages that are missing, jinja2 too
     from jinja2 import Environment, FunctionLoader, StrictUndefined, UndefinedError
 
     environment = Environment(
@@ -107,7 +108,7 @@ def _render(contents: Contents, cases: list[CaseData]) -> str:
         "licenses": sorted({text for m in contents.models if m.details and (text := m.details.get("license"))}),
         "cases": cases,
         "case_names": names,
-        "bundles": load_bundles(),
+        "bundles": bundles,
         "styles": "".join(_template(name) for name in STYLES),
         "scripts": [_template(name) for name in SCRIPTS],
         "data": script_json(data),

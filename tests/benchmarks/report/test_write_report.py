@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -300,6 +301,9 @@ def test_without_the_extra_one_line_says_how_to_get_it(
     with caplog.at_level(logging.INFO, logger="attunet"):
         assert write_report_if_installed(evaluation) is None
     assert "niivue-of-the-future not installed (pip install 'attunet[report]', then: attunet report" in caplog.text
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(InputError, match=r"a report needs niivue-of-the-future: pip install 'attunet\[report\]'"):
+        write_report(evaluation, tmp_path / "report.html")
     with pytest.raises(InputError, match=r"pip install 'attunet\[report\]'"):
         write_report(evaluation, tmp_path / "report.html")
 
