@@ -20,12 +20,12 @@ EXAMPLES = 1000  # of all forms together in one round of hypothesis
 
 
 def drawn_changes(seconds: float) -> Result:
-    """Rounds over all forms with changes that hypothesis draws."""
+    """Rounds over all forms with changes that hypothesis draws, until the time is over; the first form has its turn."""
     fuzz = _module(HERE.parent / "toolkit/io/test_fuzz_readers.py")
     result, began, number = Result("fuzz", "drawn changes"), time.monotonic(), 0
     while number == 0 or time.monotonic() - began < seconds:
         for form in fuzz.FORMATS:
-            if number and time.monotonic() - began > seconds:
+            if result.tries and time.monotonic() - began > seconds:
                 break
             examples = EXAMPLES * (number + 1)
             try:

@@ -107,6 +107,7 @@ def test_results_of_other_settings_are_not_taken(small_store: Store, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trainings_here")
 def test_an_arm_is_trained_judged_and_kept_and_a_failure_costs_only_its_own(small_store: Store, tmp_path: Path) -> None:
     plain, broken = ARMS[0], Arm("broken", "cannot be trained", settings=("model.blocks=none",), networks=("unet",))
     settings = ("model.base_width=4", "model.depth=2", "optim.epochs=1.0")
