@@ -1,7 +1,6 @@
 """The command that measures a GPU, rehearsed in miniature without one; its time limits; its page."""
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from attunet.benchmarks.speed.gpu.__main__ import main
 from attunet.benchmarks.speed.gpu.run import Outcome, page, run_step, run_steps
 from attunet.benchmarks.speed.gpu.steps import NNUNET_S, Step, steps_of
 from attunet.benchmarks.speed.training.kernels import kind_of
@@ -17,10 +17,13 @@ from attunet.store import Store
 
 
 @pytest.mark.slow
-def test_the_rehearsal_runs_every_step(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "attunet.benchmarks.speed.gpu", str(tmp_path), "--rehearse", "--minutes", "9"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_rehearsal_runs_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu", str(tmp_path), "--rehearse", "--minutes", "9"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0, capsys.readouterr()
     text = (tmp_path / "gpu.md").read_text()
     for name in ("tests", "gate", "norm_relu", "training_sweep", "inference", "training"):
         assert f"## {name}\n" in text

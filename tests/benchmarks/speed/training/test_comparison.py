@@ -86,25 +86,20 @@ def test_a_training_over_its_limit_is_ended(small_store: Store, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_no_timed_step_begins_after_the_limit(small_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "GRACE_S", 300)
-    task = dataclasses.replace(TASK, limit_s=0.2)
-    row = comparison.compare(small_store, task, programs=["plain"], rounds=1)["results"][0]
-    assert row["note"] == "0 of 2 steps in 0.2 s"
-    assert row["num_parameters"] > 1000
-    assert "first step" in row["start_s"]
-
-
-@pytest.mark.slow
-def test_what_a_training_reached_is_not_that_of_the_one_before(
+def test_no_timed_step_begins_after_the_limit_and_what_a_training_reached_is_not_that_of_the_one_before(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparison._write_slices(small_store, small_store.split(0)[0], tmp_path)
-    task = dataclasses.replace(TASK, program="plain", store=str(small_store.path), slices=str(tmp_path))
-    assert "first step" in comparison._in_own_process(task)["start_s"]
+    late = dataclasses.replace(TASK, program="plain", store=str(small_store.path), slices=str(tmp_path), limit_s=0.2)
+    monkeypatch.setattr(comparison, "GRACE_S", 300)
+    measured = {"plain": [comparison._in_own_process(late)]}
+    row = comparison_rows.results_of(small_store, late, measured, rounds=1)["results"][0]
+    assert row["note"] == "0 of 2 steps in 0.2 s"
+    assert row["num_parameters"] > 1000
+    assert "first step" in row["start_s"]
     monkeypatch.setattr(comparison, "GRACE_S", 0)
-    late = comparison._in_own_process(dataclasses.replace(task, limit_s=0.2))
-    assert (late["note"], late["start_s"]) == ("out of time (0.2 s) in its imports", {})
+    row = comparison._in_own_process(late)
+    assert (row["note"], row["start_s"]) == ("out of time (0.2 s) in its imports", {})
 
 
 def _training_of(pid: int) -> psutil.Process | None:
@@ -116,8 +111,15 @@ def _training_of(pid: int) -> psutil.Process | None:
 
 
 @pytest.mark.slow
-def test_a_training_ends_with_the_command(tmp_path: Path) -> None:
-    options = ["--only=plain", "--size=32", "--width=4", "--batch-size=2", "--steps=1000000", "--workers=0"]
+def test_a_training_ends_with_the_command(small_store: Store, tmp_path: Path) -> None:
+    options = [
+        "--only=plain",
+        f"--store={small_store.path}",
+        "--width=4",
+        "--batch-size=2",
+        "--steps=1000000",
+        "--workers=0",
+    ]
     command = [sys.executable, "-m", "attunet.benchmarks.speed.training.comparison", *options]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
