@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from attunet.errors import InputError, RunError
+from attunet.errors import RunError, one_line
+from attunet.export.runtime.cohort import CASE_ERRORS
 from attunet.export.runtime.origin import clear_tables, is_finished
 from attunet.export.serve.client import Client
 from attunet.export.serve.formats import ModelDescription
@@ -65,8 +66,9 @@ def _fails(client: Client, model: ModelDescription, job: tuple[Input, Path]) -> 
     try:
         scan.check()
         _segment(client, model, scan, labels)
-    except (InputError, RunError, OSError) as error:
-        logger.error(error)
+    except CASE_ERRORS as error:
+        text = one_line(error, None)
+        logger.error(text if str(scan.files[0]) in text or str(labels) in text else f"{scan.files[0]}: {text}")
         return True
     return False
 

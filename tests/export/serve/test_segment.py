@@ -298,6 +298,26 @@ def test_predict_on_a_server_writes_what_predict_writes(attunet, server, scan, p
     assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["a.nii.gz"]
 
 
+def test_a_scan_that_takes_more_memory_than_there_is_does_not_stop_the_others(
+    attunet, server, scan, tmp_path, monkeypatch
+):
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        (tmp_path / f"scans/{name}.nii.gz").write_bytes(scan.read_bytes())
+    segment = Client.segment
+
+    def lacking(self, files, *arguments, **named):
+        if files[0].name == "a.nii.gz":
+            raise MemoryError
+        return segment(self, files, *arguments, **named)
+
+    monkeypatch.setattr(Client, "segment", lacking)
+    done = attunet("predict", "--server", server.url, tmp_path / "scans", tmp_path / "out")
+    assert (done.code, "1 of 2 volumes could not be segmented" in done.err) == (1, True)
+    assert f"error: {tmp_path / 'scans/a.nii.gz'}: MemoryError" in done.out + done.err
+    assert (tmp_path / "out/b.nii.gz").exists()
+
+
 def test_two_predictions_into_one_folder_are_one_at_a_time_on_a_server_too(attunet, server, scan, tmp_path):
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans/a.nii.gz").write_bytes(scan.read_bytes())
