@@ -29,6 +29,25 @@ if INTERPRETED:
 
     interpreter._patch_lang_tensor = patch_with_index
 
+    # Triton remaps its language at every call of a function that a kernel calls, a quarter of the time that a kernel
+    # takes: once for each module of functions is enough in a launch, which undoes some of it.
+    remapped: set[int] = set()
+    launch = interpreter.GridExecutor.__call__
+
+    def launch_anew(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        remapped.clear()
+        return launch(self, *arguments, **named)
+
+    def call_in_launch(self, *arguments, **named):  # type: ignore[no-untyped-def]
+        module = id(self.fn.__globals__)
+        if module not in remapped:
+            interpreter._patch_lang(self.fn)
+            remapped.add(module)
+        return self.rewrite()(*arguments, **named)
+
+    interpreter.GridExecutor.__call__ = launch_anew
+    interpreter.InterpretedFunction.__call__ = call_in_launch
+
 
 @pytest.fixture(autouse=True)
 def ieee_products() -> Iterator[None]:
