@@ -27,13 +27,16 @@ from attunet.export.serve.scans import upload
 from attunet.export.serve.server import BoundedProtocol
 
 
+def large_slices(number: int) -> bytes:
+    data = np.random.default_rng(0).integers(0, 50, (16, 16, number)).astype(np.int16)
+    image = nib.Nifti1Image(np.repeat(np.repeat(data, 16, axis=0), 16, axis=1), np.diag([-1.6, -1.6, 2, 1]))
+    return gzip.compress(image.to_bytes())
+
+
 @pytest.fixture(scope="module")
-def long_scan(tmp_path_factory) -> bytes:
+def long_scan() -> bytes:
     """A scan that takes the small artefact some seconds."""
-    path = tmp_path_factory.mktemp("long") / "scan.nii.gz"
-    data = np.random.default_rng(0).integers(0, 50, (16, 16, 64)).astype(np.int16)
-    nib.save(nib.Nifti1Image(np.repeat(np.repeat(data, 16, axis=0), 16, axis=1), np.diag([-1.6, -1.6, 2, 1])), path)
-    return path.read_bytes()
+    return large_slices(64)
 
 
 def wait_for(condition, seconds: float = 20) -> None:
@@ -48,13 +51,14 @@ def running(server) -> float:
     return float(found[1])
 
 
-def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve, long_scan):
+def test_a_full_queue_sends_clients_away_with_a_time_to_come_back(serve):
     """Five clients send without end: three scans are in work, and one waits."""
     server, answers, refused = serve("--max-queue", 1), [], threading.Event()
+    scan = large_slices(20)
 
     def keep_sending() -> None:
         while not refused.is_set() and len(answers) < 50:
-            answers.append(server.post("/v1/models/small/segment?answer=summary", long_scan))
+            answers.append(server.post("/v1/models/small/segment?answer=summary", scan))
             if answers[-1].status_code == 503:
                 refused.set()
 
