@@ -17,6 +17,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (CHROMIUM=PATH names one)")
+SIZE = {"width": 960, "height": 600}  # each pixel of the picture takes time without a GPU
 
 DROP = """([name, content]) => {
   const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
@@ -37,7 +38,7 @@ def browser():
 @pytest.fixture
 def page(browser, server):
     """The page, which must log no error and send no request to another server."""
-    page = browser.new_page()
+    page = browser.new_page(viewport=SIZE)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
