@@ -12,7 +12,7 @@ from attunet.system.plain_text import printable
 
 SHORTEST = 3  # characters of a name that is looked for in text where no slash or quote marks it as a name
 HIDDEN = "(a name)"
-COUNT = re.compile(r"(?<![^\s\[])\d+/\d+(?=[\s\]])")  # "1/12" of a line, which is no path
+COUNT = re.compile(r"\s*\[?(\d+/\d+)(?=[\s\]])")  # "1/12" at the beginning of a line, which is no path
 
 
 class HiddenNames:
@@ -47,15 +47,14 @@ class HiddenNames:
 
     def hide(self, text: str) -> str:
         """The text with numbers instead of the names, files and paths that are known."""
-        lengths = sorted(self._lengths, reverse=True)
-        out, at = [], 0
+        lengths, count = sorted(self._lengths, reverse=True), COUNT.match(text)
+        at = count.end() if count and count[1] not in self._words else 0
+        out = [text[:at]]
         while at < len(text):
             if at == 0 or not _is_inside(text, at):
-                count = COUNT.match(text, at)
-                names = (text[at : at + n] for n in lengths if self._is_name(text, at, at + n))
-                word = count[0] if count else next(names, None)
+                word = next((text[at : at + n] for n in lengths if self._is_name(text, at, at + n)), None)
                 if word is not None:
-                    out.append(word if count else self._words[word])
+                    out.append(self._words[word])
                     at += len(word)
                     continue
             out.append(text[at])

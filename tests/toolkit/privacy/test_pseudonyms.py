@@ -160,9 +160,14 @@ def test_new_numbers_are_no_names(tmp_path: Path) -> None:
 def test_a_count_in_a_line_is_no_path(tmp_path: Path) -> None:
     names = Pseudonyms(tmp_path / "key.csv", [])
     names.remember({"1": "0003", "12": "0004"})
-    assert names.hide("1/12 labels/0004 and [1/12] of 1/12/x, 'out/12'") == (
-        "1/12 labels/0004 and [1/12] of 0003/0004/x, 'out/0004'"
-    )
+    assert names.hide("  [1/12] labels/0004 of 1/12/x, 'out/12'") == "  [1/12] labels/0004 of 0003/0004/x, 'out/0004'"
+
+
+def test_a_path_of_figures_is_no_count(tmp_path: Path) -> None:
+    names = Pseudonyms(tmp_path / "key.csv", [])
+    names.remember({"4711001/3": "0001"})
+    assert names.hide("1/2 case 4711001/3 has no label") == "1/2 case 0001 has no label"
+    assert names.hide("4711001/3 has no label") == "0001 has no label"
 
 
 @pytest.mark.parametrize(
