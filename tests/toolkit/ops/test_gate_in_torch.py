@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from attunet.errors import InputError
 from attunet.models import AttentionUNet
+from attunet.models.batch_norm_relu import BatchNormReLU
 from attunet.ops import attention_gate
 from attunet.ops.attention_gate import choose_backend
 from attunet.ops.gate.reference import attention_gate_reference
@@ -37,6 +38,9 @@ def small_network(backend: str, device: str) -> AttentionUNet:
     network = AttentionUNet(in_channels=1, num_classes=3, base_width=4, depth=2)
     for gate in network.gates:
         gate.backend = backend
+    for module in network.modules():
+        if isinstance(module, BatchNormReLU):  # its own kernels are tested with those of the gate in test_norm_in_torch
+            module.backend = "torch"
     return network.to(device, memory_format=torch.channels_last)
 
 
