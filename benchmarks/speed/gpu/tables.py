@@ -81,9 +81,10 @@ def inference_table() -> str:
     names, batches = (list(dict.fromkeys(column)) for column in zip(*by, strict=True))
     cells = []
     for name in names:
-        first = by[name, batches[0]]
-        rates = [f"{by[name, batch]['slices_per_s']:,.0f}" for batch in batches]
-        cells.append([name, first["options"].get("cudnn_conv_algo_search", ""), f"{first['p50_ms']:.2f}", *rates])
+        rows = [by.get((name, batch)) for batch in batches]  # a form may have failed at one of them
+        search = next(row for row in rows if row)["options"].get("cudnn_conv_algo_search", "")
+        rates = [f"{row['slices_per_s']:,.0f}" if row else "–" for row in rows]
+        cells.append([name, search, f"{rows[0]['p50_ms']:.2f}" if rows[0] else "–", *rates])
     rates = [f"slices/s, batch {batch}" for batch in batches]
     return _markdown(["form", "search", f"p50 ms, batch {batches[0]}", *rates], cells)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from attunet.benchmarks.speed.gpu import tables
 from attunet.benchmarks.speed.gpu.tables import MARKED, PAGES, ROOT, TABLES, with_tables
 
 
@@ -19,3 +20,10 @@ def test_every_table_is_on_a_page() -> None:
 def test_a_changed_figure_is_noticed() -> None:
     text = (ROOT / "docs/gate.md").read_text(encoding="utf-8")
     assert with_tables(text.replace("| 90 % |", "| 95 % |")) == text
+
+
+def test_a_form_that_failed_at_a_batch_size_has_a_dash_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"options": {}, "p50_ms": 1.5, "slices_per_s": 10.0}
+    rows = [row | {"name": name, "shape": [batch, 1, 8, 8]} for name, batch in (("a", 1), ("a", 32), ("b", 32))]
+    monkeypatch.setattr(tables, "_read", lambda _: {"rows": rows})
+    assert tables.inference_table().splitlines()[2:] == ["| a |  | 1.50 | 10 | 10 |", "| b |  | – | – | 10 |"]
