@@ -87,8 +87,9 @@ def predict(
         maps = [f"attention-{number}" for number in range(1, predictor.num_gates + 1)] if attention else []
         maps += [UNCERTAINTY] if confidence.uncertainty else []
         files = label_maps(inputs, output, is_one=is_one, dicom_seg=dicom_seg)
-        if names:  # a scan may be called as the label map of another is
-            names.remember({str(file): str(file) for file in files}, are_whole=True)
+        if names and not is_one:  # a scan may be called as the label map of another is
+            place = Path(names.hide(str(output)))
+            names.remember({str(file): str(place / file.name) for file in files}, are_whole=True)
         if codes is not None:
             check_codes(codes, predictor.classes.foreground, files)
         jobs = [

@@ -298,6 +298,17 @@ def test_two_files_of_one_name_keep_their_own_numbers(
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
 
 
+def test_no_line_says_a_name_of_the_output(succeed, artefact: Path, scans: Path, tmp_path: Path) -> None:
+    scan = next(scans.glob("BAXTER*-src.nii.gz"))
+    name = scan.name.removesuffix(".nii.gz")
+    for mask in scans.glob("*-mask*"):
+        mask.unlink()
+    for what, out in ((scan, tmp_path / scan.name), (scans, tmp_path / name)):
+        done = succeed("predict", artefact, what, out, "--pseudonymise", tmp_path / "key.csv")
+        printed = (done.out + done.err).replace(str(scans), "SOURCE")
+        assert not [part for part in PARTS if part in printed], printed
+
+
 def test_a_failed_case_is_called_by_its_number(attunet, artefact: Path, scans: Path, tmp_path: Path) -> None:
     key = tmp_path / "key.csv"
     broken = next(scans.glob("BAXTER*-src.nii.gz"))
