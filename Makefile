@@ -85,9 +85,10 @@ types: $(INSTALLED) links
 docs: $(INSTALLED) links
 	$(BIN)/python -m mkdocs build --strict --quiet
 
-# Software bills of materials (CycloneDX) of the base and the training install; an error if they are not those of constraints.txt.
+# Software bills of materials (CycloneDX) of the base and the training install; an error if they are not those of constraints.txt,
+# or for torch's build for GPUs of lock-cuda.txt.
 sbom: $(INSTALLED)
-	$(BIN)/python -m attunet.launch.components --sbom build/sbom --check constraints.txt
+	$(BIN)/python -m attunet.launch.components --sbom build/sbom --check constraints.txt lock-cuda.txt
 
 # Known vulnerabilities of what is locked: exit code 1 for some, 2 if packages could not be compared with the database.
 audit: $(INSTALLED)

@@ -112,13 +112,14 @@ def pins(lock: Path) -> dict[str, str]:
     }
 
 
-def differences(constraints: Path) -> list[str]:
-    """One line for each component whose version is not the one in the constraints file."""
-    pinned, lines = pins(constraints), []
+def differences(*files: Path) -> list[str]:
+    """One line for each component whose version is not the one that a file pins, the last one that has it."""
+    pinned = {name: version for file in files for name, version in pins(file).items()}
+    names, lines = " or ".join(file.name for file in files), []
     for component in components(tuple(extra for extras in INSTALLS.values() for extra in extras)):
         version, expected = component.version.partition("+")[0], pinned.get(component.name, "no version")
         if version != expected:
-            lines.append(f"{component.name} {version} is installed, {expected} is in {constraints.name}")
+            lines.append(f"{component.name} {version} is installed, {expected} is in {names}")
     return lines
 
 
@@ -126,13 +127,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sbom", type=Path, metavar="FOLDER", help="write CycloneDX files")
     parser.add_argument(
-        "--check", type=Path, metavar="FILE", help="compare with a constraints file; exit code 1 if they differ"
+        "--check",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="compare with pins; exit code 1 if they differ",
     )
     arguments = parser.parse_args()
     if arguments.sbom:
         for path in write_sbom(arguments.sbom):
             print(path)
-    if arguments.check and (lines := differences(arguments.check)):
+    if arguments.check and (lines := differences(*arguments.check)):
         sys.exit("\n".join(lines))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     assert {row["event"] for row in rows} == {"train", "validation", "speed", "native"}
     assert set(rows[-1]["dice"]["per_case"]) == set(held_out)
     assert load_config(run / "config.toml") == dataclasses.replace(made, data=small_store.data_config)
-    assert json.loads((run / "environment.json").read_text())["versions"]["torch"] == torch.__version__
+    assert json.loads((run / "environment.json").read_text())["versions"]["torch"] == metadata.version("torch")
 
 
 def test_a_finished_run_is_refused_continued_or_left(log_lines: list[str], small_store: Store, tmp_path: Path) -> None:
