@@ -132,7 +132,7 @@ def main() -> None:
         nargs="+",
         default=(),
         metavar="FILE",
-        help="compare with pins; exit code 1 if they differ",
+        help="compare with pins; exit 1 if they differ",
     )
     arguments = parser.parse_args()
     if arguments.sbom:
