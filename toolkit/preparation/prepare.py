@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -89,13 +89,11 @@ def prepare(
         cases, given = read_cases(root, options, names, splits_file, labelled_file, allow_unlabelled=allow_unlabelled)
         for line in (f"layout {cases.layout} ({cases.reason}), {len(cases.cases)} cases", *cases.notes):
             logger.info(f"{source}: {line}")
-        drawn = {case.case: case.drawn for case in cases.cases if case.drawn is not None} if labelled_file else {}
-        request = _request(cases, options, config, archive)
-        request |= {"splits": given.to_json() if given else [folds, seed], "labelled": drawn}
+        dealt = given.to_json() if given else [folds, seed]
+        request = _request(cases, options, config, archive, splits=dealt, has_drawn=bool(labelled_file))
         if names:
             _check_series(options.choices.get("dicom-series", ""), names)
-            may_have = {key: request[key] for key in MAY_HAVE_NAMES if request[key]}
-            request |= {key: hashlib.sha256(repr(value).encode()).hexdigest() for key, value in may_have.items()}
+            request |= _hashes(request, MAY_HAVE_NAMES)
         if store.exists():
             return _unchanged(store, cases, request)
         seen = _survey(cases, given, config, building, names)
@@ -163,10 +161,13 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
     return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
-def _request(source: Source, options: SourceOptions, config: DataConfig, archive: str | None) -> dict[str, object]:
+def _request(
+    source: Source, options: SourceOptions, config: DataConfig, archive: str | None, *, splits: object, has_drawn: bool
+) -> dict[str, object]:
     """Return the choices of the caller, and a hash of what the source describes besides images and masks, for the
-    manifest.
+    manifest. has_drawn: True where the caller gave the classes that were drawn in each case.
     """
+    drawn = {case.case: case.drawn for case in source.cases if case.drawn is not None} if has_drawn else {}
     described = (
         *(source.layout, source.channels, sorted(source.test_patients), source.grey_ranges, source.grey_levels),
         *(source.ignored, [(coding.names, coding.values) for coding in source.codings]),
@@ -179,7 +180,14 @@ def _request(source: Source, options: SourceOptions, config: DataConfig, archive
         "data": vars(config),
         "archive_sha256": archive,
         "described_sha256": hashlib.sha256(json.dumps(described).encode()).hexdigest(),
+        "splits": splits,
+        "labelled": drawn,
     }
+
+
+def _hashes(request: Mapping[str, object], keys: Sequence[str]) -> dict[str, object]:
+    """Return the SHA-256 of each of these entries that is given."""
+    return {key: hashlib.sha256(repr(request[key]).encode()).hexdigest() for key in keys if request[key]}
 
 
 def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> Store:

@@ -28,12 +28,19 @@ vi.mock("@niivue/niivue", () => ({
 
 const result = (image: string): Result => ({ image, overlay: new ArrayBuffer(352), shape: [1, 1, 1] }) as unknown as Result;
 
-test("a scan that is read slowly is not added to the one that was segmented after it", async () => {
-  const viewer = new Viewer({} as HTMLCanvasElement, () => undefined);
+/** Shows two scans, of which both are being read. */
+async function showTwo(canvas: HTMLCanvasElement): Promise<{ first: Promise<void>; second: Promise<void> }> {
+  reads.clear();
+  const viewer = new Viewer(canvas, () => undefined);
   const first = viewer.show(result("first"), []);
   await vi.waitUntil(() => reads.has("first"));
   const second = viewer.show(result("second"), []);
   await vi.waitUntil(() => reads.has("second"));
+  return { first, second };
+}
+
+test("a scan that is read slowly is not added to the one that was segmented after it", async () => {
+  const { first, second } = await showTwo({} as HTMLCanvasElement);
   reads.get("second")!();
   await second;
   reads.get("first")!();
@@ -42,13 +49,8 @@ test("a scan that is read slowly is not added to the one that was segmented afte
 });
 
 test("the canvas is busy until the last scan is drawn, though an earlier one is read meanwhile", async () => {
-  reads.clear();
   const canvas = {} as HTMLCanvasElement;
-  const viewer = new Viewer(canvas, () => undefined);
-  const first = viewer.show(result("first"), []);
-  await vi.waitUntil(() => reads.has("first"));
-  const second = viewer.show(result("second"), []);
-  await vi.waitUntil(() => reads.has("second"));
+  const { first, second } = await showTwo(canvas);
   reads.get("first")!();
   await first;
   expect(canvas.ariaBusy).toBe("true");
