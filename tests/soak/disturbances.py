@@ -11,7 +11,8 @@ from itertools import count
 from pathlib import Path
 
 from commands import Command  # type: ignore[import-not-found]
-from workplace import Result, Workplace, complaint, finished, kill, started  # type: ignore[import-not-found]
+from promises import Result, complaint  # type: ignore[import-not-found]
+from workplace import Workplace, finished, kill, started  # type: ignore[import-not-found]
 
 PAGE = 4096
 LEFT = (".partial", ".lock", ".replaced")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-from workplace import Result  # type: ignore[import-not-found]
+from promises import Result  # type: ignore[import-not-found]
 
 HERE = Path(__file__).parent
 START_S = 20  # a process of atheris instruments the code first

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from workplace import Result  # type: ignore[import-not-found]
+from promises import Result  # type: ignore[import-not-found]
 
 COUNTS = {"predictions": 500, "trainings": 50, "requests": 2000}  # of a whole soak
 FEWEST = {"predictions": 40, "trainings": 6, "requests": 100}

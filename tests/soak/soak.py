@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from disturbances import disturb  # type: ignore[import-not-found]
 from fuzzing import drawn_changes, guided_by_coverage  # type: ignore[import-not-found]
 from leaks import leaks  # type: ignore[import-not-found]
-from workplace import Result, Workplace  # type: ignore[import-not-found]
+from promises import Result  # type: ignore[import-not-found]
+from workplace import Workplace  # type: ignore[import-not-found]
 
 from attunet.benchmarks.evaluation.results_table import aligned
 

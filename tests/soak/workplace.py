@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -31,18 +31,6 @@ SMALL = [
 ]
 BUG = 70  # exit code of a child that ended in a traceback
 TIMEOUT_S = 300
-
-
-@dataclass
-class Result:
-    """Tries of one part, and what broke a promise in them."""
-
-    part: str
-    subject: str
-    tries: int = 0
-    finds: list[str] = field(default_factory=list)
-    note: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -168,15 +156,3 @@ def kill(child: int) -> None:
         os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:  # it has no group of its own yet
         os.kill(child, signal.SIGKILL)
-
-
-def complaint(code: int, text: str, allowed: Sequence[int]) -> str:
-    """The broken promise in how a command ended: a traceback, another exit code, an error of more than one line;
-    empty for none.
-    """
-    last = text.strip().splitlines()[-1:] or [""]
-    if code not in allowed:
-        return f"exit code {code}: {' '.join(text.split())[-600:]}"
-    if "Traceback" in text or (code != 0 and not last[0].startswith("error: ")):
-        return f"not one line of error: {' '.join(text.split())[-600:]}"
-    return ""
