@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from first_of_two import first_of_two
+from forked import Forked
 from small_trainings import set_options, start
 
 import attunet as attunet_in_python
@@ -16,47 +17,24 @@ from attunet.errors import InputError
 from attunet.launch.commands.label_maps import writing_label_maps
 from attunet.system import lock
 
-if TYPE_CHECKING:
-    import subprocess
-
-# Beats more often than every 5 seconds, so that nobody has to wait for one; and waits at its first one, to be met
-FIRST = """
-import os, sys, threading
-from pathlib import Path
-import trainings_here
-from attunet.launch.cli import cli
-from attunet.launch.exit_codes import run_command
-from attunet.system import lock
-trainings_here.shorten()
-lock.BEAT_S = 0.05
-enter = lock.Lock.__enter__
-def enter_and_wait(self):
-    taken = enter(self)
-    if self.path == Path(sys.argv[1]):
-        print("locked", flush=True)
-        sys.stdin.readline()
-    return taken
-lock.Lock.__enter__ = enter_and_wait
-sys.exit(run_command(cli, "attunet", sys.argv[2:]))
-"""
-
 
 @pytest.fixture
-def first(tmp_path: Path, monkeypatch) -> Callable[..., "subprocess.Popen[str]"]:
-    """Starts a command and returns when it holds the lock of `out`; it goes on when its input ends."""
+def first(tmp_path: Path, monkeypatch) -> Callable[..., Forked]:
+    """Starts a command and returns when it holds the lock of `out`; `finish` lets it go on."""
     monkeypatch.setattr(lock, "POLL_S", 0.05)
 
-    def call(out: Path, *arguments: object) -> "subprocess.Popen[str]":
-        process = start([sys.executable, "-c", FIRST, out.with_name(f".{out.name}.lock"), *arguments], stdin=-1)
-        assert process.stdout is not None
+    def call(out: Path, *arguments: object) -> Forked:
+        path = out.with_name(f".{out.name}.lock")
+        process = Forked(first_of_two, path, tmp_path / "go", [str(argument) for argument in arguments])
         assert any(line == "locked\n" for line in process.stdout), process.returncode
         return process
 
     return call
 
 
-def finish(process: "subprocess.Popen[str]") -> None:
-    printed = process.communicate("go\n", timeout=240)[0]
+def finish(process: Forked, go_on: Path) -> None:
+    go_on.touch()
+    printed = process.communicate(timeout=240)[0]
     assert process.returncode == 0, printed
 
 
@@ -91,7 +69,7 @@ def test_the_second_of_two_is_refused_and_the_first_finishes(
     if command in calls:
         with pytest.raises(InputError, match=f"in use by process {working.pid} "):
             calls[command]()
-    finish(working)
+    finish(working, tmp_path / "go")
     made = {"predict": "01-T2SPIR-src.nii.gz", "export": ".", "benchmark": "benchmark.md"}.get(command, "results.md")
     assert (out / made).exists() if command != "export" else out.is_file()
     assert not list(tmp_path.rglob("*.lock"))
