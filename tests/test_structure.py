@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -123,14 +122,17 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(tree: ast.AST, *, everywhere: bool) -> Iterator[str]:
-    """Names that are imported: at the top of the module alone, or in functions too."""
-    nodes = ast.walk(tree) if everywhere else iter(tree.body)  # type: ignore[attr-defined]
-    for node in nodes:
+@cache
+def imports(path: Path, *, everywhere: bool) -> list[str]:
+    """Names that a file imports, at the top of the module alone, or in functions too; relative ones with their dots."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: list[str] = []
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+    return names
 
 
 def room_of(name: str) -> str:
@@ -145,7 +147,7 @@ def room_of(name: str) -> str:
 def imported_modules(path: Path, *, everywhere: bool) -> set[str]:
     """Import names of this package's modules that a file imports."""
     known = modules()
-    names = imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=everywhere)
+    names = imports(path, everywhere=everywhere)
     return {
         target for name in names for target in [name if name in known else name.rpartition(".")[0]] if target in known
     }
@@ -153,10 +155,10 @@ def imported_modules(path: Path, *, everywhere: bool) -> set[str]:
 
 def test_no_module_imports_a_folder_by_its_name() -> None:
     for path in [*modules().values(), *(ROOT / "tests").rglob("*.py")]:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        wrong = [name for name in imports(tree, everywhere=True) if name.split(".")[0] in FOLDERS]
+        names = imports(path, everywhere=True)
+        wrong = [name for name in names if name.split(".")[0] in FOLDERS]
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}; the import name is attunet"
-        relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+        relative = [name for name in names if name.startswith(".")]
         assert not relative, f"{path.relative_to(ROOT)} has a relative import, which does not say its room"
 
 
@@ -185,7 +187,7 @@ def test_rooms_import_one_way() -> None:
 def test_torch_free_rooms_do_not_import_torch() -> None:
     for name, path in modules().items():
         if room_of(name) in TORCH_FREE_ROOMS:
-            used = imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=True)
+            used = imports(path, everywhere=True)
             assert not [other for other in used if other.split(".")[0] in ("torch", "accelerate", "safetensors")], name
 
 
@@ -208,7 +210,7 @@ def test_children_import_nothing_from_the_working_directory() -> None:
     """`python -m` would: with a stranger's folder as the working directory, the stranger's numpy.py."""
     for name, path in modules().items():
         text = path.read_text(encoding="utf-8")
-        starts = any(other.startswith("multiprocessing") for other in imports(ast.parse(text), everywhere=True))
+        starts = any(other.startswith("multiprocessing") for other in imports(path, everywhere=True))
         assert not starts or "safe_path()" in text, name
         assert "torch.distributed.run" not in text or '"PYTHONSAFEPATH": "1"' in text, name
         for call in re.finditer(r"sys\.executable, [^\n]+", text):
@@ -266,7 +268,7 @@ def test_a_missing_package_of_an_extra_is_named_with_the_extra() -> None:
         name.partition(".")[0]
         for module, path in modules().items()
         if not module.startswith("attunet.benchmarks") and module not in programs
-        for name in imports(ast.parse(path.read_text(encoding="utf-8")), everywhere=False)
+        for name in imports(path, everywhere=False)
     }
     assert imported - base - guarded - sys.stdlib_module_names <= EXTRA_OF.keys()
 

@@ -2,8 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("toolkit", "export", "benchmarks", "launch")
@@ -14,22 +15,23 @@ PRIVATE = re.compile(r"\b(told|asked|settle[ds]?|peers?|contenders?)\b", re.IGNO
 NAMES = re.compile(r"(^|_)(found|told|asked|settled?|ways?|peers?|contenders?)(_|$)|^(least|most)_", re.IGNORECASE)
 
 
-def _modules() -> Iterator[tuple[str, ast.Module]]:
-    for folder in FOLDERS:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if "node_modules" not in path.parts:
-                yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def trees() -> list[tuple[str, ast.Module]]:
+    """Every module of the four folders, by its path."""
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    own = [path for path in paths if "node_modules" not in path.parts]
+    return [(str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))) for path in own]
 
 
 def _opens_with_a_question(text: str) -> bool:
     return text.partition(" ")[0].lower() in QUESTIONS and not text.rstrip().endswith("?")
 
 
-def test_docstrings_open_with_what_they_document() -> None:
+def test_docstrings_open_with_what_they_document(trees) -> None:
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     wrong = [
         f"{name}: {text[:60]}"
-        for name, tree in _modules()
+        for name, tree in trees
         for node in ast.walk(tree)
         if isinstance(node, documented) and _opens_with_a_question(text := ast.get_docstring(node) or "")
     ]
@@ -42,10 +44,10 @@ def _text(node: ast.expr) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
-def test_help_and_texts_of_settings_open_with_what_they_document() -> None:
+def test_help_and_texts_of_settings_open_with_what_they_document(trees) -> None:
     """Every text of a command, an option, a setting of the configuration or a route of the server."""
     wrong, texts = [], 0
-    for name, tree in _modules():
+    for name, tree in trees:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
@@ -68,9 +70,9 @@ def test_no_private_words() -> None:
     assert not wrong
 
 
-def test_names_use_the_words_of_the_field() -> None:
+def test_names_use_the_words_of_the_field(trees) -> None:
     wrong = []
-    for name, tree in _modules():
+    for name, tree in trees:
         for node in ast.walk(tree):
             names = [node.id] if isinstance(node, ast.Name) else []
             names += [node.name] if isinstance(node, ast.ClassDef | ast.FunctionDef) else []
