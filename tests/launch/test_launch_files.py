@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_trainings import CONFIGS, TWO_PROCESSES, set_options, start, train_command
+from small_trainings import CONFIGS, set_options, start, train_command
 
 import attunet.launch
 from attunet.store import Store
@@ -31,14 +31,6 @@ def test_accelerate_reads_every_config(path: Path) -> None:
     config = config_args.load_config_from_file(str(path))  # raises for a key that it does not know
     assert config.num_processes >= config.num_machines >= 1
     assert config.mixed_precision == "no", "the run decides on the precision"
-
-
-def test_one_training_on_two_processes(small_store: Store, tmp_path: Path) -> None:
-    job = start(train_command(small_store, tmp_path / "run", *QUICK, launcher=TWO_PROCESSES))
-    output = job.communicate(timeout=300)[0]
-    assert job.returncode == 0, output
-    assert output.count("on the native grid") == 1, "rank 0 alone speaks"
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
 
 
 @pytest.mark.slow
