@@ -24,6 +24,11 @@ def check_channels(where: object, needed: Sequence[str], store: object, there: S
         )
 
 
+def are_colours(names: Sequence[str]) -> bool:
+    """True for the channels of a colour picture, by whose names a grey picture is one as well."""
+    return list(map(_plain, names)) in (["red", "green", "blue"], ["r", "g", "b"])
+
+
 def are_distinct(names: Sequence[str]) -> bool:
     """True if no two names are equal."""
     return len(set(map(_plain, names))) == len(names)

@@ -13,7 +13,7 @@ from attunet.fields import MAX_PATH, MAX_WHOLE, Fields, Rule, is_file_name, is_t
 from attunet.io.reading import MAX_VOXELS, checked_affine
 from attunet.system.atomic_files import joined_hash
 
-SCHEMA = 3
+SCHEMA = 4
 MANIFEST, SPLITS, CASES = "manifest.json", "splits.json", "cases"
 IMAGE, LABEL = "image.npy", "label.npy"
 
@@ -33,6 +33,7 @@ class Case:
     label_files: tuple[str, ...]
     source_sha256: dict[str, str]  # path -> SHA-256 of each of these files
     content_sha256: str  # hash of the image's voxels, the same in any file format and order of the channels
+    channel_sha256: tuple[str, ...]  # and of each of several channels that does not have a single value
     label_mapping: dict[int, int] | None  # value in the mask -> class index; None without labels
     # The label value of each mask file's foreground; empty where the masks' own values count
     label_values: tuple[int, ...] = ()
@@ -128,6 +129,7 @@ def _case(at: Fields, classes: Classes) -> Case:
         label_files=tuple(f.text("file", MAX_PATH) for f in labels),
         source_sha256={f.text("file", MAX_PATH): f.text("sha256") for f in (*images, *labels)},
         content_sha256=at.text("content_sha256"),
+        channel_sha256=tuple(at.text_list("channel_sha256")),
         label_mapping=_mapping(at, len(classes)) if labels else None,
         drawn=_drawn(at, classes),
         voxels_per_class=at.get("voxels_per_class", Rule(int, 0, MAX_VOXELS, length=len(classes))) if labels else (),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -191,10 +192,20 @@ class Store:
         return train, [c.name for c in labelled if c.patient in held_out]
 
     def seen_cases(self, hashes: Iterable[str]) -> set[str]:
-        """Cases of the patients of whom a model has seen an image; hashes: of the files or voxels of what it saw."""
-        known = frozenset(hashes)
-        patients = {case.patient for case in self.cases if known & {case.image_sha256, case.content_sha256}}
-        return {case.name for case in self.cases if case.patient in patients}
+        """Cases of the patients of whom a model has seen an image, or a channel of one that no other patient has (all
+        share an atlas). hashes: of the files or voxels of what it has seen.
+        """
+        known, patients = frozenset(hashes), defaultdict[str, set[str]](set)
+        for case in self.cases:
+            for digest in case.channel_sha256:
+                patients[digest].add(case.patient)
+
+        def is_seen(case: Case) -> bool:
+            own = (digest for digest in case.channel_sha256 if len(patients[digest]) == 1)
+            return not known.isdisjoint((case.image_sha256, case.content_sha256, *own))
+
+        seen = {case.patient for case in self.cases if is_seen(case)}
+        return {case.name for case in self.cases if case.patient in seen}
 
     def files_of(self, name: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The image files and the mask files of a case; a pseudonymised store finds them by their SHA-256.

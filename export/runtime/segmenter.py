@@ -17,7 +17,7 @@ from attunet.export.runtime.backends.open_backend import open_backend
 from attunet.export.runtime.input_checks import check_slices, check_window, warn_if_untrained
 from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.stop import Stop
-from attunet.io.readers import read_volume
+from attunet.sources.input import Input
 from attunet.volumes.model import PreparedVolume
 from attunet.volumes.oriented_volume import OrientedVolume, class_indices, orient_volume
 from attunet.volumes.postprocess import postprocess
@@ -269,7 +269,7 @@ class Segmenter:
         Raises:
             InputError: the file cannot be read or does not fit the artefact; the message names it.
         """
-        volume = read_volume(path, channels=self.spec.num_channels)
+        volume = Input("", (Path(path),)).read(self.spec.num_channels, self.channels)
         try:
             check_megapixels(volume, self.spec, self.max_megapixels)
             prepared = self.prepare(volume, lazily=True)

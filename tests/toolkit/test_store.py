@@ -221,7 +221,7 @@ def test_what_is_no_store_or_another_version_is_one_line(copied: Path, tmp_path:
         open_store(tmp_path)
     manifest = json.loads((copied / "manifest.json").read_text())
     for change, rule in (
-        ({"schema": 1}, "the store's version must be 3, got 1; prepare it again"),
+        ({"schema": 1}, "the store's version must be 4, got 1; prepare it again"),
         ({"cases": [{**manifest["cases"][0], "case": "../../etc"}]}, "must be a plain file name"),
         ({"cases": None}, "cases: must be a list, got None"),
         (

@@ -38,6 +38,7 @@ class CaseFacts:
     dtype: str  # of the image
     intensity: tuple[ChannelIntensity, ...]  # statistics of each channel
     content_sha256: str  # hash of the voxels, independent of the file format and of the order of the channels
+    channel_sha256: tuple[str, ...]  # and of each of several channels that does not have a single value
     # Largest difference between neighbouring slices along the coarsest axis, divided by the median difference
     steepest_jump: float
     decisions: tuple[tuple[str, str], ...]  # rule and text of every interpretation that may differ from the user's

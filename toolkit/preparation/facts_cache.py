@@ -15,7 +15,7 @@ from attunet.sources.case_files import CaseFiles, Source
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.workers import over_cases
 
-SCANNED_BY = 9  # version of the scan; increase it when the same files would give other facts
+SCANNED_BY = 10  # version of the scan; increase it when the same files would give other facts
 FACTS = "facts.jsonl"
 
 Task = tuple[CaseFiles, CaseFacts | None]
@@ -30,7 +30,9 @@ def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
     building.mkdir(parents=True, exist_ok=True)
     path = building / FACTS
     mask_values = sorted({case.label_values for case in source.cases})
-    header = json.dumps({"scanned_by": SCANNED_BY, "choices": dict(source.choices), "mask_values": mask_values})
+    has_names = not any(case.hidden for case in source.cases)  # facts with names do not stay beside those without
+    scan = {"scanned_by": SCANNED_BY, "choices": dict(source.choices), "mask_values": mask_values}
+    header = json.dumps({**scan, "has_names": has_names})
     known = _read(path, header)
     tasks: list[Task] = [(files, known.get(files.case)) for files in source.cases]
     with name_in_errors(path), path.open("a" if known else "w", encoding="utf-8") as file:

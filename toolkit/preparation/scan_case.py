@@ -88,6 +88,7 @@ def _image_facts(
         dtype=volume.data.dtype.name,
         intensity=tuple(map(_intensity, oriented)),
         content_sha256=_voxel_hash(oriented),
+        channel_sha256=_channel_hashes(oriented),
         steepest_jump=_steepest_jump(oriented[0], spacing),
         decisions=tuple(dict.fromkeys((one.rule, one.text) for one in volume.decisions)),
         patient_hash=volume.patient_hash,
@@ -191,3 +192,9 @@ def _voxel_hash(oriented: np.ndarray) -> str:
     voxels = (np.ascontiguousarray(channel, dtype=np.float32).data for channel in oriented)
     channels = sorted(hashlib.sha256(channel).hexdigest() for channel in voxels)
     return hashlib.sha256(repr((oriented.shape, channels)).encode()).hexdigest()
+
+
+def _channel_hashes(oriented: np.ndarray) -> tuple[str, ...]:
+    """Hash each of several channels as a scan of its own; one of a single value tells no scan from another."""
+    channels = oriented if len(oriented) > 1 else ()
+    return tuple(_voxel_hash(channel[None]) for channel in channels if channel.min() < channel.max())

@@ -22,7 +22,7 @@ from attunet.volumes.intensity import ChannelStatistics
 from attunet.volumes.slices import VolumeSlices, resample_labels
 from attunet.volumes.spec import PreprocessSpec
 
-WRITTEN_BY = 3  # version of the writer; increase it when the same files and settings would give other arrays
+WRITTEN_BY = 4  # version of the writer; increase it when the same files and settings would give other arrays or entries
 CASE = "case.json"
 
 
@@ -99,6 +99,7 @@ def write_shard(task: ShardTask) -> Fields:
         "label_sha256": joined_hash(task.facts.label_sha256) if task.facts.label_sha256 else None,
         "arrays_sha256": {name: sha256(task.folder / name) for name in sizes},
         "content_sha256": task.facts.content_sha256,
+        "channel_sha256": list(task.facts.channel_sha256),
         "label_mapping": task.mapping_json,
         "intensity": list(map(_intensity, task.facts.channels(task.spec.num_channels), prepared.statistics)),
         "voxels_per_class": counts,

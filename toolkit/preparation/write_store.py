@@ -4,14 +4,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from attunet.errors import Finding
 from attunet.fields import Fields
 from attunet.io.readers import stem_of
 from attunet.manifest import CASES, MANIFEST, SPLITS
-from attunet.preparation.facts_cache import FACTS
 from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
 from attunet.sources.splits import Splits
@@ -51,12 +50,18 @@ def build_store(
     head = {**head, "findings": [finding.to_json() for finding in findings]}
     entries = (_entry(task, root) for task in tasks)
     write_file(building / MANIFEST, lambda path: _write_manifest(path, head, entries))
-    (building / FACTS).unlink(missing_ok=True)
+    _remove_leftovers(building, {CASES, MANIFEST, SPLITS, str(head["source"])})
     os.sync()  # one call for all cases instead of one for each of thousands of small files
     check()
     os.rename(building, store)
     for finding in findings:
         finding.log(logger)
+
+
+def _remove_leftovers(building: Path, wanted: Collection[str]) -> None:
+    """Remove what a killed call of other settings left, such as an archive's files with names that this store hides."""
+    for path in [path for path in building.iterdir() if path.name not in wanted]:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _tasks(seen: Survey, folder: Path) -> list[ShardTask]:

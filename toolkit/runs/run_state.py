@@ -105,7 +105,7 @@ class RunState:
             >>> RunState.at_start(store, ["01", "02"], ["03"], 0, config).step  # doctest: +SKIP
         """
         cases = {case: store.case(case) for case in training}
-        voxels = {case.content_sha256 for case in cases.values()}
+        voxels = {digest for case in cases.values() for digest in (case.content_sha256, *case.channel_sha256)}
         of_parent = set(seen_before) - voxels
         seen = store.seen_cases(of_parent) if of_parent else ()
         return cls(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attunet.channels import are_colours
 from attunet.decisions import Choices
 from attunet.errors import InputError
 from attunet.io.readers import read_volume
@@ -55,7 +56,8 @@ class Input:
     def _read(self, num_channels: int, channels: Sequence[str]) -> Volume:
         if len(self.files) == 1:
             volume = read_volume(self.files[0], channels=num_channels, choices=self.choices)
-            if len(channels) > 1 and volume.unit == "mm" and len(volume.data) != num_channels:
+            grey_will_do = volume.unit == "pixel" and are_colours(channels)
+            if len(channels) > 1 and not grey_will_do and len(volume.data) != num_channels:
                 raise InputError(
                     f"{self.files[0]}: must have {num_channels} channels ({', '.join(channels)}), got "
                     f"{len(volume.data)}; in one file, or a file for each that is called as the channel"

@@ -59,7 +59,7 @@ def test_the_manifest_says_what_every_case_was_made_of(source: Path, tmp_path: P
     for file, expected in entry["arrays_sha256"].items():
         assert hashlib.sha256((store.path / "cases" / str(entry["case"]) / file).read_bytes()).hexdigest() == expected
     assert sorted(entry["arrays_sha256"]) == ["image.npy", "label.npy"]
-    assert store.manifest["schema"] == 3
+    assert store.manifest["schema"] == 4
     assert entry["native_shape"] == [48, 40, 6]
     assert store.case("02-T2SPIR").spacing == pytest.approx((2, 2, 8))
     labels = np.asarray(nib.load(source / "02-T2SPIR-mask.nii.gz").dataobj)

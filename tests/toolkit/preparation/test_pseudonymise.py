@@ -17,6 +17,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.launch.commands.inspect import describe
 from attunet.preparation.prepare import prepare
+from attunet.preparation.write_store import build_store
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.sources.case_files import DEFAULTS, SourceOptions
 from attunet.store import open_store
@@ -55,6 +56,32 @@ def test_no_name_is_written_or_logged(scans: Path, tmp_path: Path, log_lines: li
     assert len(log_lines) > 2
     assert names_in(tmp_path / "out") == []
     assert not [line for line in lines if any(part in line for part in PARTS)]
+
+
+def test_nothing_of_a_killed_call_with_names_stays(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", scans)
+    building, here = tmp_path / "out/store.partial", "attunet.preparation.prepare.build_store"
+
+    def killed(*_: object, **__: object) -> None:
+        assert names_in(building)  # those of the archive, and of the facts
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(here, killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(archive, tmp_path / "out/store", DataConfig(), folds=2)
+    (building / ".7-0abc.partial.manifest.json").write_text(NAMES[0])
+    (building / ".left").mkdir()
+
+    def without_facts(*arguments: object, **options: object) -> None:
+        assert not [file for file in names_in(building) if "facts" in file]
+        build_store(*arguments, **options)
+
+    monkeypatch.setattr(here, without_facts)
+    store = prepare(scans, tmp_path / "out/store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    assert names_in(tmp_path / "out") == []
+    assert sorted(path.name for path in store.path.iterdir()) == ["cases", "manifest.json", "splits.json"]
 
 
 def test_the_source_is_found_by_content(scans: Path, tmp_path: Path) -> None:

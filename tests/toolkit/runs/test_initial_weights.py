@@ -3,8 +3,12 @@
 import dataclasses
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,14 +16,17 @@ from safetensors.torch import save_file
 from small_trainings import small_config
 
 from attunet.classes import Classes
-from attunet.config import ModelConfig
+from attunet.config import Config, DataConfig, ModelConfig
 from attunet.errors import InputError
 from attunet.fields import Fields
 from attunet.models import SegmentationNetwork, build_model
+from attunet.preparation.prepare import prepare
 from attunet.runs.initial_weights import InitialWeights, load_initial_weights, parse_renamed, read_initial_weights
 from attunet.runs.lineage import Lineage
 from attunet.runs.load_run import load_run
 from attunet.runs.run_model import open_run
+from attunet.runs.run_state import RunState
+from attunet.sources.case_files import SourceOptions
 from attunet.store import Store
 from attunet.training.loop import train
 from attunet.training.optimization import freeze
@@ -243,6 +250,35 @@ def test_what_the_parent_has_seen_is_seen_for_every_generation(
     assert small_store.seen_cases([*child.training_cases.values(), *child.training_voxels]) == set.union(*left_out)
     train(small_store.path, tmp_path / "grandchild", config, fold=0, init=tmp_path / "child")
     assert load_run(tmp_path / "grandchild").held_out == []  # the child alone has seen the cases of fold 0
+
+
+def test_a_scan_is_known_among_other_channels(tmp_path: Path, write_case: Callable[..., tuple[Path, Path]]) -> None:
+    """Also where each channel has its file; a channel that all patients share, such as an atlas, tells none of them."""
+    for number in (1, 2, 3):
+        image, mask = write_case(tmp_path / "cases", f"p{number}", seed=number)
+        folder = tmp_path / f"source/p{number}"
+        folder.mkdir(parents=True)
+        shutil.copy(mask, folder / "seg.nii.gz")
+        shutil.copy(image, folder / "t1.nii.gz")
+        scan = nib.load(image)
+        for name, voxels in (("flair", scan.get_fdata()[::-1]), ("atlas", np.indices(scan.shape)[0]), ("empty", 0)):
+            other = nib.Nifti1Image(np.full(scan.shape, 0.0) + voxels, scan.affine)
+            nib.save(other, folder / f"{name}.nii.gz")
+
+    def prepared(*images: str) -> Store:
+        store = tmp_path / "-".join(images)
+        return prepare(tmp_path / "source", store, DataConfig(size=32), options=SourceOptions(images=images), folds=2)
+
+    def seen(parent: Store, child: Store) -> set[str]:
+        state = RunState.at_start(parent, ["p1"], [], 0, Config().resolve(base_width=4, epochs=1, batch_size=2))
+        return child.seen_cases(state.seen_hashes)
+
+    one, both, others = prepared("t1"), prepared("t1", "flair", "atlas"), prepared("flair", "atlas", "empty")
+    assert [seen(parent, child) for parent in (one, both, others) for child in (one, both, others)] == [
+        *({"p1"}, {"p1"}, set()),
+        *({"p1"}, {"p1"}, {"p1"}),
+        *(set(), {"p1"}, {"p1"}),
+    ]
 
 
 def test_what_the_parent_has_not_seen_stays_left_out(small_store: Store, tmp_path: Path, log_lines: list[str]) -> None:

@@ -10,6 +10,7 @@ from attunet.sources.case_files import regular_files
 from attunet.sources.input import Input
 from attunet.sources.inputs import find_inputs
 from attunet.sources.layouts.series import series_folders
+from attunet.volumes.slices import with_channels
 
 DATA = np.random.default_rng(0).integers(0, 900, (9, 8, 4)).astype(np.int16)
 
@@ -62,6 +63,20 @@ def test_numbered_photographs_are_no_channels(tmp_path: Path) -> None:
     for number in (0, 1, 2, 3, 12):
         images.fromarray(np.zeros((5, 6, 3), np.uint8)).save(tmp_path / f"img_{number:04d}.png")
     assert names(tmp_path, 3) == ["img_0000", "img_0001", "img_0002", "img_0003", "img_0012"]
+
+
+@pytest.mark.parametrize("channels", [(), ("Red", "green", "blue"), ("dapi", "gfp", "rfp")])
+def test_a_grey_picture_is_three_colours_and_no_three_sequences(tmp_path: Path, channels: tuple[str, ...]) -> None:
+    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    pytest.importorskip("PIL.Image").fromarray(pixels).save(tmp_path / "x_dapi.png")
+    (one,) = find_inputs(tmp_path, 3, channels)
+    if "dapi" not in channels:
+        assert len(with_channels(one.read(3, channels), 3).data) == 3
+        return
+    with pytest.raises(
+        InputError, match=r"x_dapi.png: must have 3 channels \(dapi, gfp, rfp\), got 1; in one file, or"
+    ):
+        one.read(3, channels)
 
 
 def test_what_is_known_to_be_a_mask_is_no_input(tmp_path: Path) -> None:
