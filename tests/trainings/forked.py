@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import resource
+import runpy
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import Self
 
 import torch
 
@@ -69,6 +71,19 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+class ForkedProgram(Forked):
+    """A module and its arguments, as after `python -m`."""
+
+    def __init__(self, words: Sequence[object]) -> None:
+        super().__init__(_run_module, [str(word) for word in words])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wait()
+
+
 def start_forked(arguments: Sequence[object], file_limit: int | None = None) -> Forked:
     """Start a training in one process.
 
@@ -83,6 +98,12 @@ def _train(arguments: list[str], file_limit: int | None) -> None:
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     leave(run_command(train_command, "python -m attunet.launch.train", arguments))
+
+
+def _run_module(words: list[str]) -> None:
+    sys.argv = words
+    sys.modules.pop(words[0], None)  # imported with the server, and run anew
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
 def _with_output(output: Connection, work: Callable[..., object], arguments: Sequence[object]) -> None:

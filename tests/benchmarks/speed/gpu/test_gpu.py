@@ -17,6 +17,7 @@ from attunet.store import Store
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_the_rehearsal_runs_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,8 +32,9 @@ def test_the_rehearsal_runs_every_step(
             json.loads((tmp_path / f"{name}.json").read_text())
 
 
-def test_a_step_that_hangs_costs_its_limit_alone(tmp_path: Path) -> None:
-    hangs = Step("hangs", 6, ["-c", "import time; print('begun', flush=True); time.sleep(60)"])
+def test_a_step_that_hangs_costs_its_limit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attunet.benchmarks.speed.gpu.run.KILL_AFTER_S", 1)
+    hangs = Step("hangs", 3, ["-c", "import time; print('begun', flush=True); time.sleep(60)"])
     fails = Step("fails", 60, ["-c", "raise SystemExit('no such thing')"])
     works = Step("works", 60, ["-c", "print('a result')"])
     outcomes = run_steps([hangs, fails, works], tmp_path, minutes=2)
@@ -46,10 +48,11 @@ def test_no_step_begins_without_time() -> None:
     assert run_step(Step("late", 60, ["-c", "print(1)"]), left_s=1.0).state == "not begun"
 
 
-def test_a_step_that_is_ended_shows_what_it_had(tmp_path: Path) -> None:
+def test_a_step_that_is_ended_shows_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attunet.benchmarks.speed.gpu.run.KILL_AFTER_S", 1)
     file = tmp_path / "rows.json"
     program = f"import pathlib, time; pathlib.Path({str(file)!r}).write_text('[1, 2]'); time.sleep(60)"
-    step = Step("rows", 6, ["-c", program, "--json", str(file)], table=lambda rows: f"{len(rows)} rows")
+    step = Step("rows", 3, ["-c", program, "--json", str(file)], table=lambda rows: f"{len(rows)} rows")
     assert run_step(step, left_s=60).text.startswith("2 rows\n(out of time")
 
 

@@ -30,6 +30,7 @@ TASK = Task(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_programs")
 def test_programs(small_store: Store) -> None:
     results = comparison.compare(small_store, TASK, programs=comparison.PROGRAMS[:4], rounds=1)
     ours, streamed, plain, monai = results["results"]

@@ -1,11 +1,8 @@
 """A real scaling measurement at a tiny size: every process takes its share, and the figures belong together."""
 
 import json
-import subprocess
-from collections.abc import Sequence
 
 import pytest
-from forked import Forked, start_forked
 
 from attunet.benchmarks.speed.training import scaling
 from attunet.errors import InputError
@@ -14,21 +11,8 @@ from attunet.store import Store
 TINY = ["model.base_width=4", "model.depth=2", "run.mixed_precision=no", "run.device=cpu"]
 
 
-@pytest.fixture
-def alone_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings of one process need not import PyTorch each; those of the launcher do."""
-    popen = subprocess.Popen
-
-    def start(command: Sequence[str], **options: object) -> "Forked | subprocess.Popen[str]":
-        if "attunet.launch.train" not in command or "torch.distributed.run" in command:
-            return popen(command, **options)  # type: ignore[call-overload,no-any-return]
-        return start_forked(command[command.index("attunet.launch.train") + 1 :])
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("alone_forked")
+@pytest.mark.usefixtures("forked_programs")
 def test_one_and_two_processes(small_store: Store) -> None:
     results = scaling.measure(small_store, processes=[1, 2], settings=TINY, batch_size=4, steps=10, rounds=1)
     one, two = results["results"]
