@@ -29,14 +29,19 @@ WriteCase = Callable[..., tuple[Path, Path]]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _trace_once() -> Iterator[None]:
-    """Networks that are built alike are traced for an export once in a session, where its tests have torch."""
+def _trace_once(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Networks that are built alike are traced for an export once in a session, where its tests have torch, and once
+    for all processes of xdist, whose folders lie side by side.
+    """
     if "torch" not in sys.modules or find_spec("onnxscript") is None:
         yield
         return
     from traced_once import traced_once
 
-    with traced_once():
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if hasattr(pytestconfig, "workerinput") else folder) / "traced"
+    folder.mkdir(exist_ok=True)
+    with traced_once(folder):
         yield
 
 

@@ -1,6 +1,7 @@
 """The tests' own short cut of an export: networks that are built alike share a trace, and nothing else."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,19 +27,23 @@ def small_network(seed: int) -> "torch.nn.Module":
     return network.eval()
 
 
-def test_each_network_has_its_own_weights_in_the_graph_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_network_has_its_own_weights_in_the_graph_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one process, and in another, which finds the graph in the folder."""
     traces: list[int] = []
     real = traced_once.trace
     monkeypatch.setattr(traced_once, "trace", lambda *given, **options: traces.append(1) or real(*given, **options))
     slices = np.random.default_rng(0).normal(size=(2, 1, 32, 48)).astype(np.float32)
-    with traced_once.traced_once():
-        for seed in (0, 1):
-            network = small_network(seed)
-            graph = export_graph(network, 1, ("logits",)).SerializeToString()
-            (logits,) = onnxruntime.InferenceSession(graph).run(None, {"slices": slices})
-            with torch.no_grad():
-                expected = network(torch.from_numpy(slices)).numpy()
-            np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    for seeds in ((0, 1), (2,)):
+        with traced_once.traced_once(tmp_path):
+            for seed in seeds:
+                network = small_network(seed)
+                graph = export_graph(network, 1, ("logits",)).SerializeToString()
+                (logits,) = onnxruntime.InferenceSession(graph).run(None, {"slices": slices})
+                with torch.no_grad():
+                    expected = network(torch.from_numpy(slices)).numpy()
+                np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     assert len(traces) == 1
 
 
