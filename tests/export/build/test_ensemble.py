@@ -34,6 +34,9 @@ def folds(run, small_store, tmp_path_factory):
     return folder
 
 
+MAPS = ("labels", "logits", "probabilities", "attention")  # of several tests, so that the ensembles are traced once
+
+
 def _softmax(logits):
     return torch.from_numpy(logits).softmax(1).numpy()
 
@@ -41,7 +44,7 @@ def _softmax(logits):
 @pytest.fixture(scope="module")
 def exported(folds, tmp_path_factory):
     out = tmp_path_factory.mktemp("ensemble") / "ensemble.onnx"
-    export_run(folds, out, outputs=("labels", "logits", "probabilities", "attention"))
+    export_run(folds, out, outputs=MAPS)
     return out
 
 
@@ -89,7 +92,7 @@ def test_extreme_logits_stay_finite():
 def test_an_int8_ensemble_averages_in_float32(folds, tmp_path, monkeypatch):
     # Organs of a few voxels
     monkeypatch.setattr("attunet.export.build.parity.TOLERANCES", {"int8": Tolerance(0.05, 0.25, 0.8)})
-    export_run(folds, tmp_path / "int8.onnx", precision="int8", outputs=("logits",))
+    export_run(folds, tmp_path / "int8.onnx", precision="int8", outputs=MAPS)
     slices = np.random.default_rng(0).standard_normal((1, 1, 64, 64), dtype=np.float32)
     sums = np.exp(Segmenter(tmp_path / "int8.onnx").logits(slices)).sum(1)
     np.testing.assert_allclose(sums, 1, atol=1e-4)
@@ -141,7 +144,7 @@ def test_an_fp16_ensemble_averages_in_float32(mixed, tmp_path):
         mixed / "unet/snapshots",
         tmp_path / "fp16.onnx",
         precision="fp16",
-        outputs=("labels", "logits", "probabilities"),
+        outputs=MAPS[:3],
     )
     slices = 40 * np.random.default_rng(0).standard_normal((2, 1, 64, 64), dtype=np.float32)
     labels, logits, probabilities = Segmenter(tmp_path / "fp16.onnx").run(("labels", "logits", "probabilities"), slices)
@@ -153,10 +156,10 @@ def test_an_fp16_ensemble_averages_in_float32(mixed, tmp_path):
     np.testing.assert_allclose(reference[2], probabilities, atol=0.02)
 
 
-@pytest.mark.parametrize("path", [".", "unet/snapshots"])
-def test_networks_of_two_kinds_and_snapshots_are_exported_and_evaluated(mixed, tmp_path, log_lines, path):
+@pytest.mark.parametrize(("path", "outputs"), [(".", MAPS), ("unet/snapshots", MAPS[:3])])
+def test_networks_of_two_kinds_and_snapshots_are_exported_and_evaluated(mixed, tmp_path, log_lines, path, outputs):
     folder, out = mixed / path, tmp_path / "model.onnx"
-    about = export_run(folder, out)
+    about = export_run(folder, out, outputs=outputs)
     assert about.num_members == 2
     assert len(about.checkpoint_sha256) == 2
     assert about.dice_at_export["cases"] == "held out"
@@ -170,7 +173,7 @@ def test_networks_of_two_kinds_and_snapshots_are_exported_and_evaluated(mixed, t
 
 
 def test_the_maps_of_a_mixed_ensemble_are_those_of_its_gates(mixed, tmp_path):
-    export_run(mixed, tmp_path / "model.onnx", outputs=("logits", "attention"))
+    export_run(mixed, tmp_path / "model.onnx", outputs=MAPS)
     slices = np.random.default_rng(0).standard_normal((1, 1, 32, 32), dtype=np.float32)
     (deepest,) = Segmenter(tmp_path / "model.onnx").run(("attention_0",), slices)
     expected = load_run(mixed / "attention_unet").network.with_attention(torch.from_numpy(slices))[1][0]

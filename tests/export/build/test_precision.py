@@ -10,11 +10,10 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from attunet.export.build.graph import export_graph, tidy
+from attunet.export.build.graph import tidy
 from attunet.export.build.precision import to_half, to_int8
 from attunet.export.build.upsampling import upsample_by_pixel_shuffle
 from attunet.export.runtime.backends.gpu import DISABLED_OPTIMIZERS
-from attunet.models import SegmentationNetwork
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +34,10 @@ def optimised(graph: bytes, folder: Path, level: str, disabled: list[str] | None
     return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
 
 
-@pytest.fixture(scope="module")
-def traced(network: SegmentationNetwork) -> bytes:
-    """The graph of the small network with nothing but logits."""
-    return export_graph(network, 1, ("logits",)).SerializeToString()
-
-
 @pytest.fixture
-def plain(traced: bytes) -> onnx.ModelProto:
-    """`traced`, which a test may change."""
-    return onnx.load_from_string(traced)
+def plain(logits_graph: bytes) -> onnx.ModelProto:
+    """The graph with nothing but logits, which a test may change."""
+    return onnx.load_from_string(logits_graph)
 
 
 def run(model: onnx.ModelProto, slices: np.ndarray) -> np.ndarray:
