@@ -14,7 +14,6 @@ from attunet.export.artefact.card import card
 from attunet.export.artefact.onnx_file import check_file
 from attunet.export.runtime.segmenter import Segmenter
 
-TRIES = 500
 NUMBERS, TEXTS = [None, True, -1, 0, 2**70, 1e308], ["", "x" * 300, "\x1b[31m\n", "NaN"]
 STRANGE = [*NUMBERS, *TEXTS, [], {}, [[[]]], [1, 2, 3, 4], {"a": {"b": []}}, ["LPS"]]
 
@@ -61,13 +60,13 @@ def _changed_metadata(graph: bytes, values: dict, random: np.random.Generator) -
     return write_artefact(graph, Values(values))
 
 
-@pytest.mark.slow
-def test_fuzzed_artefacts_raise_the_projects_own_errors_alone(tmp_path, graph, artefact, metadata):
+@pytest.mark.parametrize("tries", [150, pytest.param(1500, marks=pytest.mark.soak)])
+def test_fuzzed_artefacts_raise_the_projects_own_errors_alone(tmp_path, graph, artefact, metadata, tries):
     random = np.random.default_rng(0)
     data, refusals = artefact.read_bytes(), []
     path = tmp_path / "fuzzed.onnx"
     slices = np.ones((1, 1, 16, 16), np.float32)
-    for number in range(TRIES):
+    for number in range(tries):
         kind = number % 3
         if kind == 0:
             fuzzed = _truncated(data, random)
@@ -84,7 +83,7 @@ def test_fuzzed_artefacts_raise_the_projects_own_errors_alone(tmp_path, graph, a
             refusals.append(str(error))
         else:
             assert kind == 2 or fuzzed == data, "truncations and flipped bytes must all be noticed"
-    assert len(refusals) > 0.8 * TRIES
+    assert len(refusals) > 0.8 * tries
     assert all(text.isprintable() for text in refusals), "one line, and nothing that steers a terminal"
 
 
