@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="a run needs torch")
 
 SETTINGS = (
     "model.base_width=4",
+    "model.depth=2",
     "optim.epochs=0.3",
     "optim.batch_size=4",
     "run.mixed_precision='no'",
