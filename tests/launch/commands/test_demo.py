@@ -13,6 +13,10 @@ from attunet.phantom import write_phantom
 QUICK = ("--cases=3", *set_options("optim.epochs=0.3 optim.batch_size=auto run.device=auto"))
 
 
+def interrupt(*arguments: object, **named: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generated cases with a sixteenth of the pixels."""
@@ -21,9 +25,15 @@ def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_measuring", "small_cases")
-def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path) -> None:
+def test_the_whole_way_after_an_interruption_and_a_call_afterwards(
+    attunet, succeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "demo"
+    with monkeypatch.context() as before_export:
+        before_export.setattr("attunet.export.build.export_run.export_run", interrupt)
+        assert attunet("demo", "--out", out, *QUICK).code == 130
     done = succeed("demo", "--out", out, *QUICK)
+    assert "unet: this training is finished" in done.out
     for expected in (f"{name} ({how} cpu)" for name in MODELS for how in ("pytorch", "onnxruntime")):
         assert expected in done.out
     results = json.loads((out / "evaluation" / "results.json").read_text())
@@ -56,9 +66,6 @@ def test_the_whole_way_and_a_second_call(attunet, succeed, tmp_path: Path) -> No
 def test_a_folder_with_a_lock_or_the_draft_of_a_killed_call_is_empty(
     attunet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*arguments: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr("attunet.phantom.write_phantom", interrupt)
     out = tmp_path / "demo"
     out.mkdir()
@@ -70,17 +77,3 @@ def test_a_folder_with_a_lock_or_the_draft_of_a_killed_call_is_empty(
     (tmp_path / "other/mine").touch()
     done = attunet("demo", "--out", tmp_path / "other", *QUICK)
     assert (done.code, "must be a new or an empty folder" in done.err) == (2, True)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_measuring", "small_cases")
-def test_a_demo_that_was_interrupted_goes_on(attunet, succeed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*arguments: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as before_export:
-        before_export.setattr("attunet.export.build.export_run.export_run", interrupt)
-        assert attunet("demo", "--out", tmp_path / "demo", *QUICK).code == 130
-    done = succeed("demo", "--out", tmp_path / "demo", *QUICK)
-    assert "unet: this training is finished" in done.out
-    assert "attention_unet (onnxruntime cpu)" in done.out
