@@ -45,6 +45,22 @@ def _trace_once(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _coarse_pictures() -> Iterator[None]:
+    """Pictures of a few pixels, whose parts are not moved until they fit: nobody looks at those of commands. The tests
+    of `plots` have whole ones.
+    """
+    if find_spec("matplotlib") is None:
+        yield
+        return
+    from matplotlib.figure import Figure
+
+    coarse = {"dpi": 40, "layout": "none"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attunet.plots.figure.Figure", lambda **options: Figure(**options | coarse))
+        yield
+
+
 @pytest.fixture
 def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations without the peak memory, for which each model is opened in a process of its own, and with a moment
