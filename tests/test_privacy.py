@@ -118,12 +118,13 @@ def read_and_write(succeed, scans: Path, one: Path, out: Path, *settings: str) -
 
 
 def other_commands(succeed, one: Path, out: Path) -> str:
-    """Calls the other commands, after `read_and_write`; gives what they print."""
+    """Calls the other commands, after `read_and_write`; gives what they print. Networks are compared for NIfTI."""
     store, run, model, networks = out / "store", out / "run", out / "model.onnx", out / "cv" / "default" / "unet"
+    other = [] if one.is_dir() else ["--model", "attention_unet"]
     commands: list[list[object]] = [
         ["inspect", run],
         ["inspect", run, "--lineage"],
-        ["crossvalidate", store, out / "cv", "--model", "unet", "--model", "attention_unet", *quick()],
+        ["crossvalidate", store, out / "cv", "--model", "unet", *other, *quick()],
         ["report", out / "cv"],
         ["export", run, out / "whole.onnx", "--whole"],
         ["export", run, out / "repository", "--triton", "organs"],
