@@ -218,6 +218,7 @@ def test_missing_folds_are_trained_and_finished_ones_taken(compare, small_store:
     assert json.loads((folder / "results.json").read_text())["methods"] == results["methods"]
 
 
+@pytest.mark.usefixtures("trainings_here")
 def test_trainings_that_fail_leave_a_report_of_the_others_that_names_them(
     compare, small_store: Store, folder: Path
 ) -> None:

@@ -164,6 +164,7 @@ def test_what_is_made_of_a_run_of_names_has_numbers(succeed, scans: Path, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_measuring", "trainings_here")
 def test_commands_on_a_named_store_write_numbers(attunet, succeed, scans: Path, tmp_path: Path) -> None:
     """A cross-validation with what is made of its runs: artefact with confidence, report."""
     out, key, store = tmp_path / "out", tmp_path / "key.csv", tmp_path / "store"
