@@ -133,6 +133,7 @@ class Watched:
             "TMPDIR": str(folder),
             "LD_PRELOAD": str(folder / "watch.so"),
             "WATCH_LOG": str(self.log),
+            "PYTHONPATH": str(Path(__file__).parents[1] / "trainings"),  # for scripts that shorten commands
         }
 
     def run(self, *command: object) -> str:

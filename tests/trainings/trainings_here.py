@@ -6,6 +6,7 @@ from typing import Self
 
 from attunet.benchmarks.crossvalidation import jobs
 from attunet.benchmarks.evaluation import evaluate
+from attunet.launch.commands import demo
 from attunet.launch.exit_codes import run_command
 from attunet.launch.train import train_command
 
@@ -34,7 +35,8 @@ class EndedTraining:
 
 
 def shorten() -> None:
-    """In a program of a test: no processes for trainings and for the memory of models, and no figures."""
+    """In a program of a test: no processes for trainings and for the memory of models, no figures, short times."""
     jobs._start = EndedTraining  # type: ignore[assignment]
     evaluate.peak_memory_mb = lambda *_, **__: 1.0  # type: ignore[assignment]
     evaluate.draw_evaluation = lambda *_, **__: None  # type: ignore[assignment]
+    demo.LATENCY_SECONDS = 0.02
