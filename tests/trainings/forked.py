@@ -26,7 +26,13 @@ from attunet.launch.train import train_command
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["torch._dynamo", "attunet.plots.curves", "attunet.training.loop", "attunet.launch.train"]
+    [
+        "torch._dynamo",
+        "attunet.plots.curves",
+        "attunet.training.loop",
+        "attunet.launch.train",
+        "attunet.export.serve.server",
+    ]
 )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from forked import ForkedProgram
 
 from attunet.launch.cli import cli
 from attunet.launch.exit_codes import run_command
@@ -24,7 +25,7 @@ SEGMENT = "/v1/models/small/segment"
 class Server:
     """A process of `attunet serve`. lines: of its log."""
 
-    process: "subprocess.Popen[str]"
+    process: "ForkedProgram | subprocess.Popen[str]"
     url: str
     temp: Path
     lines: list[str] = field(default_factory=list)
@@ -60,16 +61,19 @@ Serve = Callable[..., Server]
 
 
 def start_server(model: Path, temp: Path, *options: object, limit: str = "") -> Server:
-    """limit: of the process, an option of prlimit."""
-    command = [sys.executable, "-m", "attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1]
-    process = subprocess.Popen(
-        list(map(str, [*(["prlimit", limit, "--"] if limit else []), *command, *options])),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},  # a limit may cut bytecode short
+    """limit: of the process, an option of prlimit; without one it is forked from one that has imported all it needs."""
+    words = ["attunet.launch.cli", "serve", model, "--port", 0, "--temp", temp, "--threads", 1, *options]
+    process = (
+        subprocess.Popen(
+            ["prlimit", limit, "--", sys.executable, "-m", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},  # it may cut bytecode short
+        )
+        if limit
+        else ForkedProgram(words)
     )
-    assert process.stdout is not None
     server, ready = Server(process, "", temp), threading.Event()
 
     def read() -> None:
