@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from attunet.errors import InputError
-from attunet.fields import MAX_WHOLE, Fields, Rule
+from attunet.fields import MAX_WHOLE, Fields, Rule, check_name
 
 IGNORE_LABEL = 255  # index in a store's label.npy of pixels that no loss and no metric counts
 LABEL_VALUE = Rule(int, -MAX_WHOLE, MAX_WHOLE)  # of a class in files
@@ -39,6 +39,8 @@ class Classes:
             raise InputError(
                 f"classes: between 2 and {IGNORE_LABEL} with the background are supported, got {len(self.names)}"
             )
+        for name in self.names:
+            check_name("classes", name)
         if len(set(self.names)) != len(self.names) or len(set(self.values)) != len(self.values):
             raise InputError(
                 f"classes: names and values must be unique, got {dict(zip(self.names, self.values, strict=True))}"

@@ -89,7 +89,7 @@ class Rule:
     def _is_allowed(self, value: object) -> bool:
         """True for a text, a truth value or an integer that the rule accepts."""
         if isinstance(value, str):
-            return value in self.choices if self.choices else len(value) <= MAX_PATH
+            return value in self.choices if self.choices else len(value) <= MAX_PATH and is_utf8(value)
         if not is_number(value, *self._bounds):
             return isinstance(value, bool)
         return value % self.multiple_of == 0 and (not self.odd or value % 2 == 1)
@@ -223,6 +223,17 @@ def read_json(path: str | Path) -> Fields:
 def is_text_list(value: object) -> bool:
     """True for a list of texts."""
     return isinstance(value, list) and _are_texts(value)
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise InputError for a name that no file of a model could hold: one of a file may be longer, or not UTF-8."""
+    if not 0 < len(name) <= MAX_TEXT or not is_utf8(name):
+        raise InputError(f"{what}: a name must be a text of 1 to {MAX_TEXT} characters in UTF-8, got {shown(name)}")
+
+
+def is_utf8(text: str) -> bool:
+    """False for a text with half of a letter, which JSON can have, or with a byte of a file's name that is no UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def is_file_name(value: object) -> bool:

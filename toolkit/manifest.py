@@ -74,7 +74,7 @@ def check_request(at: Fields) -> None:
     """Raise InputError where the choices of who prepared a store have other types than `prepare` writes."""
     request = at.inner("request")
     request.text("layout")
-    request.get("case_pattern", Rule(str, null=True))
+    request.require("case_pattern", lambda value: value is None or isinstance(value, str), "a text or null")
     for key in ("images", "masks"):  # a hash in a store that hides names
         request.require(key, lambda value: is_text_list(value) or isinstance(value, str), "a list of texts")
     request.texts("choices")

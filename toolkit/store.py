@@ -132,6 +132,9 @@ class Store:
             raise InputError(f"{self.path}: has no case {name!r}")
         return case
 
+    def has_case(self, name: str) -> bool:
+        return name in self._by_name
+
     @cached_property
     def _by_name(self) -> dict[str, Case]:
         return {case.name: case for case in self.cases}
@@ -187,8 +190,9 @@ class Store:
         if fold != "all" and not (type(fold) is int and 0 <= fold < self.num_folds):
             raise InputError(f"fold: must be 0 to {self.num_folds - 1} or all for {self.path}, got {fold!r}")
         held_out = set(self.splits.test if fold == "all" else self.splits.folds[fold])
+        left_out = held_out | set(self.splits.test)
         labelled = [c for c in self.cases if c.labelled]
-        train = [c.name for c in labelled if c.patient not in held_out | set(self.splits.test)]
+        train = [c.name for c in labelled if c.patient not in left_out]
         return train, [c.name for c in labelled if c.patient in held_out]
 
     def seen_cases(self, hashes: Iterable[str]) -> set[str]:

@@ -107,10 +107,7 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
     images = {name: store.case(name).image_sha256 for name in training}
     if (run.fold, run.training_cases, run.held_out) != (fold, images, held_out):
         raise InputError(f"{run.path}: must be of fold {fold} of {store.path}, but it was trained on other cases")
-    if run.training_labels != {name: store.case(name).label_sha256 for name in training}:
-        raise InputError(f"{run.path}: was trained with other masks than {store.path} has")
-    if run.readings != {name: store.reading_sha256(name) for name in training}:
-        raise InputError(f"{run.path}: its training cases were read in another way than {store.path} reads them")
+    run.check_masks(store, run.path)
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
     _check_time(run, config.run.minutes)

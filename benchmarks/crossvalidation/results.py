@@ -12,9 +12,9 @@ from attunet.benchmarks.crossvalidation.results_table import markdown
 from attunet.benchmarks.crossvalidation.table import Method, compare_methods, method_row, pairs_to_compare
 from attunet.benchmarks.crossvalidation.time_to_accuracy import time_row
 from attunet.benchmarks.evaluation.saved_cases import (
+    ATTENTION,
     ATTENTION_CASES,
     FOLDER,
-    HELD_OUT,
     limit_images,
     save_attention,
     save_case,
@@ -135,8 +135,7 @@ def _draw(folder: Path, results: CrossvalidationResults) -> None:
 
 
 def keep_cases(out: Path, store: Store, scored: Mapping[Key, HeldOut | None]) -> None:
-    """Writes `out/cases/` and, for the worst cases, `CASE.attention.npz` in the folders of the runs with the lowest
-    seed.
+    """Writes `out/cases/` and, for the worst cases, attention maps in the folders of the runs with the lowest seed.
 
     Without the source files there are none, which is logged: the scores do not need them.
     """
@@ -166,4 +165,4 @@ def _keep_attention(path: Path, store: Store, cases: list[str]) -> None:
     model = open_run(path, predicting_device())
     for case in cases if model.num_gates else ():
         volume, _ = store.read_source(case)
-        save_attention(path / HELD_OUT / f"{case}.attention.npz", model, volume)
+        save_attention(path / ATTENTION / f"{case}.npz", model, volume)

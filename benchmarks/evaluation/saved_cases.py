@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "cases"
 IMAGE = "image.npz"
-HELD_OUT = "held_out"  # folder of a cross-validation's run with the label maps of the cases that it left out, CASE.npz
+# Folders of a cross-validation's run, with CASE.npz of cases that it left out: label maps, and maps of gates
+HELD_OUT, ATTENTION = "held_out", "held_out_attention"
 PICTURE: Transform = ((0, 1), (1, -1), (2, 1))  # Y down the rows becomes Y up
 PERCENTILES = (0.0, 99.9)  # of the intensities that 8 bits span
 ATTENTION_CASES = 3  # the worst ones, whose attention maps are kept

@@ -12,7 +12,7 @@ import numpy as np
 from attunet.benchmarks.evaluation.details import FILE as DETAILS
 from attunet.benchmarks.evaluation.details import CaseDetails, EvaluationDetails, ModelDetails, as_card, curves_of
 from attunet.benchmarks.evaluation.results_table import model_label, selection, unit_notes
-from attunet.benchmarks.evaluation.saved_cases import FOLDER, HELD_OUT, load_arrays, load_case, worst_first
+from attunet.benchmarks.evaluation.saved_cases import ATTENTION, FOLDER, HELD_OUT, load_arrays, load_case, worst_first
 from attunet.benchmarks.evaluation.scores import SCORES
 from attunet.benchmarks.report.contents import Contents, ModelRow
 from attunet.classes import Classes
@@ -196,14 +196,14 @@ def _method_row(
 ) -> ModelRow:
     runs, recipe = _runs(folder, method, results), results["recipes"][method["recipe"]]
     settings = recipe | {"model": recipe["model"] | {"name": method["model"]}}  # it is noted with its first network
-    predictions = _first_file(runs, cases, ".npz")
+    predictions = _first_file(runs, cases, HELD_OUT)
     curves = {_name(run): curves_of(read_metrics(run)) for run in runs}
     return ModelRow(
         label=method["name"],
         scores={metric: method["scores"][metric] for metric in SCORES},
         confusion=_confusion(folder, predictions, classes),
         predictions=predictions,
-        attention=_first_file(runs, cases, ".attention.npz"),
+        attention=_first_file(runs, cases, ATTENTION),
         curves={f"{method['name']} {name}": rows for name, rows in curves.items() if rows},
         time_to_accuracy=method["time_to_accuracy"],
         details={"card": _card(method, runs), "settings": settings},
@@ -227,13 +227,13 @@ def _name(run: Path) -> str:
     return f"{run.parent.name} {run.name}"
 
 
-def _first_file(runs: list[Path], cases: list[str], ending: str) -> dict[str, Path]:
-    """Case -> the file of the first run that has one."""
+def _first_file(runs: list[Path], cases: list[str], place: str) -> dict[str, Path]:
+    """Case -> the file of the first run that has one in its folder `place`."""
     return {
         case: path
         for case in cases
         for run in reversed(runs)  # the first one's replaces the others'
-        if (path := run / HELD_OUT / f"{case}{ending}").is_file()
+        if (path := run / place / f"{case}.npz").is_file()
     }
 
 

@@ -67,6 +67,7 @@ def _hash_text(digest: str) -> bytes:
 def _parse(text: bytes, where: str) -> JsonObject:
     try:
         values = parse_json(text.decode(), strict=True)
+        json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair, which nothing could print
     except ValueError as error:
         raise InputError(f"{where}: the metadata {KEY!r} are not JSON: {str(error)[:120]}") from None
     if not isinstance(values, dict):

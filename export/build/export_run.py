@@ -130,7 +130,8 @@ def _of_store(run: TrainedRun, opened: Store) -> TrainedRun:
     """The run with cases as the store calls them.
 
     Raises InputError for another store than the one that it was trained on, as far as can be seen: other classes,
-    pre-processing or channels, a case that it was trained on by its name and not by its scan, or the reverse.
+    pre-processing or channels, a case that it was trained on by its name and not by its scan, or the reverse, and other
+    masks of the training cases.
     """
     if opened.classes != run.classes or opened.spec != run.spec:
         raise InputError(
@@ -146,6 +147,9 @@ def _of_store(run: TrainedRun, opened: Store) -> TrainedRun:
                 f"{opened.path}: its case {case.name} is another scan, or another patient's, than {case.name} of "
                 f"{run.path}; name the store that it was trained on"
             )
+    run.check_masks(opened, run.path)
+    if run.store_sha256 != opened.sha256:
+        logger.warning(f"{opened.path}: is not as it was when {run.name} was trained; Dice is of its masks now")
     return run
 
 

@@ -8,6 +8,7 @@ from attunet.classes import CHAOS_MR
 from attunet.errors import InputError
 from attunet.io.readers import read_mask, read_volume
 from attunet.phantom import PhantomCase, generate_case, write_phantom
+from attunet.system.outputs import UNFINISHED
 
 REDUCE = 4
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
@@ -117,9 +118,18 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_users_folder_in_the_place_of_unfinished_cases_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "01-T2SPIR-src.nii.gz"])
+def test_a_users_folder_in_the_place_of_unfinished_cases_stays(tmp_path: Path, name: str) -> None:
     (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds notes\.txt"):
+    (tmp_path / "out.partial" / name).write_text("mine")
+    with pytest.raises(InputError, match=f"holds {name}"):
         write_phantom(tmp_path / "out", cases=1, reduce=REDUCE)
-    assert list(tmp_path.rglob("*.*")) == [tmp_path / "out.partial", tmp_path / "out.partial/notes.txt"]
+    assert list(tmp_path.rglob("*.*")) == [tmp_path / "out.partial", tmp_path / "out.partial" / name]
+
+
+def test_cases_of_a_killed_call_do_not_stay(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "out", cases=2, reduce=REDUCE)
+    (tmp_path / "out").rename(tmp_path / "out.partial")
+    (tmp_path / "out.partial" / UNFINISHED).touch()
+    write_phantom(tmp_path / "out", cases=1, reduce=REDUCE)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["01-T2SPIR-mask.nii.gz", "01-T2SPIR-src.nii.gz", "out"]

@@ -19,8 +19,9 @@ from scipy.ndimage import gaussian_filter1d
 from attunet.errors import InputError
 from attunet.phantom.anatomy import paint_distractors, paint_organs, paint_trunk
 from attunet.phantom.canvas import Body, Canvas, smooth
-from attunet.system.atomic_files import name_in_errors, require_leftover
+from attunet.system.atomic_files import name_in_errors
 from attunet.system.lock import beside, writing
+from attunet.system.outputs import UNFINISHED, claim_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +57,16 @@ def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.samefile(".")):
         raise InputError(f"{out}: must be a new or an empty folder, and not the current one")
     partial = beside(out, "", ".partial")
-    require_leftover(partial, ("*-T2SPIR-*.nii.gz",))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    claim_unfinished(partial)
+    for left in partial.glob("*.nii.gz"):
+        left.unlink()
     try:
         for index in range(cases):
             name, case = f"{index + 1:02d}-T2SPIR", generate_case(seed, index, reduce=reduce)
             _save(partial / f"{name}-src.nii.gz", case.image, case.affine)
             _save(partial / f"{name}-mask.nii.gz", case.labels, case.affine)
             logger.info(f"{name}: {' x '.join(map(str, case.image.shape))} voxels")
+        (partial / UNFINISHED).unlink()
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone

@@ -25,7 +25,7 @@ def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
     """Yield the facts of every case, in the order of the source's cases; raises InputError if one cannot be read.
 
     The facts are stored in the folder `building` one by one. Those of an earlier call are used if the files still have
-    the same SHA-256 and the mask files stand for the same values.
+    the same SHA-256 and the mask files stand for the same values. Cases with a patient's identifier are scanned again.
     """
     building.mkdir(parents=True, exist_ok=True)
     path = building / FACTS
@@ -39,7 +39,7 @@ def scan_cases(source: Source, building: Path) -> Iterator[CaseFacts]:
         keep = partial(print, file=file, flush=True)
         keep("" if known else header)  # terminate a line cut short by a kill
         for (_, before), now in zip(tasks, over_cases(partial(_scan, choices=source.choices), tasks), strict=True):
-            if now is not None:
+            if now is not None and now.patient_hash is None:  # a hash of an identifier of few digits would tell it
                 keep(json.dumps(asdict(now), allow_nan=False))
             facts = now or before
             assert facts is not None

@@ -12,9 +12,9 @@ from pathlib import Path
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, is_whole
-from attunet.manifest import CASES, MANIFEST, SCHEMA, SPLITS
+from attunet.manifest import SCHEMA
 from attunet.preparation.checks import same_scans, training_ranges
-from attunet.preparation.facts_cache import FACTS, scan_cases
+from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.read_cases import read_cases
 from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
@@ -26,8 +26,9 @@ from attunet.sources.splits import Splits, deal_folds
 from attunet.sources.unpack import is_archive, unpack
 from attunet.store import Store, open_store
 from attunet.store_damage import damage
-from attunet.system.atomic_files import joined_hash, require_leftover, sha256, write_error
+from attunet.system.atomic_files import joined_hash, sha256, write_error
 from attunet.system.lock import beside, writing
+from attunet.system.outputs import claim_unfinished
 from attunet.system.workers import over_cases
 from attunet.version import __version__
 
@@ -142,7 +143,7 @@ def _writing(store: Path, building: Path) -> Iterator[Callable[[], object]]:
             if not store.exists() or lock.path.exists():  # that of a call which was killed as it removed it
                 stack.enter_context(lock)
             if not store.exists():
-                require_leftover(building, (CASES, FACTS, MANIFEST, SPLITS, UNPACKED))
+                claim_unfinished(building)
             yield lock.check
         except InputError:
             if fresh:
@@ -156,8 +157,10 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
     """Return the folder with the source's files, and the SHA-256 of an archive, which is unpacked into the store."""
     if not is_archive(source):
         return source, None
-    if store.exists():
+    if (store / UNPACKED).is_dir():
         return store / UNPACKED, sha256(source)
+    if store.exists():
+        raise _of_others(store)
     return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
@@ -202,7 +205,11 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
                 raise error
             logger.info(f"{store}: is up to date, nothing to do")
             return opened
-    raise InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
+    raise _of_others(store)
+
+
+def _of_others(store: Path) -> InputError:
+    return InputError(f"{store}: exists and was made of other files or settings; choose another name or remove it")
 
 
 def _survey(

@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,15 +49,17 @@ class Pseudonyms(HiddenNames):
         super().__init__()
 
     def numbers_of(self, names: Iterable[str]) -> dict[str, str]:
-        """The number of each name, which is hidden from now on; new names get numbers in a random order, which tell
-        nothing about them and are none of the names. Raises InputError where the file cannot be written, RunError where
-        the disk is full or fails.
+        """The number of each name, which is hidden from now on, the same for composed and decomposed accents; new names
+        get numbers in a random order, which tell nothing about them and are none of the names. Raises InputError where
+        the file cannot be written, RunError where the disk is full or fails.
         """
         names = list(dict.fromkeys(names))
+        written = {_composed(name): name for name in names}
         try:
             with waiting(self.path, "pseudonymisation", max_s=WAIT_S) as lock:
                 self._id, self._numbers = self._read()
-                new = [name for name in names if name not in self._numbers]
+                known = {_composed(name): number for name, number in self._numbers.items()}
+                new = [name for composed, name in written.items() if composed not in known]
                 if new or not self._id:
                     self._add(new, lock)
                 elif self.path.exists():
@@ -64,7 +67,8 @@ class Pseudonyms(HiddenNames):
         except OSError as error:
             raise write_error(self.path, error) from None
         self._given.update(self._numbers.values())
-        numbers = {name: self._numbers[name] for name in names}
+        known |= {_composed(name): self._numbers[name] for name in new}
+        numbers = {name: known[_composed(name)] for name in names}
         self.remember(numbers)
         return numbers
 
@@ -147,6 +151,10 @@ def pseudonyms(table: str | Path | None, outputs: Iterable[str | Path]) -> Itera
     names = Pseudonyms(table, outputs)
     with names.hidden():
         yield names
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _quoted(name: str) -> str:

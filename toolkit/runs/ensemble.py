@@ -108,13 +108,14 @@ def _check_finished(members: Sequence[TrainedRun]) -> None:
 
 def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     first, folds = members[0], {member.fold for member in members}
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str, str]] = {}
     for member in members:
-        for case, digest in member.training_cases.items():
-            if seen.setdefault(case, digest) != digest:
+        for case, image in member.training_cases.items():
+            files = image, member.training_labels[case], member.readings[case]
+            if seen.setdefault(case, files) != files:
                 raise InputError(
-                    f"{path}: members must be of one data set; {member.path} was trained on another image of a case "
-                    "than the members before it"
+                    f"{path}: members must be of one data set; {member.path} was trained on another image or mask of "
+                    "a case than the members before it"
                 )
     sections = tuple(dict.fromkeys(member.config.model for member in members))
     names = dict.fromkeys(section.name for section in sections)
@@ -129,7 +130,9 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         checkpoint_sha256=tuple(digest for member in members for digest in member.checkpoint_sha256),
         sections=sections,
         fold=first.fold if len(folds) == 1 else "all",
-        training_cases=seen,
+        training_cases={case: image for case, (image, _, _) in seen.items()},
+        training_labels={case: mask for case, (_, mask, _) in seen.items()},
+        readings={case: reading for case, (_, _, reading) in seen.items()},
         training_voxels=sorted({digest for member in members for digest in member.training_voxels}),
         held_out=[case for case in first.held_out if case in held_out],
         step=min(member.step for member in members),

@@ -84,7 +84,7 @@ def read_initial_weights(source: str | Path) -> InitialWeights:
         raise InputError(f"{path}: its metadata of attunet are not JSON") from None
     model = at.inner("model")
     return InitialWeights(
-        name=source.absolute().name,  # of `.` too
+        name=source.absolute().name.encode(errors="replace").decode(),  # of `.` too; artefacts name it, in UTF-8
         sha256=sha256(path),
         tensors=tensors,
         settings={name: model.data[name] for name in ("name", "depth", "blocks") if name in model.data},

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from attunet.fields import Fields, Rule, parse_json
+from attunet.errors import InputError
+from attunet.fields import Fields, Rule, is_utf8, parse_json
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import MetricsRow
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_error, write_text
@@ -19,6 +20,7 @@ LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
 DICE = Rule(float, 0, 1, null=True)
+DESCRIPTION = ("config.toml", "environment.json", "metrics.jsonl")  # files that a training writes at its start
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
@@ -30,6 +32,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         require_own_folder(path, "a run")
+        if not is_utf8(str(path.absolute())):
+            raise InputError(f"{path}: must have a path in UTF-8, as safetensors opens no other: rename its folder")
+        if not (path / CHECKPOINTS).exists() and (own := [name for name in DESCRIPTION if (path / name).exists()]):
+            raise InputError(f"{path}: holds {own[0]} of something else, which a training would replace: rename it")
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.snapshots = path / SNAPSHOTS
@@ -51,10 +57,12 @@ class RunFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.__exit__(kind, error, trace)
-        if error is not None:  # a failed start leaves no empty folder behind
-            for folder in (self.checkpoints, self.curves.parent, self.path):
-                with suppress(OSError):
-                    folder.rmdir()
+        if error is not None:  # a failed start leaves no empty folder behind; with figures in it, it stays a run's
+            folders = (self.curves.parent, self.checkpoints, self.path)
+            with suppress(OSError):
+                if {path.name for path in self.path.iterdir()} <= {folder.name for folder in folders}:
+                    for folder in folders:
+                        folder.rmdir()
 
     def log(self, event: str, **figures: object) -> None:
         """Append one line to `metrics.jsonl`; numbers that are not finite become null, as JSON has no name for them.

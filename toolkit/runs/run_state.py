@@ -183,6 +183,16 @@ class RunState:
             attunet=at.text("attunet"),
         )
 
+    def check_masks(self, store: Store, path: Path) -> None:
+        """Raise InputError, about the run `path`, where a store has other masks of its training cases, or reads their
+        files in another way; cases that the store lacks are passed over.
+        """
+        there = [name for name in self.training_cases if store.has_case(name)]
+        if any(self.training_labels[name] != (store.case(name).label_sha256 or "") for name in there):
+            raise InputError(f"{path}: was trained with other masks than {store.path} has")
+        if any(self.readings[name] != store.reading_sha256(name) for name in there):
+            raise InputError(f"{path}: its training cases were read in another way than {store.path} reads them")
+
     def check_same_training(self, now: "RunState", path: Path) -> None:
         """Raise InputError, about the checkpoint `path`, naming the first difference between this run and a fresh start
         of it, `now`.

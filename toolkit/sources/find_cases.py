@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from attunet.classes import Classes
 from attunet.decisions import choice
 from attunet.errors import InputError
+from attunet.fields import check_name
 from attunet.io.headers import voxels_without_header
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import COMPANIONS, is_readable
@@ -169,24 +171,29 @@ def _with_classes(source: Source, coding: Classes, ignored: int | None) -> Sourc
 
 
 def _with_values_of_files(source: Source, coding: Classes, values: dict[str, int]) -> tuple[Source, dict[str, int]]:
-    """Give classes that are mask files each the user's values, if the user names all of them; else names go by values.
+    """Give classes that are mask files each the user's values; the user names all of them, in any case of letters.
 
     Returns the source, and the values that its files have now by name.
     """
-    given = dict(zip(coding.names, coding.values, strict=True))
-    if given.keys() != values.keys():
-        if odd := [name for name in given if given[name] != values.get(name, given[name])]:
-            shown = ", ".join(name for name in values if values[name])
-            raise InputError(f"classes: the mask files are {shown}: name all of them, got {odd[0]} without the others")
-        return source, values
+    plain = _plain if len(set(map(_plain, values))) == len(values) else str
+    given = {plain(name): value for name, value in zip(coding.names, coding.values, strict=True)}
+    if given.keys() != set(map(plain, values)):
+        files, names = (", ".join(some[1:]) for some in (list(values), coding.names))
+        raise InputError(f"classes: the mask files are {files}: name all of them, as they are called, got {names}")
     if coding.values[0] != 0 or min(coding.values) < 0:
         raise InputError(f"classes: the values of mask files must be positive and background 0, got {given}")
-    new = {value: given[name] for name, value in values.items()}
+    new = {value: given[plain(name)] for name, value in values.items()}
     cases = tuple(replace(case, label_values=tuple(new[v] for v in case.label_values)) for case in source.cases)
-    return replace(source, cases=cases), given
+    return replace(source, cases=cases), {name: new[value] for name, value in values.items()}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]+", " ", name).strip().casefold()
 
 
 def _check_names(source: Source) -> None:
+    for name in source.channels:
+        check_name("channels", name)
     seen: dict[str, CaseFiles] = {}
     for case in source.cases:
         name = case.case
@@ -195,11 +202,12 @@ def _check_names(source: Source) -> None:
                 f"{case.images[0]}: a case's name must be printable, of at most 200 bytes, without / \\ : * ? \" < > | "
                 f"and leading dot, got {name!r}"
             )
-        if other := seen.get(name.lower()):
+        same = unicodedata.normalize("NFC", name).lower()
+        if other := seen.get(same):
             raise InputError(
                 f"{case.images[0]}: the case {name!r} is there twice, also as {other.images[0]}: rename one"
             )
-        seen[name.lower()] = case
+        seen[same] = case
 
 
 def _patient(case: CaseFiles, pattern: str) -> str:

@@ -50,6 +50,17 @@ def require_own_folder(out: Path, own: Product) -> None:
         raise InputError(f"{out}: holds {held}; name another folder for {own}")
 
 
+def claim_unfinished(folder: Path) -> None:
+    """Make a folder for unfinished work, or take the one that a killed call left, which has a mark. Raises InputError
+    for another that holds anything, such as a user's files or a finished product, which would go with it.
+    """
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if held and UNFINISHED not in held:
+        raise InputError(f"{folder}: is needed for unfinished work, and holds {held[0]}: rename or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNFINISHED).touch()
+
+
 def _held(folder: Path) -> str:
     results = folder / RESULTS
     if (folder / "manifest.json").exists():

@@ -171,6 +171,9 @@ def check_report(folder: Path, held_out: list[str]) -> None:
             if one["name"].startswith(model.label)
         ]
         assert len(maps) == num_maps  # depth 2
+        assert {path.name for path in (*model.predictions.values(), *model.attention.values())} <= {
+            f"{case}.npz" for case in held_out
+        }
     assert sorted(contents.case_details) == sorted(held_out)
     image = folder / "cases" / held_out[0] / "image.npz"
     arrays = load_arrays(image)

@@ -152,6 +152,14 @@ def test_metadata_that_read_in_two_ways_are_refused(tmp_path, graph):
     assert "has the name 'schema' twice in an object" in _refused(tmp_path, data)
 
 
+@pytest.mark.parametrize("where", ["name", "channels", "config"])
+def test_half_of_a_surrogate_pair_is_refused(tmp_path, graph, metadata, where):
+    """JSON can have it, and no answer, card or page could."""
+    values = json.loads(json.dumps({**metadata.to_json(), "sha256": "0" * 64, where: ["liver\ud800"]}))
+    message = _refused(tmp_path, with_metadata(graph, KEY, json.dumps(values).encode()))
+    assert "are not JSON: 'utf-8' codec can't encode character" in message
+
+
 def test_newer_schema_is_refused_and_says_what_to_do(tmp_path, graph, metadata):
     message = _refused(tmp_path, _with_values(graph, metadata, schema=SCHEMA + 1, precision="int2"))
     assert f"schema {SCHEMA + 1}" in message

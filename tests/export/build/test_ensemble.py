@@ -118,8 +118,13 @@ def test_members_must_fit_together(folds, tmp_path, change_state):
     change_state(checkpoint, preprocessing=state["preprocessing"])
     both = next(case for case in load_run(folds / "seed-0/fold-0").training_cases if case in state["training_cases"])
     change_state(checkpoint, training_cases=state["training_cases"] | {both: "of another image"})
-    with pytest.raises(InputError, match="fold-1 was trained on another image of"):
+    with pytest.raises(InputError, match="fold-1 was trained on another image or mask of"):
         load_runs(other)
+    for key in ("training_labels", "readings"):
+        change_state(checkpoint, training_cases=state["training_cases"], **{key: state[key] | {both: "corrected"}})
+        with pytest.raises(InputError, match="fold-1 was trained on another image or mask of"):
+            load_runs(other)
+        change_state(checkpoint, **{key: state[key]})
     assert Config.from_json(state["config"]).model.name == load_runs(folds).config.model.name
 
 

@@ -151,6 +151,32 @@ def test_a_store_whose_names_have_changed_places_is_refused(run, small_store, tm
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.parametrize("key", ["label_files", "label_mapping"])
+def test_a_store_with_other_masks_of_the_training_is_refused(run, small_store, tmp_path, key):
+    moved = shutil.copytree(small_store.path, tmp_path / "store")
+    manifest = json.loads((moved / "manifest.json").read_text())
+    row = next(row for row in manifest["cases"] if row["case"] in load_run(run).training_cases)
+    if key == "label_files":
+        row["label_files"][0]["sha256"] = "corrected"
+    else:
+        row["label_mapping"] |= {"9": 1}
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"other masks than|were read in another way than"):
+        export_run(run, tmp_path / "model.onnx", store=moved)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_store_that_changed_otherwise_is_told(run, small_store, tmp_path, log_lines):
+    """It may have other masks of the cases that were left out."""
+    moved = shutil.copytree(small_store.path, tmp_path / "store")
+    manifest = json.loads((moved / "manifest.json").read_text())
+    (moved / "manifest.json").write_text(json.dumps(manifest | {"reason": "prepared again"}))
+    export_run(run, tmp_path / "model.onnx", store=moved)
+    assert f"warning: {moved}: is not as it was when small-run was trained; Dice is of its masks now" in log_lines
+    with pytest.raises(InputError, match="license: must be a text"):
+        export_run(run, tmp_path / "other.onnx", license="l\udcfc")  # Latin-1 on a command line
+
+
 def test_a_run_that_left_nothing_out_is_judged_on_training_cases_and_labelled_so(run, tmp_path, monkeypatch):
     trained = load_run(run)
     everything = dataclasses.replace(trained, fold="all", held_out=[])

@@ -417,12 +417,22 @@ def test_a_link_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_pa
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_users_folder_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_path: Path) -> None:
-    (tmp_path / "store.partial").mkdir()
-    (tmp_path / "store.partial/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"store\.partial: is needed for unfinished work, and holds notes\.txt"):
+@pytest.mark.parametrize("name", ["notes.txt", "cases/anna/ct.nii.gz", "source/anna.nii.gz", ".git/config"])
+def test_a_users_folder_in_place_of_the_unfinished_store_is_refused(source: Path, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "store.partial" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(InputError, match=r"store\.partial: is needed for unfinished work, and holds "):
         prepare(source, tmp_path / "store", DataConfig())
-    assert [path.name for path in tmp_path.glob("store*/*")] == ["notes.txt"]
+    assert [path for path in tmp_path.glob("store*/**/*") if path.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_a_finished_store_that_is_called_as_unfinished_work_stays(source: Path, tmp_path: Path) -> None:
+    prepare(source, tmp_path / "store.partial", DataConfig())
+    with pytest.raises(InputError, match="holds cases"):
+        prepare(source, tmp_path / "store", DataConfig(size=32))
+    prepare(source, tmp_path / "store.partial", DataConfig())
 
 
 def test_a_call_that_has_nothing_to_do_removes_the_lock_of_a_killed_one(
@@ -528,6 +538,20 @@ def test_a_prepare_killed_while_it_looks_does_not_look_again(
         "cases/01-T2SPIR/case.json",
     }
     assert found.keys() == expected.keys()
+
+
+def test_a_hash_of_a_patients_identifier_is_never_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tries all identifiers of eight digits finds the one it is of."""
+    monkeypatch.setattr(
+        "attunet.preparation.facts_cache.scan_case",
+        lambda files, **options: replace(scan_case(files, **options), patient_hash=f"hash of {files.case}"),
+    )
+    scanned = [facts.patient_hash for facts in scan_cases(find_cases(source), tmp_path / "store.partial")]
+    assert len(set(scanned)) == 4
+    assert "hash of" not in (tmp_path / "store.partial/facts.jsonl").read_text()
+    assert scanned == [facts.patient_hash for facts in scan_cases(find_cases(source), tmp_path / "store.partial")]
 
 
 @pytest.mark.parametrize("name", ["04-T2SPIR-mask.nii.gz", "02-T2SPIR-src.nii.gz"])

@@ -52,6 +52,17 @@ def test_a_process_that_lost_the_table_s_lock_does_not_write_it(tmp_path: Path, 
     assert Pseudonyms(key, []).numbers_of(["Miller"]) == {"Miller": "0001"}
 
 
+def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+    for first, second in ((composed, decomposed), (decomposed, composed)):
+        key = tmp_path / f"{len(first)}.csv"
+        (number,) = Pseudonyms(key, []).numbers_of([first]).values()
+        names = Pseudonyms(key, [])
+        assert names.numbers_of([second, first, "Meier"]) == {second: number, first: number, "Meier": "0002"}
+        assert names.hide(f"'{first}' '{second}'") == f"'{number}' '{number}'"
+        assert len(key.read_text(encoding="utf-8").splitlines()) == 3
+
+
 def test_a_table_that_others_could_read_is_closed(tmp_path: Path) -> None:
     key = tmp_path / "key.csv"
     key.write_text("name,number\nSmith,0007\n")

@@ -195,3 +195,32 @@ def test_snapshots_of_steps_that_are_repeated_are_of_another_training(tmp_path: 
     assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["step-0000000009", "step-0000000010"]
     RunFolder(tmp_path).forget_after(0)
     assert not list((tmp_path / "snapshots").iterdir())
+
+
+def test_a_path_that_safetensors_cannot_open_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must have a path in UTF-8"):
+        RunFolder(tmp_path / "r\udcfcn")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.toml", "environment.json", "metrics.jsonl"])
+def test_a_users_file_in_a_folder_that_is_no_run_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"holds {name} of something else, which a training would replace: rename it"):
+        RunFolder(tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_start_that_failed_after_its_description_can_be_repeated(tmp_path: Path) -> None:
+    def fail(*names: str) -> None:
+        with RunFolder(tmp_path / "run"):
+            for name in names:
+                (tmp_path / "run" / name).write_text("")
+            raise RunError("out of memory")
+
+    with pytest.raises(RunError):
+        fail()
+    assert not (tmp_path / "run").exists()
+    for _ in range(2):
+        with pytest.raises(RunError):
+            fail("config.toml")

@@ -242,7 +242,14 @@ def test_classes_of_mask_files_get_the_values_of_the_user(made: SimpleNamespace,
     store = prepare(tmp_path / "s", tmp_path / "store", DataConfig(), options=options, folds=2)
     assert (store.classes.names, store.classes.values) == (("background", "spleen", "liver"), (0, 7, 5))
     np.testing.assert_array_equal(store.read_source("p0")[1], np.array([0, 2, 1])[made.body(0)[1]])
-    for text, rule in (("liver=2", "mask files are liver, spleen: name all"), ("liver=-1,spleen=2", "be positive")):
+    other = find_cases(tmp_path / "s", SourceOptions(classes=parse_classes("Spleen=1,LIVER=2")))
+    assert other.cases[0].label_values == (2, 1)
+    assert other.codings[0].names == ("background", "Spleen", "LIVER")
+    for text, rule in (
+        ("liver=2", "mask files are liver, spleen: name all of them, as they are called, got liver"),
+        ("milt=1,hepar=2", "mask files are liver, spleen: name all of them, as they are called, got milt, hepar"),
+        ("liver=-1,spleen=2", "be positive"),
+    ):
         with pytest.raises(InputError, match=rule):
             find_cases(tmp_path / "s", SourceOptions(classes=parse_classes(text)))
 
@@ -300,3 +307,18 @@ def test_a_region_on_a_rotated_picture_is_refused(tmp_path: Path) -> None:
     project.write_text(project.read_text().replace('"original_width"', '"image_rotation": 90, "original_width"'))
     with pytest.raises(InputError, match=r"project\.json: has a region on a picture that was rotated"):
         find_cases(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["l\udcfcng", "x" * 210])
+@pytest.mark.parametrize("folder", ["segmentations/", ""])
+def test_a_class_or_channel_that_no_model_could_hold_is_refused(
+    made: SimpleNamespace, tmp_path: Path, name: str, folder: str
+) -> None:
+    for number in range(3):
+        image, labels = made.body(number)
+        case = tmp_path / f"s/p{number}"
+        made.save_nifti(case / "ct.nii", image)
+        made.save_nifti(case / f"{folder}{name}.nii", (labels == 1).astype(np.uint8) if folder else image + 1)
+        made.save_nifti(case / "segmentations/spleen.nii", (labels == 2).astype(np.uint8))
+    with pytest.raises(InputError, match=r"(classes|channels): a name must be a text of 1 to 200 characters in UTF-8"):
+        find_cases(tmp_path / "s")

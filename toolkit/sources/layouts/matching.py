@@ -120,12 +120,11 @@ def _folder(stem: str) -> str:
 
 def _beginning(images: Collection[str]) -> Name:
     """The rule for masks named X and an ending: the longest image's name X that fits."""
-    names = sorted(map(last_part, images), key=len, reverse=True)
+    names = set(map(last_part, images))
 
     def image_of(stem: str) -> str:
         last = last_part(stem)
-        fitting = (name for name in names if last.startswith(name) and last != name and not last[len(name)].isalnum())
-        return next(fitting, last)
+        return next((last[:at] for at in reversed(_ends_of_words(last)) if last[:at] in names), last)
 
     return image_of
 
