@@ -4,7 +4,8 @@ Names are equal in any case of letters. Nothing is compared where one side has n
 whatever its name.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from attunet.errors import InputError
 
@@ -27,6 +28,15 @@ def check_channels(where: object, needed: Sequence[str], store: object, there: S
 def are_colours(names: Sequence[str]) -> bool:
     """True for the channels of a colour picture, by whose names a grey picture is one as well."""
     return list(map(_plain, names)) in (["red", "green", "blue"], ["r", "g", "b"])
+
+
+def shared_by_most(hashes: Iterable[Sequence[str]]) -> set[str]:
+    """The hashes of channels that most cases have, such as those of an atlas, which tell no scan from another. hashes:
+    those of each case's channels.
+    """
+    of_cases = list(hashes)
+    counts = Counter(digest for own in of_cases for digest in set(own))
+    return {digest for digest, count in counts.items() if count > max(1, len(of_cases) / 2)}
 
 
 def are_distinct(names: Sequence[str]) -> bool:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from attunet.channels import shared_by_most
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import Finding, InputError, one_line
@@ -196,17 +196,13 @@ class Store:
         return train, [c.name for c in labelled if c.patient in held_out]
 
     def seen_cases(self, hashes: Iterable[str]) -> set[str]:
-        """Cases of the patients of whom a model has seen an image, or a channel of one that no other patient has (all
-        share an atlas). hashes: of the files or voxels of what it has seen.
+        """Cases of the patients of whom a model has seen an image, or a channel of one. hashes: of the files or voxels
+        of what it has seen.
         """
-        known, patients = frozenset(hashes), defaultdict[str, set[str]](set)
-        for case in self.cases:
-            for digest in case.channel_sha256:
-                patients[digest].add(case.patient)
+        known, shared = frozenset(hashes), shared_by_most(case.channel_sha256 for case in self.cases)
 
         def is_seen(case: Case) -> bool:
-            own = (digest for digest in case.channel_sha256 if len(patients[digest]) == 1)
-            return not known.isdisjoint((case.image_sha256, case.content_sha256, *own))
+            return not known.isdisjoint((case.image_sha256, case.content_sha256, *{*case.channel_sha256} - shared))
 
         seen = {case.patient for case in self.cases if is_seen(case)}
         return {case.name for case in self.cases if case.patient in seen}

@@ -43,17 +43,18 @@ def describe(path: Path, options: SourceOptions, picture: Path | None = None) ->
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if path.is_dir():
-        if (path / MANIFEST).is_file():
-            return _store(path, picture)
-        if any(may_be_slice(file) for file in files_in(path)):
-            return _volume(path, options.choices)
-        return _run(path) if holds_runs(path) else _source(path, options, picture)
+    is_volume = not path.is_dir() or any(may_be_slice(file) for file in files_in(path))
+    if path.is_dir() and (path / MANIFEST).is_file():
+        return _store(path, picture)
     if is_archive(path):
         return _archive(path, options, picture)
+    if not is_volume and not holds_runs(path):
+        return _source(path, options, picture)
+    if picture is not None:
+        raise InputError(f"--picture: is drawn of the cases of a source or a store, and {path} is neither")
     if path.suffix == ".onnx":
         return iter([f"{path}:", *card(path).splitlines()])
-    return _volume(path, options.choices)
+    return _volume(path, options.choices) if is_volume else _run(path)
 
 
 def _store(path: Path, picture: Path | None) -> Iterator[str]:

@@ -9,6 +9,7 @@ from operator import truediv
 
 import numpy as np
 
+from attunet.channels import shared_by_most
 from attunet.classes import Classes
 from attunet.errors import Finding
 from attunet.preparation.case_facts import CaseFacts
@@ -186,24 +187,31 @@ def _duplicates(
     facts: Sequence[CaseFacts], patients: Mapping[str, str], places: Mapping[str, int]
 ) -> Iterator[Finding]:
     """Find cases with the same voxels, which no fold may part: `places` is each patient's, if not drawn here."""
-    for first, *others in same_scans(facts):
-        for other in others:
-            pair = {patients[first], patients[other]}
-            leaks = len({places[patient] for patient in pair if patient in places}) > 1
-            text = f"has the same voxels as {first}"
-            if leaks:
-                text = f"{text}, which is in another fold: one would leak into the other"
-            elif len(pair) > 1:
-                text = f"{text} of another patient; folds and the test set do not part them"
-            yield Finding(other, "duplicate", 2, "error" if leaks else "warning", text)
+    contents = {fact.case: fact.content_sha256 for fact in facts}
+    pairs = ((first, other) for first, *others in same_scans(facts) for other in others)
+    for first, other in dict.fromkeys(pairs):
+        pair = {patients[first], patients[other]}
+        leaks = len({places[patient] for patient in pair if patient in places}) > 1
+        where = "" if contents[first] == contents[other] else " in one channel"
+        text = f"has the same voxels{where} as {first}"
+        if leaks:
+            text = f"{text}, which is in another fold: one would leak into the other"
+        elif len(pair) > 1:
+            text = f"{text} of another patient; folds and the test set do not part them"
+        yield Finding(other, "duplicate", 2, "error" if leaks else "warning", text)
 
 
 def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
-    """Group cases with the same voxels; images of a single value are left out, since they contain nothing to leak."""
+    """Group cases with the same voxels, in all channels or in one that most cases do not have; images of a single value
+    are left out, since they contain nothing to leak.
+    """
+    shared = shared_by_most(fact.channel_sha256 for fact in facts)
     same: defaultdict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if any(channel["min"] < channel["max"] for channel in fact.intensity):
-            same[fact.content_sha256].append(fact.case)
+            for digest in dict.fromkeys((fact.content_sha256, *fact.channel_sha256)):
+                if digest not in shared:
+                    same[digest].append(fact.case)
     return [cases for cases in same.values() if len(cases) > 1]
 
 

@@ -182,6 +182,16 @@ test.each([
   await expect(readScan(files, folder, 1)).rejects.toThrow(new InputError(line));
 });
 
+test("slices of a folder and of the folders below it are no one volume", async () => {
+  const series = Object.entries(fixtures.dicoms[0]!.files).map(([name, base64]) => file(name, base64!));
+  const places = series.map((_, i) => (i === 0 ? "study" : "study/more"));
+  await expect(readScan(series, "study", 1, places)).rejects.toThrow(
+    "study: holds slices in study and in study/more: choose the folder of one series",
+  );
+  const { volume } = await readScan(series, "study", 1, series.map(() => "study/more"));
+  expect(volume.shape).toEqual((await readScan(series, "study", 1)).volume.shape);
+});
+
 test("numbers are written as Python writes them", () => {
   expect([12346, 0.00001234, 0, 5, 1e9].map((n) => general(n, 4))).toEqual(["1.235e+04", "1.234e-05", "0", "5", "1e+09"]);
   expect([1, 0.1, 1e-7, 1e16, Number.NaN].map(python)).toEqual(["1.0", "0.1", "1e-07", "1e+16", "nan"]);

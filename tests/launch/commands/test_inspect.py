@@ -66,6 +66,15 @@ def test_a_series_and_an_image_of_several_channels_are_volumes(attunet, tmp_path
     assert "2 channel(s)" in attunet("inspect", tmp_path / "two.nii").out
 
 
+def test_a_picture_of_what_has_no_cases_is_refused(attunet, source: Path, tmp_path: Path) -> None:
+    for path in (source / "01-T2SPIR-src.nii.gz", tmp_path / "model.onnx", tmp_path / "runs"):
+        (tmp_path / "runs/a/checkpoints").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model.onnx").touch()
+        done = attunet("inspect", path, "--picture", tmp_path / "sheet.png")
+        assert done.code == 2
+        assert f"--picture: is drawn of the cases of a source or a store, and {path} is neither" in done.err
+
+
 def test_what_headers_say_of_a_patient_is_in_no_line_and_no_picture(attunet, tmp_path: Path, write_series) -> None:
     images = pytest.importorskip("PIL.Image")
     for number in (1, 2):

@@ -253,7 +253,7 @@ def test_what_the_parent_has_seen_is_seen_for_every_generation(
 
 
 def test_a_scan_is_known_among_other_channels(tmp_path: Path, write_case: Callable[..., tuple[Path, Path]]) -> None:
-    """Also where each channel has its file; a channel that all patients share, such as an atlas, tells none of them."""
+    """Also where each channel has its file; a channel that most cases share, such as an atlas, tells none of them."""
     for number in (1, 2, 3):
         image, mask = write_case(tmp_path / "cases", f"p{number}", seed=number)
         folder = tmp_path / f"source/p{number}"
@@ -279,6 +279,30 @@ def test_a_scan_is_known_among_other_channels(tmp_path: Path, write_case: Callab
         *({"p1"}, {"p1"}, {"p1"}),
         *(set(), {"p1"}, {"p1"}),
     ]
+
+
+def test_a_patient_who_is_there_twice_with_another_second_channel_is_one(
+    tmp_path: Path, write_case: Callable[..., tuple[Path, Path]]
+) -> None:
+    for number, of in enumerate((1, 2, 3, 4, 1)):
+        folder = tmp_path / f"source/p{number}"
+        folder.mkdir(parents=True)
+        for name, seed in (("t1", of), ("flair", 10 + number)):
+            image, mask = write_case(tmp_path / f"cases-{name}", f"p{number}", seed=seed)
+            shutil.copy(image, folder / f"{name}.nii.gz")
+        shutil.copy(mask, folder / "seg.nii.gz")
+
+    def prepared(*images: str) -> Store:
+        options = SourceOptions(images=images)
+        return prepare(tmp_path / "source", tmp_path / "-".join(images), DataConfig(size=32), options=options, folds=4)
+
+    one, both = prepared("t1"), prepared("t1", "flair")
+    assert [(finding.case, finding.rule) for finding in both.findings if finding.rule == "duplicate"] == [
+        ("p4", "duplicate")
+    ]
+    assert any({"p0", "p4"} <= set(both.split(fold)[1]) for fold in range(both.num_folds))
+    state = RunState.at_start(one, ["p0"], [], 0, Config().resolve(base_width=4, epochs=1, batch_size=2))
+    assert both.seen_cases(state.seen_hashes) == {"p0", "p4"}
 
 
 def test_what_the_parent_has_not_seen_stays_left_out(small_store: Store, tmp_path: Path, log_lines: list[str]) -> None:

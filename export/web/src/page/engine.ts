@@ -76,8 +76,8 @@ export class Engine {
     this.worker = undefined;
   }
 
-  segment(files: File[], folder: string | null): void {
-    this.send({ kind: "segment", files, folder });
+  segment(files: File[], parents: string[], folder: string | null): void {
+    this.send({ kind: "segment", files, parents, folder });
   }
 
   private send(message: ToWorker): void {

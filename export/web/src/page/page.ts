@@ -80,7 +80,7 @@ async function recover(line: string): Promise<void> {
   }
 }
 
-function segment({ files, folder }: Dropped): void {
+function segment({ files, parents, folder }: Dropped): void {
   if (!ready || busy || files.length === 0) return;
   busy = true;
   enable();
@@ -88,7 +88,7 @@ function segment({ files, folder }: Dropped): void {
   warn([]);
   element("work").hidden = false;
   showStage("Reading");
-  engine.segment(files, folder);
+  engine.segment(files, parents, folder);
 }
 
 async function show(result: Result): Promise<void> {

@@ -18,7 +18,12 @@ export interface Scan {
 }
 
 /** folder: the name of the dropped folder, where it was one. channels: how many the network takes. */
-export async function readScan(files: readonly File[], folder: string | null, channels: number): Promise<Scan> {
+export async function readScan(
+  files: readonly File[],
+  folder: string | null,
+  channels: number,
+  parents: readonly string[] = [],
+): Promise<Scan> {
   const seen = files.filter((file) => !file.name.startsWith(".") && file.name.toUpperCase() !== "DICOMDIR");
   const nifti = seen.filter((file) => NIFTI.test(file.name));
   const name = folder ?? seen[0]?.name ?? "the folder";
@@ -26,7 +31,7 @@ export async function readScan(files: readonly File[], folder: string | null, ch
   if ((await Promise.all(others.map(isDicom))).includes(true)) {
     throw new InputError(`${name}: holds NIfTI and DICOM; one scan at a time is segmented: choose the files of one`);
   }
-  const volume = nifti.length > 0 ? await readFiles(nifti, channels) : await readDicom(name, seen, folder !== null);
+  const volume = nifti.length > 0 ? await readFiles(nifti, channels) : await readDicom(name, seen, folder !== null, new Map(files.map((file, i) => [file, parents[i] ?? ""])));
   checkVoxels(nifti[0]?.name ?? name, volume);
   return { name: nifti[0]?.name ?? name, volume };
 }
@@ -36,7 +41,12 @@ export function stemOf(name: string): string {
   return name.replace(NIFTI, "").replace(/\.dcm$/i, "");
 }
 
-async function readDicom(name: string, files: readonly File[], isFolder: boolean): Promise<Volume> {
+async function readDicom(
+  name: string,
+  files: readonly File[],
+  isFolder: boolean,
+  parents: ReadonlyMap<File, string>,
+): Promise<Volume> {
   const marks = await Promise.all(files.map(isDicom));
   const slices = files.filter((_, i) => marks[i]);
   const kinds = slices.map((file) => kindOf(file.name));
@@ -45,6 +55,10 @@ async function readDicom(name: string, files: readonly File[], isFolder: boolean
   );
   if (slices.length > 0 && lost) {
     throw new InputError(`${lost.name}: holds no DICOM, so a slice may be missing: ${AGAIN}, or take it away`);
+  }
+  const [first, second] = [...new Set(slices.map((file) => parents.get(file)))];
+  if (second !== undefined) {
+    throw new InputError(`${name}: holds slices in ${first || "itself"} and in ${second}: choose the folder of one series`);
   }
   if (slices.length > 0) return readSeries(slices.length === 1 ? slices[0]!.name : name, slices);
   if (isFolder) throw new InputError(`${name}: the folder has no volume; the formats are ${FORMATS}`);

@@ -16,6 +16,7 @@ export interface Load {
 export interface Segment {
   kind: "segment";
   files: File[];
+  parents: string[];
   folder: string | null;
 }
 

@@ -52,10 +52,10 @@ async function load(ort: typeof Ort, provider: "wasm" | "webgpu", message: Load)
   return { about, network };
 }
 
-async function run(about: Metadata, network: Network, { files, folder }: Segment): Promise<void> {
+async function run(about: Metadata, network: Network, { files, parents, folder }: Segment): Promise<void> {
   const start = now();
   say({ kind: "stage", words: "Reading" });
-  const scan = await readScan(files, folder, about.preprocessing.num_channels);
+  const scan = await readScan(files, folder, about.preprocessing.num_channels, parents);
   try {
     const warnings = warningsFor(scan.volume, about);
     say({ kind: "stage", words: "Segmenting" });
