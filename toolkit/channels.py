@@ -1,13 +1,16 @@
-"""Names of an image's channels, such as T1w and FLAIR: comparison, and the order in which a model takes them.
+"""Channels of an image, such as T1w and FLAIR: their names, the order in which a model takes them, and which of them
+tell a scan from others.
 
 Names are equal in any case of letters. Nothing is compared where one side has no names, and a single channel fits
 whatever its name.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from attunet.errors import InputError
+
+MAX_SHARING = 3  # a scan that is there more often with other channels beside it is not expected
 
 
 def order_of(there: Sequence[str], needed: Sequence[str]) -> list[int] | None:
@@ -30,13 +33,15 @@ def are_colours(names: Sequence[str]) -> bool:
     return list(map(_plain, names)) in (["red", "green", "blue"], ["r", "g", "b"])
 
 
-def shared_by_most(hashes: Iterable[Sequence[str]]) -> set[str]:
-    """The hashes of channels that most cases have, such as those of an atlas, which tell no scan from another. hashes:
-    those of each case's channels.
+def telling_channels(hashes: Iterable[tuple[str, Sequence[str]]]) -> set[str]:
+    """The hashes of channels that tell a scan: an atlas, or coordinates, are the same for more than `MAX_SHARING`
+    patients. hashes: patient and hashes of the channels of each case.
     """
-    of_cases = list(hashes)
-    counts = Counter(digest for own in of_cases for digest in set(own))
-    return {digest for digest, count in counts.items() if count > max(1, len(of_cases) / 2)}
+    patients: defaultdict[str, set[str]] = defaultdict(set)
+    for patient, own in hashes:
+        for digest in own:
+            patients[digest].add(patient)
+    return {digest for digest, sharing in patients.items() if len(sharing) <= MAX_SHARING}
 
 
 def are_distinct(names: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from attunet.channels import shared_by_most
+from attunet.channels import telling_channels
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import Finding, InputError, one_line
@@ -132,9 +132,6 @@ class Store:
             raise InputError(f"{self.path}: has no case {name!r}")
         return case
 
-    def has_case(self, name: str) -> bool:
-        return name in self._by_name
-
     @cached_property
     def _by_name(self) -> dict[str, Case]:
         return {case.name: case for case in self.cases}
@@ -196,13 +193,15 @@ class Store:
         return train, [c.name for c in labelled if c.patient in held_out]
 
     def seen_cases(self, hashes: Iterable[str]) -> set[str]:
-        """Cases of the patients of whom a model has seen an image, or a channel of one. hashes: of the files or voxels
-        of what it has seen.
+        """Cases of the patients of whom a model has seen an image, or one of several channels that tells the scan.
+        hashes: of the files or voxels of what it has seen.
         """
-        known, shared = frozenset(hashes), shared_by_most(case.channel_sha256 for case in self.cases)
+        known = frozenset(hashes)
+        channels = known & telling_channels((case.patient, case.channel_sha256) for case in self.cases)
 
         def is_seen(case: Case) -> bool:
-            return not known.isdisjoint((case.image_sha256, case.content_sha256, *{*case.channel_sha256} - shared))
+            is_known = not known.isdisjoint((case.image_sha256, case.content_sha256))
+            return is_known or not channels.isdisjoint(case.channel_sha256)
 
         seen = {case.patient for case in self.cases if is_seen(case)}
         return {case.name for case in self.cases if case.patient in seen}

@@ -67,7 +67,9 @@ def _hash_text(digest: str) -> bytes:
 def _parse(text: bytes, where: str) -> JsonObject:
     try:
         values = parse_json(text.decode(), strict=True)
-        json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair, which nothing could print
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may have it
+        raise InputError(f"{where}: the metadata {KEY!r} must be text that UTF-8 can write") from None
     except ValueError as error:
         raise InputError(f"{where}: the metadata {KEY!r} are not JSON: {str(error)[:120]}") from None
     if not isinstance(values, dict):

@@ -130,6 +130,6 @@ def test_a_users_folder_in_the_place_of_unfinished_cases_stays(tmp_path: Path, n
 def test_cases_of_a_killed_call_do_not_stay(tmp_path: Path) -> None:
     write_phantom(tmp_path / "out", cases=2, reduce=REDUCE)
     (tmp_path / "out").rename(tmp_path / "out.partial")
-    (tmp_path / "out.partial" / UNFINISHED).touch()
+    (tmp_path / "out.partial" / UNFINISHED).write_text("phantom")
     write_phantom(tmp_path / "out", cases=1, reduce=REDUCE)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["01-T2SPIR-mask.nii.gz", "01-T2SPIR-src.nii.gz", "out"]

@@ -57,7 +57,7 @@ def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.samefile(".")):
         raise InputError(f"{out}: must be a new or an empty folder, and not the current one")
     partial = beside(out, "", ".partial")
-    claim_unfinished(partial)
+    claim_unfinished(partial, "phantom")
     for left in partial.glob("*.nii.gz"):
         left.unlink()
     try:
@@ -66,8 +66,8 @@ def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
             _save(partial / f"{name}-src.nii.gz", case.image, case.affine)
             _save(partial / f"{name}-mask.nii.gz", case.labels, case.affine)
             logger.info(f"{name}: {' x '.join(map(str, case.image.shape))} voxels")
-        (partial / UNFINISHED).unlink()
         os.replace(partial, out)
+        (out / UNFINISHED).unlink()
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone
 

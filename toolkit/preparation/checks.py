@@ -9,7 +9,7 @@ from operator import truediv
 
 import numpy as np
 
-from attunet.channels import shared_by_most
+from attunet.channels import telling_channels
 from attunet.classes import Classes
 from attunet.errors import Finding
 from attunet.preparation.case_facts import CaseFacts
@@ -188,30 +188,33 @@ def _duplicates(
 ) -> Iterator[Finding]:
     """Find cases with the same voxels, which no fold may part: `places` is each patient's, if not drawn here."""
     contents = {fact.case: fact.content_sha256 for fact in facts}
-    pairs = ((first, other) for first, *others in same_scans(facts) for other in others)
+    pairs = ((first, other) for first, *others in same_scans(facts, patients) for other in others)
     for first, other in dict.fromkeys(pairs):
         pair = {patients[first], patients[other]}
         leaks = len({places[patient] for patient in pair if patient in places}) > 1
-        where = "" if contents[first] == contents[other] else " in one channel"
+        whole = contents[first] == contents[other]
+        if len(pair) == 1 and not whole:
+            continue  # visits of one patient may share a channel
+        where = "" if whole else " in one channel"
         text = f"has the same voxels{where} as {first}"
         if leaks:
             text = f"{text}, which is in another fold: one would leak into the other"
         elif len(pair) > 1:
             text = f"{text} of another patient; folds and the test set do not part them"
-        yield Finding(other, "duplicate", 2, "error" if leaks else "warning", text)
+        yield Finding(other, "duplicate", 2, "error" if leaks and whole else "warning", text)
 
 
-def same_scans(facts: Sequence[CaseFacts]) -> list[list[str]]:
-    """Group cases with the same voxels, in all channels or in one that most cases do not have; images of a single value
-    are left out, since they contain nothing to leak.
+def same_scans(facts: Sequence[CaseFacts], patients: Mapping[str, str]) -> list[list[str]]:
+    """Group cases with the same voxels, in all channels or in one that tells a scan; a case may be in several groups.
+    Images of a single value are left out, since they contain nothing to leak. patients: those of all cases.
     """
-    shared = shared_by_most(fact.channel_sha256 for fact in facts)
+    telling = telling_channels((patients[fact.case], fact.channel_sha256) for fact in facts)
     same: defaultdict[str, list[str]] = defaultdict(list)
     for fact in facts:
         if any(channel["min"] < channel["max"] for channel in fact.intensity):
-            for digest in dict.fromkeys((fact.content_sha256, *fact.channel_sha256)):
-                if digest not in shared:
-                    same[digest].append(fact.case)
+            channels = [digest for digest in fact.channel_sha256 if digest in telling]
+            for digest in dict.fromkeys((fact.content_sha256, *channels)):
+                same[digest].append(fact.case)
     return [cases for cases in same.values() if len(cases) > 1]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.fields import MAX_WHOLE, is_whole
-from attunet.manifest import SCHEMA
+from attunet.manifest import SCHEMA, require_store
 from attunet.preparation.checks import same_scans, training_ranges
 from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.read_cases import read_cases
@@ -134,16 +134,15 @@ def _writing(store: Path, building: Path) -> Iterator[Callable[[], object]]:
     """
     if store.is_symlink() and not store.exists():
         raise InputError(f"{store}: must be a new folder, and is a link to nothing; remove it")
-    if building.is_symlink():
-        raise InputError(f"{building}: must be a folder, not a link; remove it")
-    fresh = not building.exists()
+    fresh = False
     with ExitStack() as stack:
         try:
             lock = writing(store, "prepare")
             if not store.exists() or lock.path.exists():  # that of a call which was killed as it removed it
                 stack.enter_context(lock)
             if not store.exists():
-                claim_unfinished(building)
+                fresh = not building.exists()
+                claim_unfinished(building, "prepare")
             yield lock.check
         except InputError:
             if fresh:
@@ -160,7 +159,7 @@ def _folder_of(source: Path, store: Path, building: Path, layout: str) -> tuple[
     if (store / UNPACKED).is_dir():
         return store / UNPACKED, sha256(source)
     if store.exists():
-        raise _of_others(store)
+        raise _of_others(require_store(store))
     return building / UNPACKED, unpack(source, building / UNPACKED, layout)
 
 
@@ -225,7 +224,8 @@ def _survey(
 def _deal(seen: Survey, folds: int, seed: int) -> Splits:
     """Draw folds of the patients, those that share a scan together; the data set's own test part is the test set."""
     patients = {case.case: case.patient for case in seen.source.labelled}
-    sharing = [{patients[case] for case in cases if case in patients} for cases in same_scans(seen.facts)]
+    same = same_scans(seen.facts, {case.case: case.patient for case in seen.source.cases})
+    sharing = [{patients[case] for case in cases if case in patients} for cases in same]
     splits = deal_folds(patients.values(), folds, seed, sharing, seen.source.test_patients)
     if splits.test and not splits.folds:
         rule = "all labelled patients are of its test part, or share scans with those: none is left to train on"

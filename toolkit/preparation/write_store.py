@@ -15,6 +15,7 @@ from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
 from attunet.sources.splits import Splits
 from attunet.system.atomic_files import name_in_errors, write_file, write_text
+from attunet.system.outputs import UNFINISHED
 from attunet.system.workers import over_cases
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,11 @@ def build_store(
     head = {**head, "findings": [finding.to_json() for finding in findings]}
     entries = (_entry(task, root) for task in tasks)
     write_file(building / MANIFEST, lambda path: _write_manifest(path, head, entries))
-    _remove_leftovers(building, {CASES, MANIFEST, SPLITS, str(head["source"])})
+    _remove_leftovers(building, {CASES, MANIFEST, SPLITS, UNFINISHED, str(head["source"])})
     os.sync()  # one call for all cases instead of one for each of thousands of small files
     check()
     os.rename(building, store)
+    (store / UNFINISHED).unlink(missing_ok=True)
     for finding in findings:
         finding.log(logger)
 

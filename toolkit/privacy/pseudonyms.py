@@ -68,7 +68,7 @@ class Pseudonyms(HiddenNames):
             raise write_error(self.path, error) from None
         self._given.update(self._numbers.values())
         known |= {_composed(name): self._numbers[name] for name in new}
-        numbers = {name: known[_composed(name)] for name in names}
+        numbers = {name: self._numbers.get(name) or known[_composed(name)] for name in names}
         self.remember(numbers)
         return numbers
 

@@ -111,7 +111,7 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
     seen: dict[str, tuple[str, str, str]] = {}
     for member in members:
         for case, image in member.training_cases.items():
-            files = image, member.training_labels[case], member.readings[case]
+            files = image, member.training_labels.get(case, ""), member.readings.get(case, "")
             if seen.setdefault(case, files) != files:
                 raise InputError(
                     f"{path}: members must be of one data set; {member.path} was trained on another image or mask of "

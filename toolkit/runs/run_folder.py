@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import cast
 
 from attunet.errors import InputError
-from attunet.fields import Fields, Rule, is_utf8, parse_json
+from attunet.fields import Fields, Rule, is_utf8, parse_json, read_json
 from attunet.metrics.aggregate import nan_to_null
 from attunet.metrics.results import MetricsRow
 from attunet.system.atomic_files import clear_unfinished, name_in_errors, write_error, write_text
@@ -20,7 +20,8 @@ LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
 DICE = Rule(float, 0, 1, null=True)
-DESCRIPTION = ("config.toml", "environment.json", "metrics.jsonl")  # files that a training writes at its start
+DESCRIPTION = ("environment.json", "config.toml", "metrics.jsonl")  # files of a training, in the order of writing
+DESCRIBED = "data_tier"  # a field of the first of them
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
@@ -34,8 +35,9 @@ class RunFolder:
         require_own_folder(path, "a run")
         if not is_utf8(str(path.absolute())):
             raise InputError(f"{path}: must have a path in UTF-8, as safetensors opens no other: rename its folder")
-        if not (path / CHECKPOINTS).exists() and (own := [name for name in DESCRIPTION if (path / name).exists()]):
-            raise InputError(f"{path}: holds {own[0]} of something else, which a training would replace: rename it")
+        foreign = [name for name in DESCRIPTION if (path / name).exists()]
+        if foreign and not (path / CHECKPOINTS).exists() and not _is_described(path):
+            raise InputError(f"{path}: holds {', '.join(foreign)}, which a training would replace; name another folder")
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.snapshots = path / SNAPSHOTS
@@ -57,12 +59,10 @@ class RunFolder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.__exit__(kind, error, trace)
-        if error is not None:  # a failed start leaves no empty folder behind; with figures in it, it stays a run's
-            folders = (self.curves.parent, self.checkpoints, self.path)
-            with suppress(OSError):
-                if {path.name for path in self.path.iterdir()} <= {folder.name for folder in folders}:
-                    for folder in folders:
-                        folder.rmdir()
+        if error is not None:  # a failed start leaves no empty folder behind
+            for folder in (self.checkpoints, self.curves.parent, self.path):
+                with suppress(OSError):
+                    folder.rmdir()
 
     def log(self, event: str, **figures: object) -> None:
         """Append one line to `metrics.jsonl`; numbers that are not finite become null, as JSON has no name for them.
@@ -89,6 +89,14 @@ class RunFolder:
             rows = (row for row in read_metrics(self.path) if row["step"] <= step)
             kept = (row for row in rows if row["event"] not in ("speed", "native"))
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _is_described(path: Path) -> bool:
+    """True where a training has described itself in the folder, whose checkpoints may have been removed since."""
+    try:
+        return DESCRIBED in read_json(path / DESCRIPTION[0]).data
+    except (InputError, OSError):
+        return False
 
 
 def step_name(step: int) -> str:

@@ -185,13 +185,19 @@ class RunState:
 
     def check_masks(self, store: Store, path: Path) -> None:
         """Raise InputError, about the run `path`, where a store has other masks of its training cases, or reads their
-        files in another way; cases that the store lacks are passed over.
+        files in another way. Scans that the store lacks are passed over, and it may call them by other names.
         """
-        there = [name for name in self.training_cases if store.has_case(name)]
-        if any(self.training_labels[name] != (store.case(name).label_sha256 or "") for name in there):
-            raise InputError(f"{path}: was trained with other masks than {store.path} has")
-        if any(self.readings[name] != store.reading_sha256(name) for name in there):
-            raise InputError(f"{path}: its training cases were read in another way than {store.path} reads them")
+        of_image = {case.image_sha256: case for case in store.cases}
+        own = {case.name: case for case in store.cases}
+        advice = "name the store that it was trained on, or train it again"
+        for name, image in self.training_cases.items():
+            case = own[name] if name in own and own[name].image_sha256 == image else of_image.get(image)
+            if case is None:
+                continue
+            if self.training_labels.get(name, "") != (case.label_sha256 or ""):
+                raise InputError(f"{path}: was trained with other masks than {store.path} has: {advice}")
+            if self.readings.get(name) != store.reading_sha256(case.name):
+                raise InputError(f"{path}: {store.path} reads its training cases in another way: {advice}")
 
     def check_same_training(self, now: "RunState", path: Path) -> None:
         """Raise InputError, about the checkpoint `path`, naming the first difference between this run and a fresh start

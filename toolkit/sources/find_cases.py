@@ -177,7 +177,7 @@ def _with_values_of_files(source: Source, coding: Classes, values: dict[str, int
     """
     plain = _plain if len(set(map(_plain, values))) == len(values) else str
     given = {plain(name): value for name, value in zip(coding.names, coding.values, strict=True)}
-    if given.keys() != set(map(plain, values)):
+    if len(given) < len(coding.names) or given.keys() != set(map(plain, values)):
         files, names = (", ".join(some[1:]) for some in (list(values), coding.names))
         raise InputError(f"classes: the mask files are {files}: name all of them, as they are called, got {names}")
     if coding.values[0] != 0 or min(coding.values) < 0:
@@ -188,7 +188,7 @@ def _with_values_of_files(source: Source, coding: Classes, values: dict[str, int
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_.-]+", " ", name).strip().casefold()
+    return re.sub(r"[\s_.-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
 
 
 def _check_names(source: Source) -> None:

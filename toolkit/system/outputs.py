@@ -13,6 +13,7 @@ from attunet.fields import read_json
 from attunet.system.private_folder import PrivateFolder
 
 RESULTS, UNFINISHED = "results.json", ".unfinished"  # of a folder with one of them, all of BESIDE_RESULTS is ours
+MAX_MARK_BYTES = 64
 PLOTS = (
     *("attention_*", "cases", "confusion_*", "dice_against_latency", "differences", "latency_against_batch"),
     *("outlines_*", "time_to_accuracy", "training", "volume_time", "worst_*"),
@@ -50,15 +51,21 @@ def require_own_folder(out: Path, own: Product) -> None:
         raise InputError(f"{out}: holds {held}; name another folder for {own}")
 
 
-def claim_unfinished(folder: Path) -> None:
-    """Make a folder for unfinished work, or take the one that a killed call left, which has a mark. Raises InputError
-    for another that holds anything, such as a user's files or a finished product, which would go with it.
+def claim_unfinished(folder: Path, work: str) -> None:
+    """Make a folder for unfinished work, or take the one that a killed call left, which has a mark with the name of the
+    work. Raises InputError for a link, and for a folder with anything else, such as a user's files, a finished product
+    or the work of another command, which would go with it.
     """
-    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if held and UNFINISHED not in held:
+    if folder.is_symlink():
+        raise InputError(f"{folder}: must be a folder, not a link; remove it")
+    mark = folder / UNFINISHED
+    if mark.is_file() and mark.read_bytes()[:MAX_MARK_BYTES] == work.encode():
+        return
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if held := [name for name in names if name != UNFINISHED]:
         raise InputError(f"{folder}: is needed for unfinished work, and holds {held[0]}: rename or remove it")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / UNFINISHED).touch()
+    mark.write_text(work)
 
 
 def _held(folder: Path) -> str:

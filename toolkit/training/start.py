@@ -173,7 +173,6 @@ def _log_unused(given: DataConfig, stored: DataConfig) -> None:
 
 def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
     """Write config.toml and environment.json, and delete the metrics of steps that are about to be repeated."""
-    write_text(folder.path / "config.toml", trainer.config.to_toml())
     accelerator, telemetry = trainer.accelerator, trainer.telemetry
     facts = environment() | {
         "num_processes": accelerator.num_processes,
@@ -185,7 +184,8 @@ def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
         "matmul_flops_per_s": telemetry.matmul_flops_per_s,
         "training_flops_per_slice": telemetry.flops_per_slice,
     }
-    write_text(folder.path / "environment.json", json.dumps(facts, indent=1))
+    write_text(folder.path / "environment.json", json.dumps(facts, indent=1))  # the first, which tells a run's folder
+    write_text(folder.path / "config.toml", trainer.config.to_toml())
     folder.forget_after(first_step)
 
 

@@ -186,7 +186,7 @@ test("slices of a folder and of the folders below it are no one volume", async (
   const series = Object.entries(fixtures.dicoms[0]!.files).map(([name, base64]) => file(name, base64!));
   const places = series.map((_, i) => (i === 0 ? "study" : "study/more"));
   await expect(readScan(series, "study", 1, places)).rejects.toThrow(
-    "study: holds slices in study and in study/more: choose the folder of one series",
+    "study: slices lie in the folders study and study/more: choose the folder of one series",
   );
   const { volume } = await readScan(series, "study", 1, series.map(() => "study/more"));
   expect(volume.shape).toEqual((await readScan(series, "study", 1)).volume.shape);

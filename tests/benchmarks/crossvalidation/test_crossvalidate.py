@@ -340,7 +340,7 @@ def test_runs_and_scores_of_files_that_were_read_in_another_way_are_not_taken(
         mapping[first], mapping[second] = mapping[second], mapping[first]
 
     run = load_run(folder / "default/unet/seed-0/fold-0")
-    with pytest.raises(InputError, match="its training cases were read in another way than"):
+    with pytest.raises(InputError, match="reads its training cases in another way"):
         check_belongs(run, open_store(store_with(exchange, training)), planned(run))
     other = open_store(store_with(exchange, held_out))
     check_belongs(run, other, planned(run))

@@ -157,7 +157,7 @@ def test_half_of_a_surrogate_pair_is_refused(tmp_path, graph, metadata, where):
     """JSON can have it, and no answer, card or page could."""
     values = json.loads(json.dumps({**metadata.to_json(), "sha256": "0" * 64, where: ["liver\ud800"]}))
     message = _refused(tmp_path, with_metadata(graph, KEY, json.dumps(values).encode()))
-    assert "are not JSON: 'utf-8' codec can't encode character" in message
+    assert "must be text that UTF-8 can write" in message
 
 
 def test_newer_schema_is_refused_and_says_what_to_do(tmp_path, graph, metadata):

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import resource
 import subprocess
 import sys
 import zipfile
@@ -209,17 +208,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan,
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_full_temporary_folder_is_named(series, tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with (
-            Client("http://127.0.0.1:9", retry_s=0) as client,
-            pytest.raises(RunError, match=r"series\.zip: cannot be"),
-        ):
-            client.segment(series[0].parent, tmp_path / "labels.nii.gz", model="small")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_full_temporary_folder_is_named(series, tmp_path, file_limit):
+    with (
+        file_limit(1000),
+        Client("http://127.0.0.1:9", retry_s=0) as client,
+        pytest.raises(RunError, match=r"series\.zip: cannot be"),
+    ):
+        client.segment(series[0].parent, tmp_path / "labels.nii.gz", model="small")
 
 
 def test_a_folder_that_cannot_be_written_is_not_the_servers_fault(server, scan):

@@ -164,9 +164,11 @@ def test_what_is_made_of_a_run_of_names_has_numbers(succeed, scans: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_measuring", "trainings_here")
+@pytest.mark.usefixtures("no_measuring")
 def test_commands_on_a_named_store_write_numbers(attunet, succeed, scans: Path, tmp_path: Path) -> None:
-    """A cross-validation with what is made of its runs: artefact with confidence, report."""
+    """A cross-validation, whose trainings are processes of their own, with what is made of its runs: artefact with
+    confidence, report.
+    """
     out, key, store = tmp_path / "out", tmp_path / "key.csv", tmp_path / "store"
     succeed("prepare", scans, store, "--folds", "2")
     assert names_in(store)

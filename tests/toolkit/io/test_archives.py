@@ -1,10 +1,11 @@
 import gzip
 import io
-import resource
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
-def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str) -> None:
+def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str, file_limit: Callable[..., Any]) -> None:
     (tmp_path / "a.nii").write_bytes(bytes(5000))
     path = tmp_path / f"a{ending}"
     if ending == ".zip":
@@ -124,13 +125,8 @@ def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str) ->
     else:
         with tarfile.open(path, "w:gz" if ending == ".tar.gz" else "w") as opened:
             opened.add(tmp_path / "a.nii", "a.nii")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(DiskError) as caught:
-            extract(path, tmp_path / "out", everything)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_limit(1000), pytest.raises(DiskError) as caught:
+        extract(path, tmp_path / "out", everything)
     assert str(caught.value) == f"{tmp_path / 'out/a.nii'}: cannot be written: File too large"
 
 

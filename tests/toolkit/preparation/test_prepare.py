@@ -15,6 +15,7 @@ import pytest
 from attunet.classes import Classes
 from attunet.config import DataConfig
 from attunet.errors import InputError
+from attunet.phantom import write_phantom
 from attunet.preparation.facts_cache import scan_cases
 from attunet.preparation.prepare import prepare
 from attunet.preparation.scan_case import scan_case
@@ -426,6 +427,25 @@ def test_a_users_folder_in_place_of_the_unfinished_store_is_refused(source: Path
         prepare(source, tmp_path / "store", DataConfig())
     assert [path for path in tmp_path.glob("store*/**/*") if path.is_file()] == [file]
     assert file.read_text() == "mine"
+
+
+def test_work_that_ended_before_it_had_its_name_is_taken(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("attunet.preparation.write_store.os.sync", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(source, tmp_path / "store", DataConfig())
+    with pytest.raises(InputError, match=r"store\.partial: is needed for unfinished work, and holds cases"):
+        write_phantom(tmp_path / "store", cases=1, reduce=8)
+    log_lines.clear()
+    prepare(source, tmp_path / "store", DataConfig())
+    assert any("4 of 4 cases are there already" in line for line in log_lines)
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["cases", "manifest.json", "splits.json"]
+
+
+def _killed() -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_finished_store_that_is_called_as_unfinished_work_stays(source: Path, tmp_path: Path) -> None:

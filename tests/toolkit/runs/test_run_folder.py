@@ -181,6 +181,7 @@ def test_a_line_that_no_training_has_written_is_left_out(tmp_path: Path) -> None
     lines = [json.dumps(row).encode() for row in (*rows, *others)]
     lines[2:2] = [b"\xff\xfe", bytes(300), lines[0][:-3], b"[" * 100_000, b"\xc2\x85"]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    (tmp_path / "checkpoints").mkdir()
     assert read_metrics(tmp_path) == rows
     RunFolder(tmp_path).forget_after(2)
     assert read_metrics(tmp_path) == rows[:2]  # of the end, which comes again
@@ -206,7 +207,7 @@ def test_a_path_that_safetensors_cannot_open_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.toml", "environment.json", "metrics.jsonl"])
 def test_a_users_file_in_a_folder_that_is_no_run_stays(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=f"holds {name} of something else, which a training would replace: rename it"):
+    with pytest.raises(InputError, match=f"holds {name}, which a training would replace; name another folder"):
         RunFolder(tmp_path)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
@@ -221,6 +222,8 @@ def test_a_start_that_failed_after_its_description_can_be_repeated(tmp_path: Pat
     with pytest.raises(RunError):
         fail()
     assert not (tmp_path / "run").exists()
-    for _ in range(2):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/environment.json").write_text('{"data_tier": "resident"}')
+    for _ in range(2):  # the folder of checkpoints is gone, as after a user's `rm -r`
         with pytest.raises(RunError):
-            fail("config.toml")
+            fail("config.toml", "metrics.jsonl")

@@ -451,7 +451,7 @@ def test_a_file_for_each_organ_is_a_class_for_each(made: SimpleNamespace, tmp_pa
             "1 of 3 cases, s0002 the first, have no file for a class (kidney_left): it was not drawn there",
         ),
         ({"choices": {"missing-masks": "empty"}}, None, "(kidney_left): it is empty there"),
-        ({"classes": parse_classes("hepar=2,ren=1")}, ("hepar",), "it was not drawn there"),
+        ({"classes": parse_classes("Liver=2,kidney left=1")}, ("Liver",), "it was not drawn there"),
     ],
 )
 def test_a_case_without_the_file_of_a_class_is_partially_labelled(

@@ -2,14 +2,15 @@
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -129,15 +130,10 @@ def test_a_folder_is_no_file_to_write(folder: str, tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
-def test_a_copy_that_has_no_room_names_its_target(tmp_path: Path) -> None:
+def test_a_copy_that_has_no_room_names_its_target(tmp_path: Path, file_limit: Callable[..., Any]) -> None:
     (tmp_path / "source").write_bytes(bytes(5000))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as error:
-            write_folder(tmp_path / "out", {"copy": lambda path: shutil.copyfile(tmp_path / "source", path)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_limit(1000), pytest.raises(OSError, match="File too large") as error:
+        write_folder(tmp_path / "out", {"copy": lambda path: shutil.copyfile(tmp_path / "source", path)})
     assert str(write_error(tmp_path / "out", error.value)).startswith(f"{tmp_path / 'out.partial/copy'}: ")
 
 

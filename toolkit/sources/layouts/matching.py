@@ -131,12 +131,10 @@ def _beginning(images: Collection[str]) -> Name:
 
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
     """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
-    alone = [
-        [mask for mask in sorted(masks) if mask_name(mask) not in set(map(image_name, images))]
-        for image_name, mask_name in RULES
-    ]
+    keys: list[tuple[set[str], Name]] = [(set(map(image_name, images)), mask_name) for image_name, mask_name in RULES]
     if (rows := row_keys(images, masks)) is not None:
-        alone.append([mask for mask in sorted(masks) if rows[1][mask] not in rows[0].values()])
+        keys.append((set(rows[0].values()), rows[1].__getitem__))
+    alone = [[mask for mask in sorted(masks) if mask_name(mask) not in known] for known, mask_name in keys]
     fewest = min(alone, key=len)
     return fewest[0] if fewest and len(fewest) < len(masks) else None
 

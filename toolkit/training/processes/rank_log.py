@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from attunet.runs.run_folder import CHECKPOINTS
 from attunet.system.atomic_files import name_in_errors
 
 
@@ -19,7 +20,9 @@ class RankLog:
 
     def __enter__(self) -> "RankLog":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        begins = not any((self.path.parents[1] / CHECKPOINTS).glob("step-*"))
+        mode = "w" if begins and self._hide is not str else "a"  # an earlier start may have written names
+        self._file = self.path.open(mode, encoding="utf-8", buffering=1)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -31,7 +31,9 @@ export async function readScan(
   if ((await Promise.all(others.map(isDicom))).includes(true)) {
     throw new InputError(`${name}: holds NIfTI and DICOM; one scan at a time is segmented: choose the files of one`);
   }
-  const volume = nifti.length > 0 ? await readFiles(nifti, channels) : await readDicom(name, seen, folder !== null, new Map(files.map((file, i) => [file, parents[i] ?? ""])));
+  const parentOf = new Map(files.map((file, i) => [file, parents[i] ?? ""]));
+  const volume =
+    nifti.length > 0 ? await readFiles(nifti, channels) : await readDicom(name, seen, folder !== null, parentOf);
   checkVoxels(nifti[0]?.name ?? name, volume);
   return { name: nifti[0]?.name ?? name, volume };
 }
@@ -45,7 +47,7 @@ async function readDicom(
   name: string,
   files: readonly File[],
   isFolder: boolean,
-  parents: ReadonlyMap<File, string>,
+  parentOf: ReadonlyMap<File, string>,
 ): Promise<Volume> {
   const marks = await Promise.all(files.map(isDicom));
   const slices = files.filter((_, i) => marks[i]);
@@ -56,9 +58,10 @@ async function readDicom(
   if (slices.length > 0 && lost) {
     throw new InputError(`${lost.name}: holds no DICOM, so a slice may be missing: ${AGAIN}, or take it away`);
   }
-  const [first, second] = [...new Set(slices.map((file) => parents.get(file)))];
+  const [first, second] = [...new Set(slices.map((file) => parentOf.get(file)))].sort();
   if (second !== undefined) {
-    throw new InputError(`${name}: holds slices in ${first || "itself"} and in ${second}: choose the folder of one series`);
+    const place = first ? `the folders ${first} and ${second}` : `${second} and beside it`;
+    throw new InputError(`${name}: slices lie in ${place}: choose the folder of one series`);
   }
   if (slices.length > 0) return readSeries(slices.length === 1 ? slices[0]!.name : name, slices);
   if (isFolder) throw new InputError(`${name}: the folder has no volume; the formats are ${FORMATS}`);
