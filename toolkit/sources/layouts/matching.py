@@ -131,10 +131,13 @@ def _beginning(images: Collection[str]) -> Name:
 
 def first_orphan(images: Collection[str], masks: Collection[str]) -> str | None:
     """An unmatched mask under the best-matching rule; None if no rule matches any mask."""
-    keys: list[tuple[set[str], Name]] = [(set(map(image_name, images)), mask_name) for image_name, mask_name in RULES]
+    alone = []
+    for image_name, mask_name in RULES:
+        names = set(map(image_name, images))
+        alone.append([mask for mask in sorted(masks) if mask_name(mask) not in names])
     if (rows := row_keys(images, masks)) is not None:
-        keys.append((set(rows[0].values()), rows[1].__getitem__))
-    alone = [[mask for mask in sorted(masks) if mask_name(mask) not in known] for known, mask_name in keys]
+        keys = set(rows[0].values())
+        alone.append([mask for mask in sorted(masks) if rows[1][mask] not in keys])
     fewest = min(alone, key=len)
     return fewest[0] if fewest and len(fewest) < len(masks) else None
 
