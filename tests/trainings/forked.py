@@ -118,6 +118,7 @@ def _with_output(output: Connection, work: Callable[..., object], arguments: Seq
     output.close()
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as a terminal starts them: tests under nohup ignore it
     work(*arguments)
 
 
