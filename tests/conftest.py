@@ -1,11 +1,9 @@
 """Small cases with known anatomy, a source of them, a store of that, and the real cases where they are at hand."""
 
 import json
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -212,29 +210,6 @@ def hangup() -> Iterator[None]:
     yield
     for number, handler in zip((signal.SIGHUP, signal.SIGINT), before, strict=True):
         signal.signal(number, handler)
-
-
-FileLimit = Callable[[int | None], AbstractContextManager[None]]
-
-
-@pytest.fixture
-def file_limit() -> FileLimit:
-    """Context in which no file of this process, or of one that it starts, grows beyond so many bytes; None for no
-    limit. The signal is ignored as Python does from its start, whatever a library has made of it since.
-    """
-
-    @contextmanager
-    def limited(size: int | None) -> Iterator[None]:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        if size is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return limited
 
 
 @pytest.fixture

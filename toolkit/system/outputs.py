@@ -13,7 +13,6 @@ from attunet.fields import read_json
 from attunet.system.private_folder import PrivateFolder
 
 RESULTS, UNFINISHED = "results.json", ".unfinished"  # of a folder with one of them, all of BESIDE_RESULTS is ours
-MAX_MARK_BYTES = 64
 PLOTS = (
     *("attention_*", "cases", "confusion_*", "dice_against_latency", "differences", "latency_against_batch"),
     *("outlines_*", "time_to_accuracy", "training", "volume_time", "worst_*"),
@@ -59,7 +58,7 @@ def claim_unfinished(folder: Path, work: str) -> None:
     if folder.is_symlink():
         raise InputError(f"{folder}: must be a folder, not a link; remove it")
     mark = folder / UNFINISHED
-    if mark.is_file() and mark.read_bytes()[:MAX_MARK_BYTES] == work.encode():
+    if mark.is_file() and mark.stat().st_size == len(work) and mark.read_text() == work:
         return
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if held := [name for name in names if name != UNFINISHED]:

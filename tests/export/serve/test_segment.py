@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from file_limit import file_limit
 
 from attunet.errors import InputError, RunError
 from attunet.export.runtime import Segmenter
@@ -208,7 +209,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_scan_is_sent(scan,
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_full_temporary_folder_is_named(series, tmp_path, file_limit):
+def test_a_full_temporary_folder_is_named(series, tmp_path):
     with (
         file_limit(1000),
         Client("http://127.0.0.1:9", retry_s=0) as client,

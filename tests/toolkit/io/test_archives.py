@@ -3,11 +3,10 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from file_limit import file_limit
 
 from attunet.errors import DiskError, InputError
 from attunet.io import archives as archive
@@ -117,7 +116,7 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
-def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str, file_limit: Callable[..., Any]) -> None:
+def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str) -> None:
     (tmp_path / "a.nii").write_bytes(bytes(5000))
     path = tmp_path / f"a{ending}"
     if ending == ".zip":

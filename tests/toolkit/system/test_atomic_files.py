@@ -6,13 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
 
 import pytest
+from file_limit import file_limit
 
 from attunet.errors import InputError, RunError
 from attunet.system.atomic_files import write_error, write_file, write_folder, write_text
@@ -130,7 +129,7 @@ def test_a_folder_is_no_file_to_write(folder: str, tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
 
 
-def test_a_copy_that_has_no_room_names_its_target(tmp_path: Path, file_limit: Callable[..., Any]) -> None:
+def test_a_copy_that_has_no_room_names_its_target(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(bytes(5000))
     with file_limit(1000), pytest.raises(OSError, match="File too large") as error:
         write_folder(tmp_path / "out", {"copy": lambda path: shutil.copyfile(tmp_path / "source", path)})

@@ -4,14 +4,14 @@ import contextlib
 import io
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from file_limit import file_limit
 from small_trainings import set_options
 
 from attunet.export.web.write_page import PAGE
@@ -49,18 +49,6 @@ def make_key(path: Path) -> None:
 
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
-
-
-@contextlib.contextmanager
-def file_limit(size: int | None) -> Iterator[None]:
-    """No file of this process, or of one that it starts, grows beyond `size` bytes; None for no limit."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if size is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def limited(arguments: Sequence[object], size: int | None) -> tuple[int, str]:
