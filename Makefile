@@ -67,7 +67,7 @@ check: lint types
 	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) -q tests/toolkit/volumes tests/toolkit/metrics tests/toolkit/models tests/toolkit/loading tests/launch/test_config_page.py tests/test_structure.py
 
 test: lint types $(if $(NPM),web-test)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
