@@ -26,7 +26,7 @@ from attunet.runs.learned_cases import ObservedModel, is_learned, write_learned_
 from attunet.runs.load_run import TrainedRun, load_run
 from attunet.runs.read_checkpoint import newest_checkpoint
 from attunet.runs.run_model import run_model
-from attunet.runs.run_state import FREE_TO_CHANGE
+from attunet.runs.run_state import FREE_TO_CHANGE, SET_BY_TIME
 from attunet.store import Store
 from attunet.system.atomic_files import MANIFEST, require_regular, sha256, write_text
 from attunet.volumes.model import Model
@@ -116,7 +116,7 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
         for name, value in wanted.items():
             is_free = section == "run" and name in FREE_TO_CHANGE
             was = "auto" if f"{section}.{name}" in run.automatic else there[name]
-            ended_by_time = name == "epochs" and config.run.minutes  # in place of the recipe's epochs
+            ended_by_time = name in SET_BY_TIME and config.run.minutes  # in place of the recipe's
             if value not in (was, there[name]) and not is_free and not ended_by_time:
                 raise InputError(
                     f"{run.path}: was trained with {section}.{name} = {was!r}, this comparison wants {value!r}"

@@ -35,7 +35,7 @@ def small_config(*settings: str) -> Config:
 
 def make_trainer(store: Store, *settings: str, cases: Sequence[str] | None = None) -> Trainer:
     """A trainer of the same network each time, with the slices of some cases, or all."""
-    config = small_config("optim.epochs=3", *settings)
+    config = small_config("optim.epochs=3", *settings).resolve(base_width=4, epochs=3, batch_size=4)
     accelerator = make_accelerator(config.run)
     names = [case.name for case in store.cases] if cases is None else cases
     sampling = Sampling(0, config.optim.batch_size, accelerator.process_index, accelerator.num_processes)

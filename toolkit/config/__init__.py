@@ -98,18 +98,21 @@ class Config:
         )
         return "\n\n".join(sections) + "\n"
 
-    def resolve(self, *, base_width: int, epochs: float, batch_size: int) -> "ResolvedConfig":
-        """Replace "auto" by numbers.
+    def resolve(
+        self, *, base_width: int, epochs: float, batch_size: int, schedule: str = "one_cycle"
+    ) -> "ResolvedConfig":
+        """Replace "auto" by values.
 
         Args:
             base_width: channels of the network's finest level.
             epochs: passes over the training slices.
             batch_size: slices of a step.
+            schedule: of the learning rate.
 
         Returns:
             The configuration of a training. A field that is no "auto" keeps its value.
         """
-        width, steps = {"base_width": base_width}, {"epochs": epochs, "batch_size": batch_size}
+        width, steps = {"base_width": base_width}, {"epochs": epochs, "batch_size": batch_size, "schedule": schedule}
         return ResolvedConfig(
             data=self.data,
             augment=self.augment,
@@ -157,14 +160,14 @@ def _required(kind: type[Section] | type[Config]) -> set[str]:
     return {f.name for f in without}
 
 
-def _without_auto(section: Section, values: Mapping[str, float]) -> dict[str, Any]:
+def _without_auto(section: Section, values: Mapping[str, object]) -> dict[str, Any]:
     """The fields of a section, with these values where they are "auto"."""
     return {name: values.get(name, value) if value == "auto" else value for name, value in vars(section).items()}
 
 
 @dataclass(frozen=True)
 class ResolvedConfig(Config):
-    """The configuration of a training: width, epochs and batch size are numbers."""
+    """The configuration of a training: no width, epochs, batch size or schedule is "auto"."""
 
     model: ResolvedModelConfig = field(kw_only=True)
     optim: ResolvedOptimConfig = field(kw_only=True)

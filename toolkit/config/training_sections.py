@@ -83,7 +83,7 @@ class OptimConfig(Section):
 
     NAME = "optim"
 
-    epochs: float | Auto = setting("auto", "Passes over the training slices; auto: 100 or by steps.", 0.01, 1e6)
+    epochs: float | Auto = setting("auto", "Passes over the training slices; auto: 100 or by steps.", 1e-6, 1e6)
     batch_size: int | Auto = setting("auto", "Slices per step over all processes; auto: by their size.", 1, 65536)
     accumulate_steps: int = setting(
         1, "Parts in which a process computes its share of a batch, to need less memory.", 1, 65536
@@ -97,7 +97,9 @@ class OptimConfig(Section):
     weight_decay: float = setting(
         1e-2, "Decoupled weight decay on convolution weights; 0 makes AdamW plain Adam.", 0, 10
     )
-    schedule: Literal["one_cycle", "poly", "constant"] = setting("one_cycle", "Learning rate after warm-up.")
+    schedule: Literal["auto", "one_cycle", "poly", "constant", "trapezoid"] = setting(
+        "auto", "Learning rate after warm-up; auto: trapezoid for a training in run.minutes, one_cycle for others."
+    )
     warmup_fraction: float = setting(0.1, "Share of the steps in which the rate rises to its peak.", 0, 1)
     grad_clip_norm: float = setting(12.0, "Gradient norm is clipped to this; 0 leaves it.", 0, 1e9)
     ema_decay: float = setting(0.99, "Decay per step of the averaged weights, which are the ones exported.", 0, 1)
@@ -141,7 +143,7 @@ class RunConfig(Section):
     )
     project: str = setting("attunet", "Project name at the tracker.")
     log_every: int = setting(10, "Steps between lines in metrics.jsonl.", 1, 10**6)
-    validate_every_epochs: float | Auto = setting("auto", "Epochs between validations; auto: ten in a run.", 0.01, 1e6)
+    validate_every_epochs: float | Auto = setting("auto", "Epochs between validations; auto: ten in a run.", 1e-6, 1e6)
     checkpoint_every_minutes: float = setting(5.0, "Minutes between checkpoints.", 0, 1e6)
     checkpoint_every_steps: int = setting(0, "Steps between checkpoints; 0: by time alone.", 0, 10**9)
     snapshots: int = setting(
@@ -169,3 +171,4 @@ class ResolvedModelConfig(ModelConfig):
 class ResolvedOptimConfig(OptimConfig):
     epochs: float = _resolved(OptimConfig, "epochs")
     batch_size: int = _resolved(OptimConfig, "batch_size")
+    schedule: Literal["one_cycle", "poly", "constant", "trapezoid"] = _resolved(OptimConfig, "schedule")

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from attunet.config import ResolvedConfig
 from attunet.errors import NotFinite, RunError
 from attunet.runs.read_checkpoint import step_folders
 from attunet.runs.run_folder import RunFolder, step_name
@@ -74,6 +75,10 @@ class Checkpoints:
             steps = step_folders(self.folder)
             hint = f"The last good checkpoint: {steps[0]}" if steps else "There is no checkpoint yet"
             raise RunError(f"{error}. {hint}") from None
+
+    def set_config(self, config: ResolvedConfig) -> None:
+        """Set the configuration that later checkpoints have."""
+        self._state = dataclasses.replace(self._state, config=config)
 
     def due(self, step: int) -> bool:
         """Return True if a checkpoint should be written after `step`. Raises RunError when the last one failed."""

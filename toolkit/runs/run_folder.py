@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
+from attunet.config import ResolvedConfig
 from attunet.errors import InputError
 from attunet.fields import Fields, Rule, is_utf8, parse_json, read_json
 from attunet.metrics.aggregate import nan_to_null
@@ -63,6 +64,9 @@ class RunFolder:
             for folder in (self.checkpoints, self.curves.parent, self.path):
                 with suppress(OSError):
                     folder.rmdir()
+
+    def write_config(self, config: ResolvedConfig) -> None:
+        write_text(self.path / DESCRIPTION[1], config.to_toml())
 
     def log(self, event: str, **figures: object) -> None:
         """Append one line to `metrics.jsonl`; numbers that are not finite become null, as JSON has no name for them.

@@ -24,6 +24,9 @@ FREE_TO_CHANGE = (
     *("log_every", "checkpoint_every_minutes", "checkpoint_every_steps", "timeout_minutes", "snapshots"),
 )
 
+# Of a training in `run.minutes`, which sets them with its number of steps.
+SET_BY_TIME = ("epochs", "warmup_fraction", "validate_every_epochs")
+
 # Inputs of a run, and the words for a difference.
 CONTENT = {
     "preprocessing": "scans prepared with other settings",

@@ -102,7 +102,7 @@ def _train(request: Request, accelerator: Accelerator, stack: ExitStack) -> None
     rank_log.write(f"rank {rank} of {world} on {accelerator.device}, from step {first_step}")
     journal.say(headline(training))
     stop = stack.enter_context(StopSignals())
-    if training.is_planned:  # a resumed training must keep the number of steps, whenever it was stopped
+    if training.plan is not None:  # a resumed training must keep the number of steps, whenever it was stopped
         checkpoints.save(trainer.state, 0)
     cases = [*training.cases, *training.validator.cases]
     verification = stack.enter_context(Verification(request.store, cases, accelerator))
@@ -124,8 +124,10 @@ def _run_steps(
     config, total, telemetry = trainer.config, trainer.total_steps, trainer.telemetry
     validate_every = validation_interval(trainer)
     telemetry.restart()
-    for done in range(training.state.step + 1, total + 1):
-        trainer.step(done - 1)
+    done = training.state.step
+    while done < total:
+        trainer.step(done)
+        done += 1
         verification.check()
         journal.advance()
         if done % config.run.log_every == 0 or done == total:
@@ -137,6 +139,10 @@ def _run_steps(
             journal.say(f"step {done}/{total}: validation loss {result.loss:.4f}, Dice {describe_dice(result.dice)}")
             checkpoints.save_if_best(trainer.average.network, done, result.dice["mean"])
             telemetry.restart()
+        plan_is_final = done < total and training.plan is not None and training.plan.correct(done)
+        if total != (total := trainer.total_steps) or plan_is_final:
+            journal.note_plan(trainer, is_final=plan_is_final)
+            checkpoints.set_config(trainer.config)
         if done < total:
             checkpoints.save_if_snapshot(trainer.average.network, done, total)
         if signal := signal_received():
@@ -144,7 +150,7 @@ def _run_steps(
             checkpoints.finish()
             journal.say(f"stopped after step {done} of {total}; the checkpoint is written, continue with --resume")
             raise Stopped(signal)
-        if done < total and checkpoints.due(done):
+        if plan_is_final or (done < total and checkpoints.due(done)):
             journal.log("checkpoint", done, **checkpoints.save(trainer.state, done))
     journal.log("speed", total, **dataclasses.asdict(telemetry.overall()))
     journal.say(f"speed: {telemetry.overall().describe()}")

@@ -15,6 +15,7 @@ from attunet.models import SegmentationNetwork
 from attunet.models.batch_norm_relu import synchronize_batch_norms
 from attunet.models.network import LogitsOfLevels
 
+PEAK_SHARE = 0.7  # of the steps of the trapezoid, until the learning rate falls
 MIN_DRAWN_SHARE = 0.25  # partial labels multiply a class's weight, or the number of steps, by at most the inverse
 
 
@@ -34,7 +35,9 @@ def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> fl
     """Return the learning rate of a step in `[0, total_steps)`: a linear rise to the peak over `warmup_fraction`,
     then the schedule.
 
-    one_cycle: cosine from the peak to zero (Smith & Topin 2018); poly: `(1 - t)^0.9` (as nnU-Net); constant: the peak.
+    one_cycle: cosine from the peak to zero (Smith & Topin 2018); poly: `(1 - t)^0.9` (as nnU-Net); constant: the peak;
+    trapezoid: the peak for PEAK_SHARE of the steps, then `1 - sqrt(t)` (Hägele et al. 2024, "Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations").
     """
     warmup, peak = round(optim.warmup_fraction * total_steps), peak_rate(optim)
     if step < warmup:
@@ -44,6 +47,9 @@ def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> fl
         return peak * 0.5 * (1 + math.cos(math.pi * progress))
     if optim.schedule == "poly":
         return float(peak * (1 - progress) ** 0.9)
+    fall = round(PEAK_SHARE * total_steps)
+    if optim.schedule == "trapezoid" and step >= fall:
+        return peak * (1 - math.sqrt((step - fall) / (total_steps - fall)))
     return peak
 
 

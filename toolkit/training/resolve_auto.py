@@ -25,7 +25,7 @@ BYTES = 4
 def resolve_auto(
     config: Config, store: Store, cases: list[str], accelerator: Accelerator, begun: ResolvedConfig | None
 ) -> ResolvedConfig:
-    """Replace "auto" in width, batch and epochs; all processes get the values of the first.
+    """Replace "auto" in width, batch, epochs and schedule; all processes get the values of the first.
 
     - width: 16 on a CPU; 64 on a GPU, or 32 where 64 would fill more than half of its memory.
     - batch: 8 slices on a CPU and 16 per process on GPUs; fewer if slices are large or the store has fewer.
@@ -33,6 +33,8 @@ def resolve_auto(
       takes about as long for every data set, because the batch shrinks as slices grow. With partial labels the steps
       are divided by the share of labels that are there, so that every class is seen as often; at most four times as
       many.
+    - schedule: trapezoid where `run.minutes` sets the number of steps, because they can be corrected while the learning
+      rate has its peak; one_cycle for others.
 
     Args:
         cases: the training cases.
@@ -44,7 +46,7 @@ def resolve_auto(
     device, num_processes = accelerator.device, accelerator.num_processes
     if begun is not None:
         width, batch, epochs = begun.model.base_width, begun.optim.batch_size, begun.optim.epochs
-        resolved = config.resolve(base_width=width, batch_size=batch, epochs=epochs)
+        resolved = config.resolve(base_width=width, batch_size=batch, epochs=epochs, schedule=begun.optim.schedule)
     else:
         memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
         resolved = _resolve(config, store, cases, memory, num_processes)
@@ -67,7 +69,9 @@ def _resolve(config: Config, store: Store, cases: list[str], memory: int | None,
         share = -(-batch // num_processes) * pixels * ACTIVATIONS_PER_PIXEL * BYTES
         width = next((w for w in GPU_WIDTHS if share * w <= memory / 2), GPU_WIDTHS[-1])
     steps = min(max(EPOCHS * slices / batch, min_steps), max_steps) / max(_drawn_share(store, cases), MIN_DRAWN_SHARE)
-    return config.resolve(base_width=width, batch_size=batch, epochs=round(steps * batch / slices, 2))
+    schedule = "trapezoid" if config.run.minutes else "one_cycle"
+    epochs = round(steps * batch / slices, 2)
+    return config.resolve(base_width=width, batch_size=batch, epochs=epochs, schedule=schedule)
 
 
 def _drawn_share(store: Store, cases: Sequence[str]) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from accelerate import Accelerator
 
-from attunet.config import Config
+from attunet.config import Config, ResolvedConfig
 from attunet.device.accelerator import of_first_process
 from attunet.errors import InputError
 from attunet.runs.initial_weights import InitialWeights
@@ -62,12 +62,11 @@ def check_same_weights(start: Checkpoint, weights: InitialWeights, renamed: Mapp
             )
 
 
-def with_kept_plan(config: Config, minutes: float, accelerator: Accelerator) -> Config:
-    """Keep the plan of a run that is resumed: its number of steps, if it or this call has a time, and its minutes.
-
-    minutes: the time for which the run was planned; 0 for none.
+def with_kept_plan(config: Config, begun: ResolvedConfig, accelerator: Accelerator) -> Config:
+    """Keep the plan of a run that is resumed, whose configuration is `begun`: its number of steps, if it or this call
+    has a time, and its minutes.
     """
-    given, epochs = config.run.minutes, config.optim.epochs
+    given, epochs, minutes = config.run.minutes, config.optim.epochs, begun.run.minutes
     plan = f"its plan for {minutes:g} minutes" if minutes else "its number of steps, made without a time"
     in_vain = ""
     if given not in (0, minutes):
@@ -77,7 +76,12 @@ def with_kept_plan(config: Config, minutes: float, accelerator: Accelerator) -> 
     if in_vain and accelerator.is_main_process:
         logger.info(f"{in_vain} changes nothing: a resumed training keeps {plan}")
     kept = without_epochs(config) if given or minutes else config
-    return dataclasses.replace(kept, run=dataclasses.replace(kept.run, minutes=minutes))
+    run, optim = dataclasses.replace(kept.run, minutes=minutes), kept.optim
+    if minutes and begun.optim.schedule == "trapezoid":  # fractions of a number of steps that was corrected
+        optim = dataclasses.replace(optim, warmup_fraction=begun.optim.warmup_fraction)
+        if isinstance(run.validate_every_epochs, str):
+            run = dataclasses.replace(run, validate_every_epochs=begun.run.validate_every_epochs)
+    return dataclasses.replace(kept, run=run, optim=optim)
 
 
 def without_epochs(config: Config) -> Config:

@@ -29,7 +29,7 @@ from attunet.system.environment import environment
 from attunet.training.optimization import peak_rate
 from attunet.training.resolve_auto import resolve_auto
 from attunet.training.resume import Resume, check_same_weights, find_start, restore, with_kept_plan, without_epochs
-from attunet.training.time_plan import log_duration, plan_steps_in_minutes
+from attunet.training.time_plan import TimePlan, log_duration
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -57,14 +57,14 @@ class Training:
         trainer, validator: those of this process.
         state: the state of the run that checkpoints save; its `step` is the number of steps done before this call.
         cases: the training cases.
-        is_planned: True for a new training whose number of steps follows from `run.minutes`.
+        plan: of a new training whose number of steps follows from `run.minutes`.
     """
 
     trainer: Trainer
     validator: Validator
     state: RunState
     cases: list[str]
-    is_planned: bool
+    plan: TimePlan | None
 
 
 def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) -> Training | None:
@@ -105,19 +105,19 @@ def open_training(request: Request, accelerator: Accelerator, stack: ExitStack) 
             return None
     trainer, lineage = _make_trainer(request, cases, config, accelerator, stack, start, weights)
     validator = Validator(store, state.held_out, accelerator, config.optim, trainer.gradient.class_weights)
-    is_planned = start is None and config.run.minutes > 0
+    plan = None
     if start is not None:
         restore(trainer, start)
         state = dataclasses.replace(state, step=start.state.step, best=start.state.best)
-    elif is_planned:
-        plan_steps_in_minutes(trainer, validator, request.folder, request.began)
+    elif config.run.minutes > 0:
+        plan = TimePlan(trainer, validator, request.folder, request.began)
     elif request.config.optim.epochs == "auto":
         log_duration(trainer, validator, request.folder)
     automatic = requested.automatic if start is None else start.state.automatic
     state = dataclasses.replace(
         state, config=trainer.config, automatic=automatic, data_tier=trainer.loader.tier, lineage=lineage
     )
-    return Training(trainer, validator, state, cases, is_planned)
+    return Training(trainer, validator, state, cases, plan)
 
 
 def _make_trainer(
@@ -159,7 +159,7 @@ def _requested(request: Request, accelerator: Accelerator, start: Checkpoint | N
     if accelerator.is_main_process:
         _log_unused(request.config.data, config.data)
     if start is not None:
-        return with_kept_plan(config, start.state.config.run.minutes, accelerator)
+        return with_kept_plan(config, start.state.config, accelerator)
     return without_epochs(config) if config.run.minutes else config
 
 
@@ -185,7 +185,7 @@ def describe_run(folder: RunFolder, trainer: Trainer, first_step: int) -> None:
         "training_flops_per_slice": telemetry.flops_per_slice,
     }
     write_text(folder.path / "environment.json", json.dumps(facts, indent=1))  # the first, which tells a run's folder
-    write_text(folder.path / "config.toml", trainer.config.to_toml())
+    folder.write_config(trainer.config)
     folder.forget_after(first_step)
 
 

@@ -1,4 +1,4 @@
-"""The number of steps that a training can take in a given time, measured on the training itself before it starts."""
+"""The number of steps that a training can take in a given time: measured before it starts, corrected while it runs."""
 
 import dataclasses
 import logging
@@ -15,9 +15,10 @@ from safetensors.torch import save
 from attunet.device.accelerator import of_first_process
 from attunet.device.memory import synchronize
 from attunet.errors import InputError
-from attunet.runs.checkpoint import host_copy
+from attunet.runs.checkpoint import SNAPSHOT_SHARE, host_copy
 from attunet.runs.run_folder import RunFolder
 from attunet.system.atomic_files import name_in_errors
+from attunet.training.optimization import PEAK_SHARE
 from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
@@ -27,6 +28,8 @@ MIN_STEPS, MAX_STEPS = 4, 200  # bounds of the number of measured steps
 REHEARSAL_SHARE = 0.06  # fraction of the time that the measured steps may take
 AIM = 0.98  # fraction of the time that is planned: finishing late is worse than finishing early
 VALIDATIONS_PER_RUN = 10
+CORRECTION_SHARE = 1 / 5  # of the steps until the plan is final, between two corrections
+FINAL_SHARE = 0.02  # of all steps: a correction that has fewer until the plan must be final is the last
 
 
 @dataclass(frozen=True)
@@ -45,23 +48,76 @@ class Costs:
         return steps * self.step + validations * self.validation + self.native + self.checkpoint + self.plot
 
 
-def plan_steps_in_minutes(trainer: Trainer, validator: Validator, folder: RunFolder, began: float) -> None:
-    """Set the number of steps of a training, which has taken none, by `run.minutes`, and log it; the minutes began at
-    `began` of `time.monotonic()`. Raises InputError where not even one step fits.
+class TimePlan:
+    """The number of steps of a training in `run.minutes`, set when the object is made, before the first step.
+
+    The trapezoid has the same learning rate until it falls, whatever the number of steps. Until then, that number is
+    corrected by the speed of the later half of the steps so far: machines become slower when they are warm, or when
+    others use them. So the finished training is the ordinary one of its last number of steps. Other schedules keep the
+    first.
+
+    Args:
+        began: start of the minutes, as a value of `time.monotonic()`.
+
+    Raises:
+        InputError: not even one step fits.
     """
-    run = trainer.config.run
-    seconds = AIM * 60 * run.minutes
-    costs = measure(trainer, validator, folder, seconds)
-    every = None if run.validate_every_epochs == "auto" else validation_interval(trainer)
-    checkpoints = int(run.minutes / run.checkpoint_every_minutes) if run.checkpoint_every_minutes else 0
-    left = seconds - (time.monotonic() - began)
-    steps = of_first_process(plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints))
-    trainer.set_total_steps(steps)
-    if trainer.accelerator.is_main_process:
-        logger.info(
-            f"{run.minutes:g} minutes: {steps} steps ({trainer.config.optim.epochs:.3g} epochs) of {costs.step:.3g} s, "
-            f"validations of {costs.validation:.3g} s; measuring took {time.monotonic() - began:.0f} s from the start"
-        )
+
+    def __init__(self, trainer: Trainer, validator: Validator, folder: RunFolder, began: float) -> None:
+        self._trainer, run = trainer, trainer.config.run
+        self._end = began + AIM * 60 * run.minutes
+        costs = measure(trainer, validator, folder, AIM * 60 * run.minutes)
+        every = None if run.validate_every_epochs == "auto" else validation_interval(trainer)
+        checkpoints = int(run.minutes / run.checkpoint_every_minutes) if run.checkpoint_every_minutes else 0
+        self.is_final = trainer.config.optim.schedule != "trapezoid"
+        left = self._end - time.monotonic()
+        checkpoints += not self.is_final  # one when the number of steps is final
+        steps = of_first_process(plan_steps(costs, left, steps_per_validation=every, checkpoints=checkpoints))
+        trainer.set_total_steps(steps)
+        self._costs, self.validate_every = costs, validation_interval(trainer)
+        self._warmup = round(trainer.config.optim.warmup_fraction * steps)
+        # Snapshots are kept at fractions of the steps: the number must be final before the first of them
+        self._share = min(PEAK_SHARE, 1 - SNAPSHOT_SHARE * (run.snapshots - 1))
+        self._next = self._next_correction(0)
+        self._times = [(0, time.monotonic())]  # steps done, and when, at the start and at each correction
+        if not self.is_final and every is None:
+            trainer.set_validation_interval(self.validate_every)
+        if trainer.accelerator.is_main_process:
+            about = "" if self.is_final else "about "
+            logger.info(
+                f"{run.minutes:g} minutes: {about}{steps} steps ({trainer.config.optim.epochs:.3g} epochs) of "
+                f"{costs.step:.3g} s, validations of {costs.validation:.3g} s; measuring took "
+                f"{self._times[0][1] - began:.0f} s from the start"
+            )
+
+    def correct(self, done: int) -> bool:
+        """Correct the trainer's number of steps where it is time to, `done` steps after the start; waits for the
+        device then. Returns True when the number has become final.
+        """
+        if self.is_final or done < self._next:
+            return False
+        trainer = self._trainer
+        synchronize(trainer.accelerator.device)
+        trainer.set_total_steps(of_first_process(self._fitting_steps(done)), warmup=self._warmup)
+        self._next = self._next_correction(done)
+        self.is_final = self._share * trainer.total_steps - done < FINAL_SHARE * trainer.total_steps
+        return self.is_final
+
+    def _fitting_steps(self, done: int) -> int:
+        now, every = time.monotonic(), self.validate_every
+        before, then = max(one for one in self._times if one[0] <= done / 2)
+        self._times.append((done, now))
+        validations = done // every - before // every
+        per_step = (now - then - validations * self._costs.validation) / (done - before)
+        costs = dataclasses.replace(self._costs, step=max(per_step, 1e-9))
+        more = 0
+        with suppress(InputError):  # there is no time left
+            more = plan_steps(costs, self._end - now, steps_per_validation=every, checkpoints=1)
+        return max(done + more, math.ceil(done / self._share))
+
+    def _next_correction(self, done: int) -> int:
+        last = math.floor(self._share * self._trainer.total_steps)
+        return done + max(1, round(CORRECTION_SHARE * (last - done)))
 
 
 def log_duration(trainer: Trainer, validator: Validator, folder: RunFolder) -> None:

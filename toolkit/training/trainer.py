@@ -214,10 +214,21 @@ class Trainer:
         self.losses.reset()
         self.telemetry.forget()
 
-    def set_total_steps(self, steps: int) -> None:
-        """Set `optim.epochs` so that the training has exactly this number of steps; only before the first one."""
+    def set_total_steps(self, steps: int, *, warmup: int | None = None) -> None:
+        """Set `optim.epochs` so that the training has exactly this number of steps, and `optim.warmup_fraction` so that
+        the learning rate rises for `warmup` of them; None keeps the fraction.
+        """
+        optim = self.config.optim
+        fraction = optim.warmup_fraction if warmup is None else warmup / steps
         epochs = (steps - 0.5) * self.batch_size / self.loader.num_samples
-        self.config = dataclasses.replace(self.config, optim=dataclasses.replace(self.config.optim, epochs=epochs))
+        optim = dataclasses.replace(optim, epochs=epochs, warmup_fraction=fraction)
+        self.config = dataclasses.replace(self.config, optim=optim)
+
+    def set_validation_interval(self, steps: int) -> None:
+        """Set `run.validate_every_epochs` to a number of steps."""
+        epochs = steps * self.batch_size / self.loader.num_samples
+        run = dataclasses.replace(self.config.run, validate_every_epochs=epochs)
+        self.config = dataclasses.replace(self.config, run=run)
 
     def close(self) -> None:
         if self._graph is not None:

@@ -1,17 +1,24 @@
 """A training within a time: a number of steps that fits, and from then on an ordinary training."""
 
 import errno
+import math
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
-from small_trainings import small_config
+from small_trainings import make_trainer, small_config
 
 from attunet.config import load_config
 from attunet.errors import InputError
+from attunet.runs.checkpoint import snapshot_steps
 from attunet.runs.load_run import load_run
+from attunet.runs.run_folder import RunFolder, read_metrics
 from attunet.store import Store
+from attunet.system.stop_signals import Stopped
 from attunet.training.loop import train
-from attunet.training.time_plan import VALIDATIONS_PER_RUN, Costs, plan_steps
+from attunet.training.optimization import PEAK_SHARE
+from attunet.training.time_plan import VALIDATIONS_PER_RUN, Costs, TimePlan, plan_steps
+from attunet.training.validation import Validator
 
 COSTS = Costs(step=0.5, validation=3.0, native=10.0, checkpoint=1.0, plot=2.0)
 
@@ -60,24 +67,86 @@ def test_a_full_disk_while_a_checkpoint_is_measured_is_named_and_leaves_nothing(
         train(small_store.path, run, config, fold=0)
 
 
-@pytest.mark.slow
-def test_a_timed_training_is_the_ordinary_one_of_its_steps(
-    small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
+class Clock:
+    """In place of the module `time`."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("snapshots", [0, 5])
+@pytest.mark.parametrize("factors", [(1,), (0.5,), (1.5,), (3,), (1.2, 0.9), (0.9, 1.2), (1, 1, 1, 1.2)])
+def test_a_plan_follows_the_speed_of_the_machine(
+    factors: tuple[float, ...], snapshots: int, small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured for real; the number of steps is given, because machines differ."""
-    monkeypatch.setattr("attunet.training.time_plan.plan_steps", lambda *arguments, **options: 7)
+    """factors: seconds of a step in parts of the training of equal time, as multiples of those that were measured."""
+    clock, minutes = Clock(), 4.0
+    monkeypatch.setattr("attunet.training.time_plan.time", clock)
+    monkeypatch.setattr("attunet.training.time_plan.measure", lambda *arguments: COSTS)
+    trainer = make_trainer(small_store, f"run.minutes={minutes} run.snapshots={snapshots} optim.schedule=trapezoid")
+    validator = Validator(small_store, [], trainer.accelerator, trainer.config.optim, None)
+    plan = TimePlan(trainer, validator, RunFolder(tmp_path), 0.0)
+    every, warmup = plan.validate_every, round(0.1 * trainer.total_steps)
+    done = final_at = 0
+    while done < trainer.total_steps:
+        clock.now += COSTS.step * factors[min(int(clock.now / 60 / minutes * len(factors)), len(factors) - 1)]
+        done += 1
+        clock.now += COSTS.validation * (done % every == 0)
+        if done < trainer.total_steps and plan.correct(done):
+            final_at = done
+    assert 0 < final_at <= PEAK_SHARE * done
+    assert final_at <= min(snapshot_steps(snapshots, done), default=math.inf)
+    assert round(trainer.config.optim.warmup_fraction * done) == warmup
+    took = (clock.now + COSTS.validation + COSTS.native + COSTS.checkpoint + COSTS.plot) / 60
+    assert 0.9 * minutes < took < 1.1 * minutes
+
+
+def test_a_training_that_is_stopped_before_its_plan_is_final_keeps_the_number_of_its_checkpoint(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_checkpoint(self: object, step: int) -> bool:
+        if step == 3:
+            raise Stopped(15)
+        return step == 2
+
+    numbers = chain([9, 14], repeat(12))
+    with monkeypatch.context() as patched:
+        patched.setattr("attunet.training.time_plan.plan_steps", lambda *arguments, **options: next(numbers))
+        patched.setattr("attunet.training.time_plan.measure", lambda *arguments: Costs(1e-3))
+        patched.setattr("attunet.runs.checkpoint.Checkpoints.due", stop_at_checkpoint)
+        with pytest.raises(Stopped):
+            train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0)
+    train(small_store.path, tmp_path, small_config("run.minutes=1"), fold=0, resume="require")
+    assert load_run(tmp_path).step == 15
+    assert load_run(tmp_path).finished
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["auto", "one_cycle"])
+def test_a_timed_training_is_the_ordinary_one_of_its_steps(
+    schedule: str, small_store: Store, tmp_path: Path, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured for real; the numbers of steps are given, because machines differ."""
+    numbers = chain([9, 14, 11], repeat(9))  # in all, and then those that are left at each correction
+    monkeypatch.setattr("attunet.training.time_plan.plan_steps", lambda *arguments, **options: next(numbers))
     timed, plain = tmp_path / "timed", tmp_path / "plain"
-    asked = small_config("run.minutes=0.1 optim.epochs=1 run.validate_every_epochs=20 run.checkpoint_every_steps=3")
+    asked = small_config(f"run.minutes=0.1 optim.epochs=1 run.checkpoint_every_steps=5 optim.schedule={schedule}")
     train(small_store.path, timed, asked, fold=0)
     run = load_run(timed)
-    assert any("0.1 minutes: 7 steps" in line for line in log_lines)
+    is_corrected = schedule == "auto"
+    assert any(f"0.1 minutes: {'about ' * is_corrected}9 steps" in line for line in log_lines)
     assert run.finished
-    assert run.step == 7
-    epochs = load_config(timed / "config.toml").optim.epochs
-    train(small_store.path, plain, small_config(f"optim.epochs={epochs} run.validate_every_epochs=20"), fold=0)
+    assert (run.step != 9) == is_corrected
+    config = load_config(timed / "config.toml", ["run.minutes=0"])
+    assert load_config(timed / "config.toml").to_json() == run.config.to_json()
+    train(small_store.path, plain, config, fold=0)
     for part in ("model", "average", "optimizer"):
         name = f"checkpoints/step-{run.step:010d}/{part}.safetensors"
         assert (timed / name).read_bytes() == (plain / name).read_bytes(), part
+    validated = [[row["step"] for row in read_metrics(one) if row["event"] == "validation"] for one in (timed, plain)]
+    assert validated[0] == validated[1]
 
 
 @pytest.mark.parametrize("continued", ["run.minutes=1", "run.minutes=9", "optim.epochs=3"])

@@ -43,7 +43,7 @@ def test_one_batch_is_learnt_by_heart(small_store: Store, model: str) -> None:
 
 def test_a_run_says_what_it_is(small_store: Store, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    made = small_config("optim.epochs=2 run.log_every=2")
+    made = small_config("optim.epochs=2 run.log_every=2 optim.schedule=one_cycle")
     train(small_store.path, run, made, fold=1)
     loaded = load_run(run)
     training, held_out = small_store.split(1)
@@ -229,7 +229,7 @@ def test_schedules_rise_and_fall_as_they_say() -> None:
         ).optim
         return [learning_rate(step, 100, optim) for step in range(100)]
 
-    for schedule in ("one_cycle", "poly", "constant"):
+    for schedule in ("one_cycle", "poly", "constant", "trapezoid"):
         rising = rates(schedule)[:10]
         assert rising == sorted(rising)
         assert rates(schedule)[10] == 1
@@ -237,6 +237,9 @@ def test_schedules_rise_and_fall_as_they_say() -> None:
     assert rates("poly")[55] == pytest.approx(0.5**0.9)
     assert rates("constant")[99] == 1
     assert rates("one_cycle")[99] < 0.001
+    assert rates("trapezoid")[10:71] == [1] * 61
+    assert rates("trapezoid")[85] == pytest.approx(1 - 0.5**0.5)
+    assert 0 < rates("trapezoid")[99] < 0.02
 
 
 def test_the_rate_follows_the_batch_unless_told_not_to(small_store: Store, tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ class Journal:
     def advance(self) -> None:
         self._bar.update()
 
+    def note_plan(self, trainer: Trainer, *, is_final: bool) -> None:
+        """Write the configuration with another number of steps, and say it when it is final."""
+        if not self._main:
+            return
+        self._folder.write_config(trainer.config)
+        self._bar.total = trainer.total_steps
+        if is_final:
+            self.say(f"{trainer.total_steps} steps fit into {trainer.config.run.minutes:g} minutes")
+
     def say(self, text: str, level: int = logging.INFO) -> None:
         """Log a line of progress, or a warning."""
         if self._main:
