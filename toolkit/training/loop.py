@@ -140,8 +140,9 @@ def _run_steps(
             checkpoints.save_if_best(trainer.average.network, done, result.dice["mean"])
             telemetry.restart()
         plan_is_final = done < total and training.plan is not None and training.plan.correct(done)
-        if total != (total := trainer.total_steps) or plan_is_final:
-            journal.note_plan(trainer, is_final=plan_is_final)
+        if trainer.total_steps != total or plan_is_final:
+            total = trainer.total_steps
+            journal.note_plan(trainer, done, is_final=plan_is_final)
             checkpoints.set_config(trainer.config)
         if done < total:
             checkpoints.save_if_snapshot(trainer.average.network, done, total)

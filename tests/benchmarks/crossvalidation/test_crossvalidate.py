@@ -356,7 +356,7 @@ def test_a_run_with_a_setting_of_its_own_is_refused_where_the_comparison_says_au
     assert done.code == 2
     assert "was trained with optim.epochs = 2.0, this comparison wants 'auto'" in done.err
     run = load_run(folder / "default/unet/seed-0/fold-0")
-    assert run.automatic == ["optim.batch_size"]
+    assert run.automatic == ["optim.batch_size", "optim.schedule"]
     sections = run.config.to_json()
     automatic = Config.from_json(sections | {"optim": sections["optim"] | {"epochs": "auto"}})
     check_belongs(

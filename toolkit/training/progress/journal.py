@@ -45,14 +45,15 @@ class Journal:
     def advance(self) -> None:
         self._bar.update()
 
-    def note_plan(self, trainer: Trainer, *, is_final: bool) -> None:
-        """Write the configuration with another number of steps, and say it when it is final."""
+    def note_plan(self, trainer: Trainer, done: int, *, is_final: bool) -> None:
+        """Write the configuration with another number of steps, and log it when it is final, after `done` steps."""
         if not self._main:
             return
         self._folder.write_config(trainer.config)
         self._bar.total = trainer.total_steps
         if is_final:
             self.say(f"{trainer.total_steps} steps fit into {trainer.config.run.minutes:g} minutes")
+            self.log("plan", done, steps=float(trainer.total_steps))
 
     def say(self, text: str, level: int = logging.INFO) -> None:
         """Log a line of progress, or a warning."""
@@ -62,7 +63,7 @@ class Journal:
 
     def log(self, event: str, step: int, *, dice: MetricTable | None = None, **figures: float | None) -> None:
         """Write one line to metrics.jsonl, and its numbers to the tracker and the progress bar; None for a number that
-        is not known. event: train, validation, native, checkpoint or speed.
+        is not known. event: train, validation, native, checkpoint, plan or speed.
         """
         if not self._main:
             return
