@@ -47,7 +47,7 @@ def learning_rate(step: int, total_steps: int, optim: ResolvedOptimConfig) -> fl
         return peak * 0.5 * (1 + math.cos(math.pi * progress))
     if optim.schedule == "poly":
         return float(peak * (1 - progress) ** 0.9)
-    fall = round(PEAK_SHARE * total_steps)
+    fall = max(warmup, round(PEAK_SHARE * total_steps))
     if optim.schedule == "trapezoid" and step >= fall:
         return peak * (1 - math.sqrt((step - fall) / (total_steps - fall)))
     return peak

@@ -113,7 +113,7 @@ class TimePlan:
         more = 0
         with suppress(InputError):  # there is no time left
             more = plan_steps(costs, self._end - now, steps_per_validation=every, checkpoints=1)
-        return max(done + more, math.ceil(done / self._share))
+        return max(done + more, math.ceil(done / self._share), self._warmup)
 
     def _next_correction(self, done: int) -> int:
         last = math.floor(self._share * self._trainer.total_steps)
