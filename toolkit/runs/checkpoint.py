@@ -26,14 +26,13 @@ from torch import nn
 from attunet.config import ResolvedConfig
 from attunet.errors import NotFinite, RunError
 from attunet.runs.read_checkpoint import step_folders
-from attunet.runs.run_folder import RunFolder, step_name
+from attunet.runs.run_folder import BEST, RunFolder, step_name
 from attunet.runs.run_state import RunState
 from attunet.system.atomic_files import write_folder
 
 logger = logging.getLogger(__name__)
 
 KEEP = 2  # newest checkpoints that are kept
-BEST = "best"
 SNAPSHOT_SHARE = 0.1  # of all steps, between two snapshots
 
 

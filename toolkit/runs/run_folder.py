@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -23,6 +24,10 @@ SNAPSHOTS = "snapshots"
 DICE = Rule(float, 0, 1, null=True)
 DESCRIPTION = ("environment.json", "config.toml", "metrics.jsonl")  # files of a training, in the order of writing
 DESCRIBED = "data_tier"  # a field of the first of them
+CURVES = "plots/training.png"
+REPLACED = (*DESCRIPTION, f"{CHECKPOINTS}/[!.]*", f"{SNAPSHOTS}/[!.]*", CURVES)  # by a training, or removed
+BEST = "best"
+WRITTEN = (BEST, "step-*")  # folders in those of checkpoints and snapshots
 DEPTH = 3  # MODEL/seed-S/fold-K of a cross-validation
 
 
@@ -36,14 +41,14 @@ class RunFolder:
         require_own_folder(path, "a run")
         if not is_utf8(str(path.absolute())):
             raise InputError(f"{path}: must have a path in UTF-8, as safetensors opens no other: rename its folder")
-        foreign = [name for name in DESCRIPTION if (path / name).exists()]
-        if foreign and not (path / CHECKPOINTS).exists() and not _is_described(path):
+        foreign = [str(file.relative_to(path)) for file in chain(*map(path.glob, REPLACED))]
+        if foreign and not _is_of_a_training(path):
             raise InputError(f"{path}: holds {', '.join(foreign)}, which a training would replace; name another folder")
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.snapshots = path / SNAPSHOTS
         self.metrics = path / "metrics.jsonl"
-        self.curves = path / "plots" / "training.png"
+        self.curves = path / CURVES
         self._lock = Lock(path / LOCK, path, "training")
         self.check_held = self._lock.check
 
@@ -53,7 +58,7 @@ class RunFolder:
             self.curves.parent.mkdir(exist_ok=True)
             self._lock.__enter__()
             for folder in (self.checkpoints, self.snapshots):
-                clear_unfinished(folder)
+                clear_unfinished(folder, WRITTEN)
         except OSError as error:
             raise write_error(self.path, error) from None
         return self
@@ -84,8 +89,10 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Delete the lines and the snapshots of steps after `step`, and the lines of its end, which a resumed training
-        repeats; at the start of a new one all that an earlier one left here, of which no checkpoint is.
+        repeats; at the start of a new one all that an earlier one left here, of which no checkpoint is but the best.
         """
+        if step == 0 and (best := self.checkpoints / BEST).is_dir():
+            shutil.rmtree(best)
         for snapshot in self.snapshots.glob("step-*"):
             if snapshot.name > step_name(step):
                 shutil.rmtree(snapshot)
@@ -95,8 +102,12 @@ class RunFolder:
             write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def _is_described(path: Path) -> bool:
-    """True where a training has described itself in the folder, whose checkpoints may have been removed since."""
+def _is_of_a_training(path: Path) -> bool:
+    """True where a training has described itself in the folder, or left a checkpoint; either may have been removed
+    since. A folder `checkpoints` alone tells nothing: other programs make it too.
+    """
+    if any(path.glob(f"{CHECKPOINTS}/step-*/average.safetensors")):
+        return True
     try:
         return DESCRIBED in read_json(path / DESCRIPTION[0]).data
     except (InputError, OSError):

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from attunet.errors import DiskError, InputError
@@ -137,11 +138,13 @@ def require_leftover(folder: Path, names: Collection[str]) -> None:
             raise InputError(f"{folder}: is needed for unfinished work, and holds {path.name}: rename or remove it")
 
 
-def clear_unfinished(parent: Path) -> None:
-    """Undoes a crash inside `write_folder` under `parent`; puts a replaced folder back that has no successor."""
-    for partial in parent.glob("*.partial"):
+def clear_unfinished(parent: Path, names: Iterable[str]) -> None:
+    """Undoes a crash inside `write_folder` under `parent`, of folders with these names or patterns; puts a replaced
+    folder back that has no successor.
+    """
+    for partial in chain(*(parent.glob(f"{name}.partial") for name in names)):
         shutil.rmtree(partial)
-    for replaced in parent.glob("*.replaced"):
+    for replaced in chain(*(parent.glob(f"{name}.replaced") for name in names)):
         path = replaced.with_suffix("")
         if path.exists():
             shutil.rmtree(replaced)

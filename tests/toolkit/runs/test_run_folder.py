@@ -106,6 +106,11 @@ def test_a_disk_too_full_for_the_lock_keeps_none(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "run.lock").exists()
 
 
+def describe(run: Path) -> None:
+    """The folder becomes one of a training."""
+    (run / "environment.json").write_text('{"data_tier": "resident"}')
+
+
 def write_numbers(number: int) -> dict[str, Callable[[Path], object]]:
     return {"a": lambda path: path.write_text(str(number)), "b": lambda path: path.write_text(str(-number))}
 
@@ -118,6 +123,7 @@ def test_a_folder_that_is_replaced_is_there_before_and_after_a_crash(
     it is moved away and the new one is not there.
     """
     path, renames, rename = tmp_path / "checkpoints" / "best", [], os.rename
+    describe(tmp_path)
     write_folder(path, write_numbers(1))
 
     def crash(before: Path, after: Path) -> None:
@@ -181,7 +187,7 @@ def test_a_line_that_no_training_has_written_is_left_out(tmp_path: Path) -> None
     lines = [json.dumps(row).encode() for row in (*rows, *others)]
     lines[2:2] = [b"\xff\xfe", bytes(300), lines[0][:-3], b"[" * 100_000, b"\xc2\x85"]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    (tmp_path / "checkpoints").mkdir()
+    describe(tmp_path)
     assert read_metrics(tmp_path) == rows
     RunFolder(tmp_path).forget_after(2)
     assert read_metrics(tmp_path) == rows[:2]  # of the end, which comes again
@@ -192,10 +198,21 @@ def test_a_line_that_no_training_has_written_is_left_out(tmp_path: Path) -> None
 def test_snapshots_of_steps_that_are_repeated_are_of_another_training(tmp_path: Path) -> None:
     for step in (9, 10, 11):
         write_folder(tmp_path / f"snapshots/step-{step:010d}", {"state.json": lambda path: path.write_text("{}")})
+    describe(tmp_path)
     RunFolder(tmp_path).forget_after(10)
     assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["step-0000000009", "step-0000000010"]
     RunFolder(tmp_path).forget_after(0)
     assert not list((tmp_path / "snapshots").iterdir())
+
+
+def test_the_best_of_a_training_without_a_checkpoint_goes_with_a_new_one(tmp_path: Path) -> None:
+    """It may have other cases, and their names."""
+    describe(tmp_path)
+    write_folder(tmp_path / "checkpoints/best", {"state.json": lambda path: path.write_text("{}")})
+    RunFolder(tmp_path).forget_after(10)
+    assert (tmp_path / "checkpoints/best").is_dir()
+    RunFolder(tmp_path).forget_after(0)
+    assert not (tmp_path / "checkpoints/best").exists()
 
 
 def test_a_path_that_safetensors_cannot_open_is_refused(tmp_path: Path) -> None:
@@ -204,12 +221,35 @@ def test_a_path_that_safetensors_cannot_open_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["config.toml", "environment.json", "metrics.jsonl"])
-def test_a_users_file_in_a_folder_that_is_no_run_stays(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.toml", "environment.json", "metrics.jsonl", "plots/training.png"),
+        *("checkpoints/best/model.pt", "checkpoints/epoch-3.partial/model.pt", "checkpoints/last.ckpt"),
+        *("checkpoints/step-9/state.json", "snapshots/step-9/model.pt"),
+    ],
+)
+@pytest.mark.parametrize("has_checkpoints", [False, True])
+def test_a_users_file_in_a_folder_that_is_no_run_stays(tmp_path: Path, name: str, *, has_checkpoints: bool) -> None:
+    """Other programs make a folder `checkpoints` too."""
+    if has_checkpoints:
+        (tmp_path / "checkpoints").mkdir()
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=f"holds {name}, which a training would replace; name another folder"):
+    with pytest.raises(InputError, match="name another folder") as error:
         RunFolder(tmp_path)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    assert Path(*Path(name).parts[:2]).as_posix() in str(error.value)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_users_folder_among_the_checkpoints_of_a_run_is_not_cleared(tmp_path: Path) -> None:
+    write_folder(tmp_path / "checkpoints/step-0000000009", {"average.safetensors": lambda path: path.write_text("")})
+    theirs = [tmp_path / f"checkpoints/epoch-3.{ending}" for ending in ("partial", "replaced")]
+    for folder in theirs:
+        folder.mkdir()
+    (tmp_path / "checkpoints/step-0000000010.partial").mkdir()
+    with RunFolder(tmp_path) as run:
+        assert sorted(run.checkpoints.iterdir()) == [*theirs, tmp_path / "checkpoints/step-0000000009"]
 
 
 def test_a_start_that_failed_after_its_description_can_be_repeated(tmp_path: Path) -> None:

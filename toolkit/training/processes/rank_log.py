@@ -10,6 +10,7 @@ from types import TracebackType
 
 from attunet.runs.run_folder import CHECKPOINTS
 from attunet.system.atomic_files import name_in_errors
+from attunet.system.launcher_variables import launcher_number
 
 
 class RankLog:
@@ -21,7 +22,12 @@ class RankLog:
     def __enter__(self) -> "RankLog":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         begins = not any((self.path.parents[1] / CHECKPOINTS).glob("step-*"))
-        mode = "w" if begins and self._hide is not str else "a"  # an earlier start may have written names
+        mode = "a"
+        if begins and self._hide is not str:  # an earlier start may have written names, with more processes too
+            mode, world = "w", launcher_number("WORLD_SIZE", 1, low=1)
+            for other in self.path.parent.glob("rank-*.log"):
+                if (rank := other.stem.removeprefix("rank-")).isdecimal() and int(rank) >= world:
+                    other.unlink(missing_ok=True)  # another process may have done so
         self._file = self.path.open(mode, encoding="utf-8", buffering=1)
         return self
 
