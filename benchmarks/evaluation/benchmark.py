@@ -167,7 +167,7 @@ def _export(
     """Artefacts of a run, and the fold that it held out. With numbers for names all are written anew, and those of
     other precisions go, since those of an earlier call may have names.
     """
-    from attunet.export.build.export_run import export_run
+    from attunet.export.build.export_run import export_run, of_store
     from attunet.runs.ensemble import load_runs
 
     loaded, files = load_runs(run), []
@@ -183,6 +183,8 @@ def _export(
                 f"{path}: is no {precision} artefact of {run} as this command exports it; name another folder than "
                 f"{folder.parent}, or remove the file"
             )
+    if there and not pseudonymise:  # the export of the others does so
+        of_store(loaded, open_store(store, source=source))
     folder.mkdir(parents=True, exist_ok=True)
     for path, (precision, whole) in plan.items():
         try:

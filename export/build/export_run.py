@@ -93,7 +93,7 @@ def export_run(
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "export"), PrivateFolder() as folder:
         run = load_runs(Path(run_path))
         opened = open_store(store or run.store, names, source=source)
-        run = _of_store(run, opened)
+        run = of_store(run, opened)
         about = _metadata(run, ("labels",) if whole else _output_names(run, outputs), size, largest_component)
         channels = about.channels if names is None else opened.channels
         about = replace(about, precision=precision, license=license, whole=whole, channels=channels)
@@ -126,7 +126,7 @@ def _write(data: bytes, about: Artefact, out: Path, triton: str | None) -> None:
     logger.info(f"{out}: {len(data) / 1e6:.1f} MB, mean Dice {dice['artefact']} on {dice['cases']} cases")
 
 
-def _of_store(run: TrainedRun, opened: Store) -> TrainedRun:
+def of_store(run: TrainedRun, opened: Store) -> TrainedRun:
     """The run with cases as the store calls them.
 
     Raises InputError for another store than the one that it was trained on, as far as can be seen: other classes,

@@ -95,6 +95,22 @@ def test_rows_of_what_loads_and_reasons_of_what_does_not(
     assert (out / "artefacts/fp32.onnx").stat().st_mtime_ns == stamp
 
 
+def test_artefacts_of_an_earlier_call_do_not_allow_a_store_of_other_masks(
+    run: Path, small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attunet.benchmarks.evaluation.benchmark._is_of", lambda *_: True)
+    for name in ("fp32.onnx", "fp32-whole.onnx"):
+        (tmp_path / "out/artefacts").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out/artefacts" / name).touch()
+    store = shutil.copytree(small_store.path, tmp_path / "store")
+    manifest = json.loads((store / "manifest.json").read_text())
+    for row in manifest["cases"]:
+        row["label_files"][0]["sha256"] = "corrected"
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="was trained with other masks than"):
+        benchmark(run, store, tmp_path / "out", providers=["cpu"], precisions=["fp32"])
+
+
 def test_no_artefact_of_names_stays_beside_results_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of another precision, nor of one whose parity fails now."""
     module = "attunet.benchmarks.evaluation.benchmark"
