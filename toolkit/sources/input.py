@@ -20,7 +20,7 @@ class Input:
     name: str  # path below the input folder, without ending (`site/scan`)
     files: tuple[Path, ...]  # one file, or one for each channel
     choices: Choices = field(default_factory=dict)
-    case: str = ""  # name of the case that a store has of these files, as far as they tell; empty if it is `name`
+    case: str = ""  # name of the case that a store has of these files; empty where no layout tells it
     # Another volume of the folder whose name differs in capitals or the coding of accents at most; both are refused
     # when they are read, because both would have one label map
     namesake: Path | None = None

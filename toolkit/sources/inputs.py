@@ -72,7 +72,6 @@ def find_inputs(
         replace(
             one,
             choices=choices,
-            case=one.case or _case_of(one.name),
             namesake=next((file for file in alike[_as_others_see(one.name)] if file != one.files[0]), None),
         )
         for one in inputs
@@ -82,11 +81,6 @@ def find_inputs(
 def _as_others_see(name: str) -> str:
     """The name on file systems that do not tell capitals, or composed letters and accents, apart."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _case_of(name: str) -> str:
-    """`X` of `X-src` and of nnU-Net's `X_0000`, which name one volume; the folders before the name stay."""
-    return unicodedata.normalize("NFC", re.sub(r"(?i)(?<=[^/])(-src|_0000)$", "", name))
 
 
 def _in_folder(path: Path, num_channels: int, channels: Sequence[str], note: Callable[[str], object]) -> list[Input]:

@@ -1,6 +1,5 @@
 """A source whose cases and patients have numbers instead of names."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -9,6 +8,7 @@ from attunet.decisions import RULES, Decision
 from attunet.errors import InputError
 from attunet.privacy.pseudonyms import Pseudonyms
 from attunet.sources.case_files import Source, SourceOptions, regular_files, without_names
+from attunet.sources.case_of_scan import cases_of
 from attunet.sources.find_cases import find_cases
 from attunet.sources.input import Input
 
@@ -73,8 +73,7 @@ def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> l
     """
     for path in regular_files(root) if len(inputs) > 1 else ():
         names.remember_file(path, root)
-    counts = Counter(name for one in inputs for name in {one.name, one.case})
-    cases = [one.case if one.case and counts[one.case] == 1 else one.name for one in inputs]
+    cases = cases_of(inputs, root)
     numbers = names.numbers_of(cases)
     for one, case in zip(inputs, cases, strict=True):
         names.remember(dict.fromkeys([case, one.name, one.name.rpartition("/")[2]], numbers[case]))
