@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
 from attunet.errors import InputError, one_line
-from attunet.io.gzip_file import open_gzip, read_to_end
+from attunet.io.gzip_file import open_gzip, rest_of
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN
 from attunet.system.atomic_files import write_error
@@ -54,6 +55,7 @@ class _Headers:
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file = file
         self._left = max_bytes
+        self._last = b""
         self.are_listed = False
         self.seek, self.tell = file.seek, file.tell
 
@@ -65,13 +67,20 @@ class _Headers:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         if self._left < 0:
             raise tarfile.ReadError("its headers are too large for its size: pack it without extended attributes")
-        header = self._file.read(size)
+        self._last = header = self._file.read(size)
         if DIGITS.search(header):
             raise tarfile.ReadError("a header has a hundred digits in a row")
         return header
 
     def end_member(self) -> None:
         self._left += MEMBER_HEADER_BYTES
+
+    def end(self) -> None:
+        """Compare the end with that of a tar, zeros alone: tarfile takes a damaged header for it, or a missing one."""
+        end = chain([self._last], rest_of(self._file))
+        if len(self._last) < tarfile.BLOCKSIZE or any(part.strip(b"\0") for part in end):
+            raise tarfile.ReadError("a header of its members is damaged, or it is cut short")
+        self.are_listed = True
 
 
 class _GlobalRecords(dict[str, str]):
@@ -125,8 +134,7 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
                 headers = _Headers(file, FREE_HEADER_BYTES + os.path.getsize(archive))
                 tar = tarfile.TarFile(fileobj=cast(IO[bytes], headers), pax_headers=_GlobalRecords())
                 members = _checked(archive, _tar_members(stack.enter_context(tar), headers))
-                headers.are_listed = True
-                read_to_end(file)
+                headers.end()
         yield members
 
 

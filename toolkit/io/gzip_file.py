@@ -5,6 +5,7 @@ hold nothing one after the other, so that some megabytes of them take it minutes
 import gzip
 import io
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -36,12 +37,22 @@ def open_inflated(path: Path) -> BinaryIO:
 
 
 def read_to_end(file: BinaryIO) -> None:
-    """Read what follows the wanted part of an inflated file: its checksum is at the end, and compared there. Raises the
-    errors of `open_gzip`.
+    """Read what follows the wanted part of a file: a gzip's checksum is at the end, and compared there. Raises the
+    errors of `rest_of`.
     """
-    for _ in range(0, MAX_TRAILING_BYTES, 2**20):
-        if not file.read(2**20):
-            break
+    for _ in rest_of(file):
+        pass
+
+
+def rest_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield what follows the wanted part of a file. Raises the errors of `open_gzip`, and EOFError for more than
+    `MAX_TRAILING_BYTES`: then the header that says what is wanted is damaged.
+    """
+    for _ in range(0, MAX_TRAILING_BYTES + 1, 2**20):
+        if not (chunk := file.read(2**20)):
+            return
+        yield chunk
+    raise EOFError(f"it goes on for more than {MAX_TRAILING_BYTES:,} bytes behind what its header says")
 
 
 class _GzipFile(io.RawIOBase):

@@ -81,8 +81,8 @@ def read_voxels(file: BinaryIO, header: AnalyzeHeader | MGHHeader) -> np.ndarray
     """Read the voxels of a file, of the header's shape and in its type, or in float32 where it scales them.
 
     nibabel's own reading fills memory with zeros for all that the header claims, and scales in float64. Raises EOFError
-    for fewer voxels than the header says, and OSError or zlib.error for a gzip that is damaged, in the voxels or behind
-    them.
+    for fewer voxels than the header says or far more, and OSError or zlib.error for a gzip that is damaged, in the
+    voxels or behind them.
     """
     shape = header.get_data_shape()
     stored = np.empty(int(np.prod(shape, dtype=object)), header.get_data_dtype())

@@ -56,6 +56,13 @@ test.each([
   await expect(readScan([...files, new File([content], name)], "series", 1)).rejects.toThrow(new InputError(line));
 });
 
+test("voxels that go on far beyond those of the header are refused", async () => {
+  const { name, base64 } = fixtures.niftis.find(({ name }) => name.endsWith(".nii"))!;
+  const far = new File([bytes(base64), new Uint8Array(65 * 2 ** 20)], name);
+  const line = "it goes on for more than 67,108,864 bytes behind what its header says; copy or download it again";
+  await expect(readNifti(far, 1)).rejects.toThrow(new InputError(`${name}: cannot be read as NIfTI: ${line}`));
+});
+
 test.each(fixtures.wrong_files)("refused as on the command line: $line", async ({ name, base64, line }) => {
   await expect(readScan([file(name, base64)], null, 1)).rejects.toThrow(new InputError(line));
 });

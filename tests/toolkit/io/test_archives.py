@@ -211,3 +211,28 @@ def test_headers_of_a_tar_as_programs_write_them(tmp_path: Path) -> None:
             opened.addfile(info, io.BytesIO(b"data"))
     assert extract(tmp_path / "a.tar.gz", tmp_path / "out", everything) == 300
     assert (tmp_path / "out/299" / long).read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("damage", ["a bit", "zeros", "cut before it", "cut within it", "another tar behind it"])
+def test_a_tar_whose_list_of_members_breaks_off_is_refused(tmp_path: Path, ending: str, damage: str) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as opened:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}.nii")
+            info.size = 700
+            opened.addfile(info, io.BytesIO(b"v" * 700))
+    whole = content.getvalue()
+    at = 2 * (512 + 1024)  # of the third header
+    changed = {
+        "a bit": whole[: at + 100] + bytes([whole[at + 100] ^ 1]) + whole[at + 101 :],
+        "zeros": whole[:at] + bytes(512) + whole[at + 512 :],
+        "cut before it": whole[:at],
+        "cut within it": whole[: at + 100],
+        "another tar behind it": whole * 2,
+    }[damage]
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(gzip.compress(changed) if ending == ".tar.gz" else changed)
+    refused(path, tmp_path / "out", "a header of its members is damaged, or it is cut short; copy or download it again")
+    path.write_bytes(gzip.compress(whole) if ending == ".tar.gz" else whole)
+    assert extract(path, tmp_path / "out", everything) == 4

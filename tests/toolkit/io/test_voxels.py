@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attunet.io import gzip_file
 from attunet.io.readers import read_volume
 
 NOISE = np.random.default_rng(0).bytes(2**20)
@@ -42,3 +43,16 @@ def test_voxels_are_scaled_as_nibabel_scales_them(tmp_path: Path, kind: str, slo
     path = save(tmp_path / "a.nii.gz", (130, 100, 90), content, slope, kind)
     expected = nib.load(path).get_fdata().astype(np.float32)
     np.testing.assert_array_equal(read_volume(path).data[0], expected)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_voxels_that_go_on_far_beyond_those_of_the_header_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused, ending: str
+) -> None:
+    monkeypatch.setattr(gzip_file, "MAX_TRAILING_BYTES", 2**20)
+    path = save(tmp_path / "a.nii.gz", (10, 10, 10), bytes(1000 + 2**20))
+    assert read_volume(path).shape == (10, 10, 10)  # a checksum is still compared
+    path = save(path, (10, 10, 10), bytes(1001 + 2**20))
+    if ending == ".nii":
+        (tmp_path / "a.nii").write_bytes(gzip.decompress(path.read_bytes()))
+    refused(tmp_path / f"a{ending}", "it goes on for more than 1,048,576 bytes behind what its header says; copy or")

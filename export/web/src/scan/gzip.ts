@@ -1,7 +1,7 @@
 /** Bytes of a file from its start on, through the browser's own gzip where the name says so, never more than are asked for. */
 
 import { AGAIN, InputError } from "./volume";
-import { pythonBytes } from "./words";
+import { pythonBytes, thousands } from "./words";
 
 const MAX_TRAILING_BYTES = 64 * 2 ** 20;
 
@@ -41,12 +41,16 @@ export class Reader {
     return filled === count ? out : out.slice(0, filled);
   }
 
-  /** To the end, where gzip compares its checksum. */
-  async toTheEnd(): Promise<void> {
-    const limit = this.read + MAX_TRAILING_BYTES;
-    while (this.read < limit && (await this.more())) {
+  /** To the end, where gzip compares its checksum. Far behind `wanted` bytes, the header that says so is damaged. */
+  async toTheEnd(wanted: number): Promise<void> {
+    const limit = wanted + MAX_TRAILING_BYTES;
+    while (this.read <= limit && (await this.more())) {
       this.passed = this.read;
       this.pending = [];
+    }
+    if (this.read > limit) {
+      const words = `it goes on for more than ${thousands(MAX_TRAILING_BYTES)} bytes behind what its header says; ${AGAIN}`;
+      throw new InputError(`${this.file.name}: cannot be read as NIfTI: ${words}`);
     }
   }
 

@@ -56,7 +56,7 @@ export async function readNifti(file: File, channels: number): Promise<Volume> {
     const offset = Math.trunc(header.vox_offset);
     const needed = shape[0] * shape[1] * shape[2] * frames * type.bytes;
     const bytes = await reader.span(offset, needed);
-    await reader.toTheEnd();
+    await reader.toTheEnd(offset + needed);
     if (bytes.byteLength < needed) {
       const words = `Expected ${needed} bytes, got ${bytes.byteLength} bytes; ${AGAIN}`;
       throw new InputError(`${file.name}: cannot be read as NIfTI: ${words}`);
