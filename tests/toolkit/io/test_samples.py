@@ -70,6 +70,17 @@ def test_a_sign_of_8_bits_is_not_lost_and_32_bits_get_none(tmp_path: Path, refus
     refused(tiff(tmp_path / "32.tif", 32, 1, large.tobytes()), r"samples of 32 bits must be below 2\^31")
 
 
+@pytest.mark.parametrize(("kind", "name"), [("u1", "a.j2k"), ("u2", "a.j2k"), ("u1", "a.jp2")])
+def test_a_sign_of_jpeg_2000_shifts_no_value(tmp_path: Path, refused: Refused, kind: str, name: str) -> None:
+    images.fromarray(regions().astype(kind)).save(path := tmp_path / name, "JPEG2000", no_jp2=name == "a.j2k")
+    np.testing.assert_array_equal(read_mask(path).data[0, :, :, 0], regions().T)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\xff\x51") + 40] |= 0x80  # the sign in SIZ
+    path.write_bytes(content)
+    for read in (read_volume, read_mask):
+        refused(path, "signed samples of JPEG 2000 are not read: save them as TIFF with 16 bits", read)
+
+
 @pytest.mark.parametrize("bits", [2, 4])
 def test_label_values_of_few_bits_are_not_stretched(tmp_path: Path, refused: Refused, bits: int) -> None:
     row = bytes([0b00011011]) * (bits // 2)

@@ -43,13 +43,23 @@ def is_cut_short(content: bytes) -> bool:
 
 def sample_bits(content: bytes) -> set[int]:
     """Return the numbers of bits of the components' samples."""
-    size = _segment(content, SIZE)
-    return {(depth & 127) + 1 for depth in size[36 : 36 + 3 * int.from_bytes(size[34:36], "big") : 3]}
+    return {(depth & 127) + 1 for depth in _depths(content)}
+
+
+def is_signed(content: bytes) -> bool:
+    """Return True for samples with a sign, to which Pillow adds half of their range."""
+    return any(depth & 128 for depth in _depths(content))
 
 
 def is_irreversible(content: bytes) -> bool:
     """Return True for a wavelet that does not give the samples back exactly."""
     return _segment(content, CODING)[9:10] == b"\0"
+
+
+def _depths(content: bytes) -> bytes:
+    """Return a byte for each component: its bits less one, and 128 for a sign."""
+    size = _segment(content, SIZE)
+    return size[36 : 36 + 3 * int.from_bytes(size[34:36], "big") : 3]
 
 
 def _segments(content: bytes) -> Iterator[tuple[bytes, int, int]]:

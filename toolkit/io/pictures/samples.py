@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attunet.errors import InputError
-from attunet.io.pictures.jpeg_2000 import is_irreversible, sample_bits
+from attunet.io.pictures.jpeg_2000 import is_irreversible, is_signed, sample_bits
 from attunet.io.pictures.opening import tiff_tag
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ WHOLE_MAXIMA = (255, 65535)  # of PPM and PGM
 def check_samples(path: Path, image: "Image", *, labels: bool) -> None:
     """Refuse a page, not yet loaded, whose samples Pillow would not give as they are stored.
 
-    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits; with `labels` also for samples
+    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits or of JPEG 2000; with `labels` also for samples
     that are stretched to 8 or 16 bits, and lossy compression: in a mask a sample is a label value.
     """
     if reason := _changed(path, image) or (_changed_labels(path, image) if labels else ""):
@@ -56,6 +56,8 @@ def _changed(path: Path, image: "Image") -> str:
     deep = bits.startswith("16") and not image.mode.startswith("I")
     if deep or (image.format == "JPEG2000" and not is_grey and max(sample_bits(path.read_bytes())) > 8):
         return "must have 8 bits in each of its channels, or one grey channel of 16, got 16 in several: save it so"
+    if image.format == "JPEG2000" and is_signed(path.read_bytes()):
+        return "signed samples of JPEG 2000 are not read: save them as TIFF with 16 bits"
     if tiff_tag(image, SAMPLE_FORMAT) == SIGNED and bits == "" and image.mode in ("L", "RGB", "RGBA"):
         return "signed samples of 8 bits are not read: save them with 16 bits"
     return ""
