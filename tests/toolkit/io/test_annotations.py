@@ -255,3 +255,69 @@ def test_names_with_the_separators_of_windows(tmp_path: Path) -> None:
     path = coco(tmp_path, [OUTLINE])
     path.write_text(path.read_text().replace("a.png", "images\\\\a.png"))
     assert read_annotations(path, tmp_path / "images/a.png", SHAPE).any()
+
+
+def brush(folder: Path, stream: str) -> Path:
+    """A brush of Label Studio on 9 x 7 pixels: its run lengths as bits."""
+    stream += "0" * (-len(stream) % 8)
+    rle = [int(stream[at : at + 8], 2) for at in range(0, len(stream), 8)]
+    value = {"brushlabels": ["x"], "rle": rle}
+    result = {"type": "brushlabels", "original_width": 9, "original_height": 7, "value": value}
+    data = [{"data": {"image": "/data/local-files/?d=my%20folder/%C3%BC.png"}, "annotations": [{"result": [result]}]}]
+    (folder / "tasks.json").write_text(json.dumps(data))
+    return folder / "tasks.json"
+
+
+def brush_head(word: int) -> str:
+    return format(9 * 7 * 4, "032b") + format(word - 1, "05b") + "".join(format(n - 1, "04b") for n in (3, 4, 8, 16))
+
+
+def test_a_brush_of_runs_and_literals(tmp_path: Path) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, 63)
+    alpha[:20], alpha[20:30] = 0, 255
+    values = [value for pixel in alpha for value in (pixel, 1, 2, pixel)]
+    stream = brush_head(8) + "1" + "10" + format(79, "08b") + format(0, "08b")  # 80 zeros, of which alpha alone counts
+    stream += "0" + "10" + format(171, "08b") + "".join(format(int(value), "08b") for value in values[80:])
+    labels = read_annotations(brush(tmp_path, stream), tmp_path / "my folder/ü.png", SHAPE)
+    np.testing.assert_array_equal(labels[:, :, 0].T.ravel(), alpha > 127)
+    with pytest.raises(InputError, match="a brush's run lengths are cut short"):
+        read_annotations(brush(tmp_path, stream[:-8]), tmp_path / "ü.png", SHAPE)
+    with pytest.raises(InputError, match="a brush's words must have 8 bits, got 1: export it again"):
+        read_annotations(brush(tmp_path, brush_head(1) + "0" * 99), tmp_path / "ü.png", SHAPE)
+
+
+def test_corners_take_memory_in_proportion(tmp_path: Path) -> None:
+    path = cvat(tmp_path, "", "x", "utf-8")
+    path.write_text(path.read_text().replace("5,4", "5,4" + ";5,4" * 200_000))
+    tracemalloc.start()
+    load_annotations(path)
+    assert tracemalloc.get_traced_memory()[1] < 25 * path.stat().st_size
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "points", ["", "1,1;;5,4", "1,1;5,4;", "1;5;4", "1,1,1;5,1,1;5,4,1", "1,1;5,1,5;4", "1,x;2,3;4,5"]
+)
+def test_points_that_are_no_pairs_are_refused(tmp_path: Path, points: str) -> None:
+    path = cvat(tmp_path, "", "x", "utf-8")
+    path.write_text(path.read_text().replace("1,1;5,1;5,4", points))
+    with pytest.raises(InputError, match=r"a\.*xml: |annotations\.xml: .*(: export it|; export them) again"):
+        read_annotations(path, tmp_path / "a.png", SHAPE)
+
+
+@pytest.mark.parametrize("counts", ["0" * 200, [0] * 198 + [63]])
+def test_more_run_lengths_than_pixels_are_refused(tmp_path: Path, counts: object) -> None:
+    with pytest.raises(InputError, match=r"run lengths (are damaged: .* or too many|must be whole numbers that fill)"):
+        read_annotations(coco(tmp_path, {"counts": counts, "size": [7, 9]}), tmp_path / "a.png", SHAPE)
+
+
+def test_a_class_called_background_is_what_no_region_covers(tmp_path: Path) -> None:
+    path = coco(tmp_path, [OUTLINE])
+    data = json.loads(path.read_text())
+    data["categories"] = [{"id": 1, "name": "background"}, {"id": 2, "name": "x"}]
+    whole = {"image_id": 0, "category_id": 2, "segmentation": {"counts": [0, 63], "size": [7, 9]}}
+    data["annotations"].insert(0, whole)
+    path.write_text(json.dumps(data))
+    labels = read_annotations(path, tmp_path / "a.png", SHAPE)
+    assert set(np.unique(labels)) == {0, 2}
+    assert labels[4, 2, 0] == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -225,6 +226,34 @@ def test_a_picture_is_annotated_once_and_by_one_name(tmp_path: Path) -> None:
         root.mkdir()
         with pytest.raises(InputError, match=rule):
             find_cases(build(root))
+
+
+@pytest.mark.parametrize("build", [coco, lambda root, names, _: cvat(root, names)])
+def test_a_picture_that_was_lost_is_not_one_of_another_folder(tmp_path: Path, build) -> None:
+    pictures = [f"val/{number}.png" for number in range(4)]
+    root = build(tmp_path, ["val/0.png", "val/1.png", "train/2.png", "train/3.png"], pictures)
+    shutil.rmtree(root / "train", ignore_errors=True)
+    touched(root, *pictures)
+    source = find_cases(root)
+    assert [case.case for case in source.cases] == ["val_0", "val_1"]
+    assert any(note.startswith("2 of 4 pictures of annotations.") for note in source.notes)
+    assert any(note.endswith("are not here, first train/2.png") for note in source.notes)
+
+
+def test_pictures_of_folders_by_other_names_are_told(tmp_path: Path) -> None:
+    source = find_cases(coco(tmp_path, ["train/0.png", "train/1.png"], ["val/0.png", "val/1.png"]))
+    text = "2 of 2 pictures of annotations.json are found by the last part of their names alone, first train/0.png"
+    assert source.notes == (f"{text} in the folder val",)
+    assert find_cases(coco(tmp_path / "flat", ["train/0.png"], ["0.png"])).notes == ()
+
+
+def test_a_class_called_background_is_that_of_no_region(tmp_path: Path) -> None:
+    path = coco(tmp_path, ["0.png"], ["0.png"]) / "annotations.json"
+    data = json.loads(path.read_text())
+    data["categories"] = [{"id": 1, "name": "background"}, {"id": 2, "name": "cell"}]
+    path.write_text(json.dumps(data))
+    (classes,) = find_cases(tmp_path).codings
+    assert (classes.names, classes.values) == (("background", "cell"), (0, 2))
 
 
 def test_regions_without_a_label_of_their_own_are_counted(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from attunet.io.reading import FILE_ERRORS
 ANNOTATION_SUFFIXES = (".json", ".xml")
 MAX_BYTES = 2**28
 MAX_COVER, MAX_COVER_LARGE, LARGE = 1000, 16, 2**21  # how often regions may cover a picture (of so many pixels); time
+BACKGROUND = "background"  # a class of this name covers what lies below
 CROSSING = 256  # pixels that count for a row which an edge of a polygon crosses: Pillow sorts the crossings of each row
 EMPTY = 32  # pixels beside a polygon that count as one
 UNSET = 4  # pixels of a mask that it does not set, and that count as one
@@ -92,7 +93,7 @@ def _fill(labels: np.ndarray, corners: np.ndarray, value: int, work: _Work) -> N
     crossings = np.abs(np.diff(corners[:, 1], append=corners[0, 1])).sum()
     work.add(int((right - left + right // EMPTY + len(corners)) * (bottom - top) + CROSSING * crossings))
     canvas = Image.new("1", (int(right), int(bottom - top)))
-    ImageDraw.Draw(canvas).polygon([(int(x), int(y - top)) for x, y in corners], fill=1, outline=1)
+    ImageDraw.Draw(canvas).polygon((corners - (0, top)).ravel().tolist(), fill=1, outline=1)
     labels[top:bottom, left:right][np.asarray(canvas.crop((int(left), 0, *canvas.size)))] = value
 
 
@@ -109,17 +110,24 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
     if size > MAX_BYTES:
         raise InputError(f"{path}: annotations of at most {MAX_BYTES:,} bytes are supported, got {size:,}")
     with _named_errors(path):
-        if path.suffix.lower() == ".xml":
-            return read_cvat(path)
-        try:
-            data = parse_json(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, OSError):
-            raise NotAnnotations("is no JSON") from None
-        if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
-            return read_coco(data)
-        if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
-            return read_label_studio(data)
-    raise NotAnnotations(f"{path}: is neither COCO's, CVAT's nor Label Studio's annotations")
+        annotations = _parsed(path)
+    if BACKGROUND in annotations.values:
+        annotations.values[BACKGROUND] = 0
+    return annotations
+
+
+def _parsed(path: Path) -> Annotations:
+    if path.suffix.lower() == ".xml":
+        return read_cvat(path)
+    try:
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError):
+        raise NotAnnotations("is no JSON") from None
+    if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
+        return read_coco(data)
+    if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
+        return read_label_studio(data)
+    raise NotAnnotations("is neither COCO's, CVAT's nor Label Studio's annotations")
 
 
 @contextmanager

@@ -63,18 +63,18 @@ def _whole(number: int | float | str) -> int:
 def _columns(counts: str | Sequence[int], height: int, width: int) -> Block:
     """The mask of run lengths down the columns; text holds differences in groups of five bits."""
     if isinstance(counts, str):
-        counts = _unpacked(counts)
+        counts = _unpacked(counts, height * width)
     pixels, column = block_of_runs(counts, width, height)
     return pixels.T, 0, column
 
 
-def _unpacked(text: str) -> list[int]:
+def _unpacked(text: str, size: int) -> list[int]:
     counts: list[int] = []
     value = shift = 0
     for character in text:
         bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > MAX_SHIFT:
-            raise InputError("its run lengths are damaged: they are no groups of COCO's characters")
+        if not 0 <= bits < 64 or shift > MAX_SHIFT or len(counts) > size:
+            raise InputError("its run lengths are damaged: they are no groups of COCO's characters, or too many")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,10 @@ class _Tree(ElementTree.TreeBuilder):
 def _region(shape: ElementTree.Element) -> Region | None:
     name = shape.attrib.get("label", "")
     if shape.tag == "polygon":
-        corners = [[float(v) for v in pair.split(",")] for pair in shape.attrib["points"].split(";")]
-        return Region(name, (np.array(corners),))
+        corners = _numbers(shape.attrib["points"], ";", float)
+        if corners.shape[1] != 2:
+            raise InputError(f"a polygon's points must have two numbers, got {corners.shape[1]}: export it again")
+        return Region(name, (corners,))
     if shape.tag == "mask":
         size = int(shape.attrib["height"]), int(shape.attrib["width"])
         corner = int(shape.attrib["top"]), int(shape.attrib["left"])
@@ -54,5 +57,16 @@ def _region(shape: ElementTree.Element) -> Region | None:
 
 
 def _rows(runs: str, height: int, width: int) -> Block:
-    pixels, row = block_of_runs([int(n) for n in runs.split(",")], height, width)
+    pixels, row = block_of_runs(_numbers(runs, ",", np.int64)[:, 0].tolist(), height, width)
     return pixels, row, 0
+
+
+def _numbers(text: str, separator: str, kind: type) -> np.ndarray:
+    """Rows of numbers, of which a list would take many times the memory."""
+    lines = text.replace(separator, "\n")
+    rows = (
+        np.loadtxt(StringIO(lines), kind, comments=None, delimiter=",", ndmin=2) if lines.strip() else np.zeros((0, 1))
+    )
+    if len(rows) <= text.count(separator):
+        raise InputError("points and run lengths must be numbers, one is empty: export it again")
+    return rows

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Sequence
 from functools import partial
+from urllib.parse import unquote
 
 import numpy as np
 
 from attunet.errors import InputError
 from attunet.io.pictures.regions import Annotations, Block, PackedMask, Region, Row, numbered
 from attunet.io.reading import MAX_VOXELS
+
+WORD_BITS = 8  # of a brush, as Label Studio writes them
 
 
 def read_label_studio(tasks: Sequence[Row]) -> Annotations:
@@ -24,7 +27,7 @@ def read_label_studio(tasks: Sequence[Row]) -> Annotations:
         read.repeated += len(annotations) > 1
         picture = next((v for v in task["data"].values() if isinstance(v, str) and re.search(r"\.\w{3,4}$", v)), "")
         results = annotations[0]["result"]
-        name = picture.rpartition("?d=")[2].lstrip("/")
+        name = unquote(picture.rpartition("?d=")[2]).lstrip("/")  # an address, with %20 for a blank
         read.add_picture(name, [region for row in results if (region := _region(row)) is not None])
         read.undrawn += sum(_is_drawing(row) for row in results) - len(read.pictures[name])
         for row in results:
@@ -59,25 +62,24 @@ def _brush(packed: Sequence[int], height: int, width: int) -> Block:
     """The mask of Label Studio's run lengths, which is their alpha: a stream of length, bits of a word, four sizes,
     then runs and literals.
     """
-    bits = np.unpackbits(np.frombuffer(bytes([*packed]), dtype=np.uint8))
-    at, size = 0, height * width * 4
+    stream = bytes([*packed])
+    at, size = 0, height * width * 4  # at: in bits
 
     def take(count: int) -> int:
         nonlocal at
-        at += count
-        if at > len(bits):
+        start, at = at, at + count
+        if at > 8 * len(stream):
             raise InputError("a brush's run lengths are cut short")
-        return int("".join(map(str, bits[at - count : at])), 2)
+        return int.from_bytes(stream[start // 8 : -(-at // 8)], "big") >> -at % 8 & ((1 << count) - 1)
 
     if size > MAX_VOXELS or take(32) != size:
         raise InputError(f"a brush must have the {size // 4:,} pixels of its picture")
-    word, sizes = take(5) + 1, [take(4) + 1 for _ in range(4)]
-    pixels = np.zeros(size, dtype=np.uint8)
-    done = 0
-    while done < size:
+    if (word := take(5) + 1) != WORD_BITS:
+        raise InputError(f"a brush's words must have {WORD_BITS} bits, got {word}: export it again")
+    sizes = [take(4) + 1 for _ in range(4)]
+    values = bytearray()
+    while len(values) < size:
         repeated = take(1)
-        end = min(size, done + 1 + take(sizes[take(2)]))
-        for index in [done] if repeated else range(done, end):
-            pixels[index : end if repeated else index + 1] = take(word)
-        done = end
-    return pixels.reshape(height, width, 4)[:, :, 3] > 127, 0, 0
+        count = min(size - len(values), 1 + take(sizes[take(2)]))
+        values += bytes([take(WORD_BITS)]) * count if repeated else take(WORD_BITS * count).to_bytes(count, "big")
+    return np.frombuffer(values, dtype=np.uint8).reshape(height, width, 4)[:, :, 3] > 127, 0, 0

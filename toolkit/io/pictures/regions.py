@@ -104,7 +104,13 @@ def block_of_runs(counts: Sequence[int], lines: int, length: int) -> tuple[np.nd
     first line with a 1 to the last, and the number of that first line. Raises InputError for runs that are cut short.
     """
     size = lines * length
-    if size > MAX_VOXELS or set(map(type, counts)) != {int} or min(counts) < 0 or sum(counts) != size:
+    if (
+        size > MAX_VOXELS
+        or len(counts) > size + 1
+        or set(map(type, counts)) != {int}
+        or min(counts) < 0
+        or sum(counts) != size
+    ):
         raise InputError(f"a mask's run lengths must be whole numbers that fill {size:,} pixels; export it again")
     ends = np.cumsum(np.array(counts, dtype=np.int64))
     runs = np.stack([ends[0:-1:2], ends[1::2]], axis=1)

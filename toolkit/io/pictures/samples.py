@@ -25,8 +25,8 @@ WHOLE_MAXIMA = (255, 65535)  # of PPM and PGM
 def check_samples(path: Path, image: "Image", *, labels: bool) -> None:
     """Refuse a page, not yet loaded, whose samples Pillow would not give as they are stored.
 
-    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits or of JPEG 2000; with `labels` also for samples
-    that are stretched to 8 or 16 bits, and lossy compression: in a mask a sample is a label value.
+    Raises InputError for 16 bits in each of several channels, signed samples of 8 bits or of JPEG 2000; with `labels`
+    also for samples that are stretched to 8 or 16 bits, and lossy compression: in a mask a sample is a label value.
     """
     if reason := _changed(path, image) or (_changed_labels(path, image) if labels else ""):
         raise InputError(f"{path}: {reason}")
