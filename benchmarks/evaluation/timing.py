@@ -13,6 +13,7 @@ import numpy as np
 from attunet.io.writers import write_labels
 from attunet.manifest import Case
 from attunet.metrics.results import Latency
+from attunet.sources.case_files import without_names
 from attunet.sources.read_case import read_image
 from attunet.store import Store
 from attunet.system.private_folder import PrivateFolder
@@ -117,7 +118,8 @@ def predict_from_file(model: Model, store: Store, case: Case) -> tuple[np.ndarra
 
     with PrivateFolder() as folder:
         marks = [time.perf_counter()]
-        volume = read_image(files, choices=store.choices)
+        with without_names(f"{store.path}: {case.name}", store.hides_names):
+            volume = read_image(files, choices=store.choices)
         marks.append(time.perf_counter())
         prepared = model.prepare(volume)
         marks.append(time.perf_counter())

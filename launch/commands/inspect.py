@@ -17,7 +17,7 @@ from attunet.preparation.case_facts import CaseFacts
 from attunet.preparation.facts_cache import scan_readable_cases
 from attunet.preparation.survey import Survey, survey
 from attunet.runs.run_folder import holds_runs, is_snapshots
-from attunet.sources.case_files import SourceOptions, files_in
+from attunet.sources.case_files import SourceOptions, content_hash, files_in
 from attunet.sources.find_cases import find_cases
 from attunet.sources.read_case import MaskOptions, read_case
 from attunet.sources.unpack import is_archive, unpack
@@ -31,10 +31,21 @@ from attunet.volumes.volume import Volume
 
 
 def check_picture(picture: Path, path: Path) -> None:
-    """Raises InputError for a file that is no PNG, or lies in the inspected folder, where it might be a scan."""
+    """Raises InputError for a file that is no PNG, that lies in the inspected folder or in the source of the inspected
+    store, where it might be a scan, or that the store was made of.
+    """
     require_ending(picture, ".png")
-    if picture.resolve().is_relative_to(path.resolve()):
-        raise InputError(f"{picture}: must lie outside of {path}, whose files are inspected")
+    folders = {path: "whose files are inspected"}
+    if (path / MANIFEST).is_file():
+        store = open_store(path)
+        hashes = {digest for case in store.cases for digest in case.source_sha256.values()}
+        if picture.is_file() and content_hash(picture) in hashes:
+            raise InputError(f"{picture}: is a file that {path} was made of; name another one")
+        if not store.is_pseudonymised:
+            folders[store.source_root] = f"of which {path} was made"
+    for folder, words in folders.items():
+        if picture.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{picture}: must lie outside of {folder}, {words}")
 
 
 def describe(path: Path, options: SourceOptions, picture: Path | None = None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attunet.classes import Classes
 from attunet.decisions import Choices, Decision
-from attunet.errors import InputError, one_line
+from attunet.errors import InputError, TooLittleMemory, one_line
 from attunet.io.pictures.annotations import ANNOTATION_SUFFIXES
 from attunet.io.readers import files_of, stem_of
 from attunet.sources.labels.codings import choose_coding
@@ -103,14 +103,17 @@ def without_names(
 ) -> Iterator[None]:
     """Context in which errors of reading `where` do not quote what it holds, where names are hidden: they may be names
     that nobody knows yet. An error for a path that does not exist is raised as it is: the path is the user's own.
+    Too little memory, and a file that is removed while it is read, are such errors too.
 
     words: the error, which says how to see the reason.
     """
     try:
         yield
-    except InputError:
+    except (InputError, TooLittleMemory, OSError) as error:
         if not hidden or (isinstance(where, Path) and not where.exists()):
             raise
+        if isinstance(error, TooLittleMemory):
+            raise TooLittleMemory(f"{where}: there is too little memory to read it") from None
         raise InputError(f"{where}: {words}") from None
 
 

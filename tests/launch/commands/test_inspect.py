@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from attunet.sources.find_cases import LAYOUTS
 from attunet.sources.splits import Splits
@@ -38,6 +39,29 @@ def test_a_picture_takes_no_other_file_s_place(attunet, source: Path, tmp_path: 
     done = attunet("inspect", source, "--augmented", source / "01.png")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert f"{source}/01.png: must lie outside of {source}" in done.err
+
+
+@pytest.mark.parametrize("option", ["--picture", "--augmented"])
+def test_a_picture_of_a_store_takes_the_place_of_no_scan_that_it_was_made_of(
+    attunet, tmp_path: Path, option: str
+) -> None:
+    source, random = tmp_path / "pictures", np.random.default_rng(0)
+    for number in range(4):
+        image, mask = random.integers(0, 256, (64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+        mask[16:40, 16:40] = 1
+        for folder, array in (("images", image), ("masks", mask)):
+            (source / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(source / folder / f"{number}.png")
+    scan = source / "images/0.png"
+    kept = scan.read_bytes()
+    for name, options in (("named", ()), ("numbered", ("--pseudonymise", tmp_path / "key.csv"))):
+        assert attunet("prepare", source, tmp_path / name, "--folds", 2, *options).code == 0
+    done = attunet("inspect", tmp_path / "named", option, source / "new.png")
+    assert (done.code, done.err.count("must lie outside of")) == (2, 1)
+    for name in ("named", "numbered"):
+        done = attunet("inspect", tmp_path / name, option, scan)
+        assert (done.code, done.err.count("is a file that")) == (2, 1)
+    assert scan.read_bytes() == kept
 
 
 def test_a_store_names_its_test_set(attunet, small_store: Store, tmp_path: Path) -> None:

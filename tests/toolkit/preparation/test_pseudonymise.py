@@ -14,7 +14,7 @@ from PIL import Image
 
 from attunet.benchmarks.evaluation.commands import preparing_command
 from attunet.config import DataConfig
-from attunet.errors import InputError
+from attunet.errors import InputError, RunError
 from attunet.launch.commands.inspect import describe
 from attunet.preparation.prepare import prepare
 from attunet.preparation.write_store import build_store
@@ -271,6 +271,21 @@ def test_a_file_that_changes_after_another_was_found_is_not_read(scans: Path, tm
     masks[0].rename(scans / "again.nii.gz")
     masks[0].write_bytes(contents[0])
     opened.read_source(table(tmp_path / "key.csv")[NAMES[0]])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), FileNotFoundError(2, "No such file or directory", WARD)])
+def test_a_scan_that_is_too_large_or_goes_is_not_named(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    store = prepare(scans, tmp_path / "store", DataConfig(), folds=2, pseudonymise=tmp_path / "key.csv")
+    monkeypatch.setattr("attunet.io.readers.format_of", fail)
+    opened = open_store(store.path, source=scans)
+    with pytest.raises((InputError, RunError), match=f"^{store.path}: 0001: ") as raised:
+        opened.read_source("0001")
+    assert not [part for part in (*PARTS, WARD) if part in str(raised.value).removeprefix(str(store.path))]
 
 
 @pytest.mark.parametrize("name", ["MILLERTON-Paul", "Xq"])
