@@ -269,3 +269,18 @@ def test_the_slices_of_a_series_share_what_compressed_pixels_may_hold(tmp_path: 
         dataset.save_as(path)
     assert read_volume(paths[0]).data.size == side**2
     refused(tmp_path / "s", rf"{paths[2].name}: its header says 33,547,264 bytes of pixels, and \d+ compressed bytes")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_stream_with_a_sign_is_none_without(tmp_path: Path, write_series, bits: int, refused) -> None:
+    path = write_series(tmp_path / "s", DATA[:, :, :1].astype(f"u{bits // 8}"), AXIAL)[0]
+    compress(path, "JPEG 2000")
+    dataset = pydicom.dcmread(path)
+    frame = bytearray(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    frame[42] |= 0x80  # the sign in SIZ: values of the stream are lower by half of the range
+    dataset.PixelData = encapsulate([bytes(frame)])
+    dataset.save_as(path)
+    refused(path, "its compressed pixels have a sign, and PixelRepresentation says that they have none: convert")
+    dataset.PixelRepresentation = 1
+    dataset.save_as(path)
+    assert read_volume(path).data.min() < 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attunet.classes import Classes
+from attunet.decisions import parse_choices
 from attunet.errors import InputError
 from attunet.io.pictures.mask_colours import codes_of
 from attunet.io.readers import read_mask, read_volume
@@ -79,6 +80,34 @@ def test_bmp_and_gif_are_pictures_too(tmp_path: Path, refused) -> None:
     frames = [Image.fromarray(labels), Image.fromarray(labels.T.reshape(labels.shape))]
     frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
     refused(tmp_path / "b.gif", r"b\.gif: a GIF must have one frame")
+
+
+def test_a_bmp_of_many_runs_is_read(tmp_path: Path) -> None:
+    labels = RNG.integers(0, 3, (600, 600)).astype(np.uint8)
+    runs = b"".join(b"".join(bytes((1, value)) for value in row) + b"\0\0" for row in labels[::-1]) + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, 600, 600, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    palette = b"".join(bytes((grey, grey, grey, 0)) for grey in range(256))
+    start = 14 + 40 + len(palette)
+    content = b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + head + palette + runs
+    (tmp_path / "a.bmp").write_bytes(content)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.bmp").data[0, :, :, 0], labels.T)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "lzw.tif", "a.png", "a.webp"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_orientation_is_applied_once_or_ignored(tmp_path: Path, name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.arange(16, dtype=np.uint8).reshape(2, 8)
+    pages = [Image.fromarray(np.stack([pixels + 9 * page] * 3, axis=-1)) for page in range(2 if ".tif" in name else 1)]
+    options = {"save_all": True, "append_images": pages[1:]} if ".tif" in name else {"lossless": True}
+    pages[0].save(tmp_path / name, exif=exif, compression="tiff_lzw" if "lzw" in name else None, **options)
+    turned = (pixels[:, ::-1], pixels[::-1, ::-1], pixels[::-1], pixels.T, np.rot90(pixels, -1), None, np.rot90(pixels))
+    turned = {**dict(enumerate(turned, 2)), 7: pixels[::-1, ::-1].T}[orientation]
+    for choices, expected in (([], turned), (["exif-orientation=ignore"], pixels)):
+        data = read_volume(tmp_path / name, choices=parse_choices(choices)).data
+        for page in range(len(pages)):
+            np.testing.assert_array_equal(data[0, :, :, page], expected.T + 9 * page)
 
 
 def png_of(width: int, height: int, body: bytes) -> bytes:

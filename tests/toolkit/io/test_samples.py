@@ -132,6 +132,19 @@ def test_a_mask_is_compressed_without_loss(tmp_path: Path, refused: Refused) -> 
         np.testing.assert_array_equal(read_mask(tmp_path / name).data[0, :, :, 0], regions().T)
 
 
+def test_a_loss_that_one_component_or_tile_states_is_one(tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "a.j2k"
+    images.fromarray(regions()).save(path, irreversible=True, quality_mode="rates", quality_layers=[20], no_jp2=True)
+    content = path.read_bytes()
+    at = content.index(b"\xff\x52")
+    style = content[at + 9 : at + 14]
+    assert style.endswith(b"\0")
+    end = at + 2 + int.from_bytes(content[at + 2 : at + 4])
+    component = b"\xff\x53" + (4 + len(style)).to_bytes(2) + b"\0\0" + style
+    path.write_bytes(content[: at + 13] + b"\1" + content[at + 14 : end] + component + content[end:])
+    refused(path, "a mask as JPEG 2000 must have 8 or 16 bits and be compressed without", read_mask)
+
+
 def test_a_stack_of_imagej_behind_one_page_is_refused(tmp_path: Path, refused: Refused) -> None:
     text = "ImageJ=1.53t\nimages=10\nslices=10\n"
     images.fromarray(regions()).save(tmp_path / "a.tif", description=text)

@@ -39,6 +39,9 @@ def check_frames(path: Path, dataset: "FileDataset", request: Request) -> None:
             raise InputError(
                 f"{path}: its compressed pixels are cut short: tiles, packets or the end are missing; {AGAIN}"
             )
+        if form.is_signed and not request.pixel_representation:  # negative values would wrap round
+            said = "its compressed pixels have a sign, and PixelRepresentation says that they have none"
+            raise InputError(f"{path}: {said}: convert the series again")
 
 
 def _surplus(frame: bytes, request: Request) -> bool:
@@ -67,6 +70,7 @@ class Form(NamedTuple):
     columns: int
     components: int
     bits: int
+    is_signed: bool = False
 
 
 def form_of(frame: bytes) -> Form | None:
@@ -75,7 +79,9 @@ def form_of(frame: bytes) -> Form | None:
     """
     if frame.startswith(START) and len(frame) > 42:  # JPEG 2000: the marker SIZ comes second
         width, height, left, top = (int.from_bytes(frame[at : at + 4], "big") for at in range(8, 24, 4))
-        return Form(height - top, width - left, int.from_bytes(frame[40:42], "big"), (frame[42] & 0x7F) + 1)
+        return Form(
+            height - top, width - left, int.from_bytes(frame[40:42], "big"), (frame[42] & 0x7F) + 1, frame[42] > 0x7F
+        )
     at = 2
     while at + 10 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]

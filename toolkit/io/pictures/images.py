@@ -37,6 +37,10 @@ SMALL_VALUES = 2**24  # of WebP and JPEG 2000, in which a picture of one colour 
 MAX_JPEG_RIPPLE = 8  # in the 3 × 3 neighbourhood of a pixel inside a region
 MAX_JPEG_GREYS = 0.05  # share of a JPEG mask's pixels between clearly black and clearly white
 EXIF_ORIENTATION = 0x0112
+TURNED_BACK = {
+    **{2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM"},
+    **{5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"},
+}
 DESCRIPTION = 270  # a tag of TIFF
 IMAGEJ = re.compile(r"ImageJ=[^\n]*\nimages=(\d{1,9})")  # large stacks have one page for all images
 
@@ -134,11 +138,16 @@ def _page(
 
 def _upright(image: "Image", options: ReadOptions) -> tuple["Image", list[Decision]]:
     """The image turned as its EXIF orientation says."""
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    if orientation not in range(2, 9) or choice("exif-orientation", options.choices) == "ignore":
-        return image, []
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation not in range(2, 9):
+        return image, []
+    if choice("exif-orientation", options.choices) == "ignore":
+        if image.format != "TIFF":
+            return image, []
+        image.load()  # Pillow turns a TIFF while it loads it
+        return image.transpose(Image.Transpose[TURNED_BACK[orientation]]), []
     turned = Decision("exif-orientation", "pictures are turned as their EXIF orientation says")
     return ImageOps.exif_transpose(image), [turned]
 

@@ -7,6 +7,7 @@ import numpy as np
 START = b"\xff\x4f\xff\x51"  # the markers SOC and SIZ
 SIZE, CODING, COMPONENT_CODING = b"\xff\x51", b"\xff\x52", b"\xff\x53"  # the markers SIZ, COD and COC
 TILE_PART, DATA, END = b"\xff\x90", b"\xff\x93", b"\xff\xd9"  # the markers SOT, SOD and EOC
+WAVELET = {CODING: 13, COMPONENT_CODING: 10}  # the place of its byte behind the marker
 MAX_LEVELS = 32  # of the wavelet
 MIN_BLOCK = 128  # values, on average, of a code block that takes no byte; programs write 1,024 or more
 # The other markers that OpenJPEG knows; behind one that it does not know, it takes any two bytes for the next
@@ -52,8 +53,10 @@ def is_signed(content: bytes) -> bool:
 
 
 def is_irreversible(content: bytes) -> bool:
-    """Return True for a wavelet that does not give the samples back exactly."""
-    return _segment(content, CODING)[9:10] == b"\0"
+    """Return True for a wavelet, of any tile or component, that does not give the samples back exactly."""
+    return any(
+        content.startswith(b"\0", at + WAVELET[marker]) for marker, at, _ in _segments(content) if marker in WAVELET
+    )
 
 
 def _depths(content: bytes) -> bytes:

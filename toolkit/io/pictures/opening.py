@@ -46,6 +46,9 @@ class _BoundedReads(BufferedReader):
         self._path = path
         self._reads, self._bytes = MIN_READS + size // BYTES_PER_READ, MIN_BYTES + MAX_TIMES_READ * size
 
+    def allow(self, reads: int) -> None:
+        self._reads += reads
+
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
         self._reads -= 1
@@ -76,6 +79,8 @@ def opened(path: Path, *, whole: bool = False) -> Iterator[tuple["Image", int]]:
         if whole and image.format == "PNG":
             pillow(path).open(file, formats=("PNG",)).verify()
             file.seek(0)
+        if image.format == "BMP":  # Pillow reads the runs of a compressed one byte by byte
+            file.allow(path.stat().st_size)
         if image.format == "JPEG2000":
             file.seek(0)
             if is_cut_short(file.read()):
