@@ -31,9 +31,9 @@ def rows_of(arm: str, kind: str, dice: float, *, network: str = "unet", gain: fl
 def test_each_arm_trains_each_network_and_seed_on_each_fold_and_plain_comes_first(tmp_path: Path) -> None:
     trainings = planned(tmp_path)
     assert [training.arm.name for training in trainings[:24]] == ["plain"] * 24
-    assert len({training.run for training in trainings}) == len(trainings) == 4 * 24 + 5 * 12
+    assert len({training.run for training in trainings}) == len(trainings) == 5 * 24 + 5 * 12
     folders = {training.run.parent for training in trainings if training.arm.has_ensembles}
-    assert len(folders) == 4 * 6
+    assert len(folders) == 5 * 6
     for folder in folders:  # of an ensemble
         assert len([training for training in trainings if training.run.parent == folder]) == 4
     first = pretraining(tmp_path / "generated", tmp_path, ())
