@@ -65,6 +65,8 @@ def read_manifest(path: Path) -> Fields:
     """The manifest of a store, of this version. Raises InputError as `open_store`."""
     file = require_store(path) / MANIFEST
     at = read_json(file)
+    if "sha256" in at.data and "cases" not in at.data:  # as `write_folder` makes it
+        raise InputError(f"{path}: is no store, but a checkpoint of a run or a page of `attunet web`")
     if (schema := at.data.get("schema")) != SCHEMA:
         raise InputError(f"{file}: the store's version must be {SCHEMA}, got {shown(schema)}; prepare it again")
     return at

@@ -13,11 +13,12 @@ from attunet.benchmarks.crossvalidation.plan import Grid, PlannedRun, minutes_pe
 from attunet.benchmarks.crossvalidation.results import keep_cases, results_of, write_results
 from attunet.benchmarks.crossvalidation.table import methods_of
 from attunet.benchmarks.evaluation.commands import preparing_command
+from attunet.benchmarks.evaluation.saved_cases import require_own_cases
 from attunet.errors import InputError, RunError
 from attunet.metrics.results import CrossvalidationResults
-from attunet.privacy.pseudonyms import pseudonyms
+from attunet.privacy.pseudonyms import claim, pseudonyms
 from attunet.runs.load_run import load_run
-from attunet.runs.run_folder import CHECKPOINTS, DEPTH, LOCK, folders_with
+from attunet.runs.run_folder import LOCK
 from attunet.store import Store, open_store
 from attunet.system.lock import writing
 from attunet.system.outputs import remove_results, require_own_folder
@@ -75,8 +76,8 @@ def crossvalidate(
             numbers.
 
     Raises:
-        InputError: before anything is trained, for invalid arguments, for a run that does not belong in its folder, and
-            while another process writes `out`.
+        InputError: before anything is trained, for invalid arguments, for a run that does not belong in its folder, for
+            an `out` begun with another table of names, and while another process writes it.
         Stopped: after a signal.
         TrainingsFailed: if some trainings failed; the results of the others are written. RunError if all did.
 
@@ -89,6 +90,7 @@ def crossvalidate(
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation") as lock:
         store = open_store(store_path, names, source=source)
         require_own_folder(out, "a cross-validation")
+        require_own_cases(out)
         if not train and not out.exists():
             raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
         plan = grid.plan(store, out)
@@ -97,26 +99,16 @@ def crossvalidate(
             spent, at_a_time = (time.monotonic() - began) / 60, jobs or max(1, len(visible_gpus()))
             grid = grid.in_minutes(minutes_per_run(minutes, len(plan), at_a_time, scoring=scoring, spent=spent))
             plan = grid.plan(store, out)
-        _check_runs(plan, store, out)
+        (names.claim if names else claim)(out)
+        for run in plan:
+            if progress_of(run.path)[0]:  # by an earlier call
+                check_belongs(load_run(run.path), store, run)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
         results = _score(store, out, grid, plan, every_postprocessing, failed, lock.check)
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
-
-
-def _check_runs(plan: Sequence[PlannedRun], store: Store, out: Path) -> None:
-    """Raises InputError for a run from an earlier call that does not belong in its folder, and where this call has
-    numbers for one of other cases, by whatever recipe: it may have names.
-    """
-    for run in plan:
-        if progress_of(run.path)[0]:
-            check_belongs(load_run(run.path), store, run)
-    cases = {case.name for case in store.cases}
-    for path in folders_with(CHECKPOINTS, out, DEPTH + 1) if store.numbers else ():
-        if progress_of(path)[0] and not cases.issuperset(load_run(path).training_cases):
-            raise InputError(f"{path}: is of other cases than those with the numbers: choose another folder than {out}")
 
 
 def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:

@@ -20,6 +20,7 @@ from attunet.errors import InputError
 from attunet.evaluate_case import LabelledCase
 from attunet.metrics.aggregate import mean
 from attunet.system.atomic_files import require_regular, write_file
+from attunet.system.outputs import is_evaluated
 from attunet.volumes.geometry import Transform, orient, orientation_transform, oriented_spacing, resize_linear
 from attunet.volumes.model import Model
 from attunet.volumes.predict import attention_volumes
@@ -61,15 +62,13 @@ class SavedCase:
 
 
 def require_own_cases(out: Path) -> None:
-    """Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans. Hidden files,
-    which file managers write, are no reason.
+    """Raises InputError where `out/cases` has files that no evaluation wrote, such as a user's scans: all where there
+    are no scores. Hidden files, which file managers write, are no reason.
     """
-    if foreign := next((file for file in (out / FOLDER).rglob("*") if not _is_saved(file)), None):
+    own = r"(image|(prediction|attention)-\d+)\.npz|\..+" if is_evaluated(out) else r"\..+"
+    files = (path for path in (out / FOLDER).rglob("*") if not path.is_dir())
+    if foreign := next((file for file in files if not re.fullmatch(own, file.name)), None):
         raise InputError(f"{foreign}: is of no evaluation, which would replace it; name another folder than {out}")
-
-
-def _is_saved(path: Path) -> bool:
-    return path.is_dir() or re.fullmatch(r"image\.npz|(prediction|attention)-\d+\.npz|\..+", path.name) is not None
 
 
 def worst_first(dice: Mapping[str, Sequence[npt.ArrayLike]]) -> list[str]:

@@ -224,7 +224,7 @@ def _metadata(
         training_voxels=tuple(run.training_voxels),
         fold=run.fold,
         parent={"name": lineage.parent, "sha256": lineage.sha256} if lineage else None,
-        store_sha256=run.store_sha256,
+        store_sha256=run.store_sha256 or None,
         checkpoint_sha256=run.checkpoint_sha256,
         step=run.step,
         num_members=run.num_members,

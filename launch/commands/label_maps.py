@@ -26,6 +26,9 @@ def check_output(source: Path, inputs: Sequence[Input], output: Path) -> bool:
             raise InputError(f"{output}: the label map's name must end in {' or '.join(dict.fromkeys(endings))}")
         check_place(output, inputs[0].files)
         return True
+    endings = tuple({ending for one in inputs for ending in suffixes_for(one.files)})
+    if output.name.lower().endswith(endings) and not output.is_dir():
+        raise InputError(f"{output}: must be a folder for the label maps of {source}, got the name of one")
     places = [output, *(output / one.name for one in inputs)]
     if output.is_file() or any(place.resolve().is_relative_to(source.resolve()) for place in places):
         raise InputError(f"{output}: must be a folder outside the input's")

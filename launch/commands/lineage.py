@@ -35,6 +35,6 @@ def describe_lineage(path: Path) -> Iterator[str]:
         yield f"checkpoint  {digest}  {member}"
     if parent is not None:
         yield f"parent      {parent['sha256']}  {parent['name']}, the weights that the training started from"
-    yield f"store       {source.store_sha256 or 'unknown'}"
+    yield f"store       {source.store_sha256 or ('unknown' if len(checkpoints) == 1 else 'not one for all members')}"
     for case, digest in sorted(source.training_cases.items()):
         yield f"scan        {digest}  {case}"

@@ -21,9 +21,11 @@ from attunet.phantom.anatomy import paint_distractors, paint_organs, paint_trunk
 from attunet.phantom.canvas import Body, Canvas, smooth
 from attunet.system.atomic_files import name_in_errors
 from attunet.system.lock import beside, writing
-from attunet.system.outputs import UNFINISHED, claim_unfinished
+from attunet.system.outputs import claim_unfinished, remove_mark
 
 logger = logging.getLogger(__name__)
+
+WORK = "phantom"  # in the mark of unfinished cases
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +56,11 @@ def write_phantom(out: Path, *, cases: int, seed: int = 0, reduce: int = 1) -> N
 
 
 def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
+    remove_mark(out, WORK)
     if out.exists() and (not out.is_dir() or any(out.iterdir()) or out.samefile(".")):
         raise InputError(f"{out}: must be a new or an empty folder, and not the current one")
     partial = beside(out, "", ".partial")
-    claim_unfinished(partial, "phantom")
+    claim_unfinished(partial, WORK)
     for left in partial.glob("*.nii.gz"):
         left.unlink()
     try:
@@ -67,7 +70,7 @@ def _write(out: Path, cases: int, seed: int, reduce: int) -> None:
             _save(partial / f"{name}-mask.nii.gz", case.labels, case.affine)
             logger.info(f"{name}: {' x '.join(map(str, case.image.shape))} voxels")
         os.replace(partial, out)
-        (out / UNFINISHED).unlink()
+        remove_mark(out, WORK)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # is there after a failure alone
 

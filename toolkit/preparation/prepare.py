@@ -19,7 +19,7 @@ from attunet.preparation.read_cases import read_cases
 from attunet.preparation.resolve_data import Resolved
 from attunet.preparation.scan_case import case_hashes
 from attunet.preparation.survey import Survey, refuse_errors, survey
-from attunet.preparation.write_store import build_store
+from attunet.preparation.write_store import WORK, build_store
 from attunet.privacy.pseudonyms import Pseudonyms, pseudonyms
 from attunet.sources.case_files import DEFAULTS, Source, SourceOptions
 from attunet.sources.splits import Splits, deal_folds
@@ -28,7 +28,7 @@ from attunet.store import Store, open_store
 from attunet.store_damage import damage
 from attunet.system.atomic_files import joined_hash, sha256, write_error
 from attunet.system.lock import beside, writing
-from attunet.system.outputs import claim_unfinished
+from attunet.system.outputs import claim_unfinished, remove_mark
 from attunet.system.workers import over_cases
 from attunet.version import __version__
 
@@ -142,7 +142,7 @@ def _writing(store: Path, building: Path) -> Iterator[Callable[[], object]]:
                 stack.enter_context(lock)
             if not store.exists():
                 fresh = not building.exists()
-                claim_unfinished(building, "prepare")
+                claim_unfinished(building, WORK)
             yield lock.check
         except InputError:
             if fresh:
@@ -202,6 +202,7 @@ def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> St
         if made_of == now:
             for error in damage(opened):
                 raise error
+            remove_mark(store, WORK)
             logger.info(f"{store}: is up to date, nothing to do")
             return opened
     raise _of_others(store)

@@ -15,10 +15,12 @@ from attunet.preparation.survey import Survey, progress, refuse_errors
 from attunet.preparation.write_case import ShardTask, finished_shard, write_shard
 from attunet.sources.splits import Splits
 from attunet.system.atomic_files import name_in_errors, write_file, write_text
-from attunet.system.outputs import UNFINISHED
+from attunet.system.outputs import UNFINISHED, remove_mark
 from attunet.system.workers import over_cases
 
 logger = logging.getLogger(__name__)
+
+WORK = "prepare"  # in the mark of an unfinished store
 
 
 def build_store(
@@ -55,7 +57,7 @@ def build_store(
     os.sync()  # one call for all cases instead of one for each of thousands of small files
     check()
     os.rename(building, store)
-    (store / UNFINISHED).unlink(missing_ok=True)
+    remove_mark(store, WORK)
     for finding in findings:
         finding.log(logger)
 

@@ -65,8 +65,8 @@ def load_runs(path: Path) -> TrainedRun:
     links are followed).
 
     The training cases of an ensemble are those of all members; `held_out` are the cases that every member left out,
-    `fold` is the members' if it is the same, `step` the smallest, `config` the first member's, `lineage` the members'
-    if they have one parent. Members may be of different networks.
+    `fold` is the members' if it is the same, `step` the smallest, `config` the first member's, `lineage` and
+    `store_sha256` the members' if they have one parent and one store. Members may be of different networks.
 
     Raises:
         InputError: there are no runs below the path, they do not fit together, or one is not finished.
@@ -119,6 +119,7 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
                 )
     sections = tuple(dict.fromkeys(member.config.model for member in members))
     names = dict.fromkeys(section.name for section in sections)
+    stores = {member.store_sha256 for member in members}
     parents = {member.lineage and member.lineage.sha256 for member in members}
     held_out = set.intersection(*(set(member.held_out) for member in members)) - set(seen)
     return dataclasses.replace(
@@ -138,4 +139,5 @@ def _together(path: Path, members: Sequence[TrainedRun]) -> TrainedRun:
         step=min(member.step for member in members),
         finished=True,
         lineage=first.lineage if len(parents) == 1 else None,  # one parent is named, and several cannot be
+        store_sha256=first.store_sha256 if len(stores) == 1 else "",  # likewise
     )

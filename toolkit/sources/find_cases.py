@@ -38,6 +38,11 @@ CASE_NAME = re.compile(r'[^. /\\:*?"<>|][^/\\:*?"<>|]*')
 # From a folder, its files and the options to its cases, or None if the layout does not fit
 Finder = Callable[[Path, list[Path], SourceOptions], Source | None]
 
+
+class NoLayout(InputError):
+    """A folder without anything that a layout takes for images and masks."""
+
+
 # In the order in which auto tries them; with an example of each.
 FINDERS: dict[str, tuple[Finder, str]] = {
     "chaos-mr": (find_chaos_mr, "Train_Sets/MR/1/T2SPIR/{DICOM_anon/*.dcm, Ground/*.png}"),
@@ -82,7 +87,7 @@ def find_cases(source: Path | str, options: SourceOptions = DEFAULTS) -> Source:
     try:
         cases = _finished(_by_layout(root, files, options), files, options)
     except InputError as error:
-        raise (InputError(f"{error}; {links}") if links else error) from None
+        raise (type(error)(f"{error}; {links}") if links else error) from None
     return replace(cases, notes=(*cases.notes, links)) if links else cases
 
 
@@ -96,7 +101,7 @@ def _files(root: Path, links: str | None) -> list[Path]:
     if not files:
         hidden = "hidden ones alone, whose names begin with a dot" if any(root.rglob(".*")) else ""
         reason = "; ".join(words for words in (links, hidden) if words)
-        raise InputError(f"{root}: the folder has no files{f', but {reason}' if reason else ''}")
+        raise NoLayout(f"{root}: the folder has no files{f', but {reason}' if reason else ''}")
     return files
 
 
@@ -119,7 +124,7 @@ def _by_layout(root: Path, files: list[Path], options: SourceOptions) -> Source:
             continue
         if source is not None:
             return replace(source, root=root, choices=options.choices)
-    raise first_error or InputError(why_no_layout(root, files, {name: example for name, (_, example) in tried.items()}))
+    raise first_error or NoLayout(why_no_layout(root, files, {name: example for name, (_, example) in tried.items()}))
 
 
 def _wrapped(root: Path, files: list[Path]) -> Path:

@@ -16,7 +16,7 @@ from attunet.io.readers import FORMAT_NAMES, NOTHING, is_readable, is_single_fil
 from attunet.io.refusal import refuse_unending
 from attunet.sources.case_files import Source, SourceOptions, files_in, regular_files
 from attunet.sources.channel_files import SEPARATORS, described_channels, named, ordered
-from attunet.sources.find_cases import find_cases
+from attunet.sources.find_cases import NoLayout, find_cases
 from attunet.sources.input import Input
 from attunet.sources.layouts.matching import CHANNEL, lies_among_masks, names_a_mask
 from attunet.sources.layouts.no_layout import links_left_out
@@ -85,7 +85,7 @@ def _as_others_see(name: str) -> str:
 
 def _in_folder(path: Path, num_channels: int, channels: Sequence[str], note: Callable[[str], object]) -> list[Input]:
     """The volumes of a folder, with the cases that their first files belong to, where the layout tells them."""
-    source = _by_layout(path, channels)
+    source = _by_layout(path, channels, note)
     is_known = source is not None and source.layout not in NAMES_ARE_ENOUGH
     cases = [Input(case.case, case.images, case=case.case) for case in source.cases] if source else []
     cases = ordered(cases, source.channels if source else (), channels)
@@ -105,12 +105,18 @@ def _in_folder(path: Path, num_channels: int, channels: Sequence[str], note: Cal
     return [replace(one, case=case_of.get(one.files[0], "")) for one in inputs]
 
 
-def _by_layout(path: Path, channels: Sequence[str]) -> Source | None:
+def _by_layout(path: Path, channels: Sequence[str], note: Callable[[str], object]) -> Source | None:
     """The cases of the layout that fits, with the images that are called as the model's channels, if there are any."""
-    for images in dict.fromkeys([tuple(channels) if len(channels) > 1 else (), ()]):
-        with suppress(InputError):  # no layout fits
-            return find_cases(path, SourceOptions(images=images))
-    return None
+    if len(channels) > 1:
+        with suppress(InputError):  # the files may be called otherwise
+            return find_cases(path, SourceOptions(images=tuple(channels)))
+    try:
+        return find_cases(path)
+    except NoLayout:
+        return None
+    except InputError as error:
+        note(f"its images and masks are no cases, and its files are taken by their names alone: {error}")
+        return None
 
 
 def _unnamed_masks(source: Source) -> Iterator[str]:

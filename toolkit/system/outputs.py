@@ -57,14 +57,25 @@ def claim_unfinished(folder: Path, work: str) -> None:
     """
     if folder.is_symlink():
         raise InputError(f"{folder}: must be a folder, not a link; remove it")
-    mark = folder / UNFINISHED
-    if mark.is_file() and mark.stat().st_size == len(work) and mark.read_text() == work:
+    if _is_marked(folder, work):
         return
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if held := [name for name in names if name != UNFINISHED]:
         raise InputError(f"{folder}: is needed for unfinished work, and holds {held[0]}: rename or remove it")
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(work)
+    (folder / UNFINISHED).write_text(work)
+
+
+def remove_mark(folder: Path, work: str) -> None:
+    """Call this once the work has its name; also where an earlier call may have been killed before it could do so."""
+    if _is_marked(folder, work):
+        (folder / UNFINISHED).unlink()
+
+
+def _is_marked(folder: Path, work: str = "") -> bool:
+    """True for the mark of `claim_unfinished`, or that of an evaluation, which is empty."""
+    mark = folder / UNFINISHED
+    return mark.is_file() and mark.stat().st_size == len(work) and mark.read_text() == work
 
 
 def _held(folder: Path) -> str:
@@ -74,7 +85,7 @@ def _held(folder: Path) -> str:
     if (folder / "checkpoints").exists():
         return "a run"
     if not results.exists():
-        foreign = () if (folder / UNFINISHED).exists() else chain(*map(folder.glob, BESIDE_RESULTS))
+        foreign = () if _is_marked(folder) else chain(*map(folder.glob, BESIDE_RESULTS))
         return next((f"a {file.relative_to(folder)} of something else" for file in foreign), "")
     data = read_json(results).data
     if "schema" in data and "methods" in data:
@@ -107,7 +118,6 @@ def new_results(out: Path, check: Callable[[], object] = lambda: None) -> Iterat
 
 
 def _move(partial: Path, out: Path) -> None:
-    shutil.rmtree(out / "cases", ignore_errors=True)
     for file in sorted(partial.rglob("*"), key=lambda file: file.name == RESULTS):
         if file.is_file():
             target = out / file.relative_to(partial)
@@ -116,13 +126,20 @@ def _move(partial: Path, out: Path) -> None:
 
 
 def remove_results(out: Path) -> None:
-    """Deletes what an evaluation or a cross-validation, finished or killed, wrote of its scores, results.json last; its
-    cases stay. Marks the folder for the next call, until `mark_finished`.
+    """Deletes what an evaluation or a cross-validation, finished or killed, wrote: its scores, results.json last, and
+    its cases. Marks the folder for the next call, until `mark_finished`.
     """
-    if (out / RESULTS).exists() or (out / UNFINISHED).exists():
+    is_there = is_evaluated(out)
+    (out / UNFINISHED).touch()
+    if is_there:
         for file in chain(*map(out.glob, BESIDE_RESULTS), out.glob(RESULTS)):
             file.unlink()
-    (out / UNFINISHED).touch()
+        shutil.rmtree(out / "cases", ignore_errors=True)
+
+
+def is_evaluated(out: Path) -> bool:
+    """True for the folder of an evaluation or a cross-validation, finished or killed."""
+    return (out / RESULTS).exists() or _is_marked(out)
 
 
 def mark_finished(out: Path) -> None:

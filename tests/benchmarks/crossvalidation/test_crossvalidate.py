@@ -252,9 +252,11 @@ def test_a_table_that_is_stopped_while_it_scores_leaves_none_of_older_scores(
     with pytest.raises(InputError, match="none of 1 trainings is finished"):
         score(folds=[1])
     assert (folder / "results.json").exists()
+    assert list((folder / "cases").iterdir())
     monkeypatch.setattr(module, "keep_cases", stop)
     with pytest.raises(KeyboardInterrupt):
         score()
+    assert not (folder / "cases").exists()
     assert not {"results.json", "results.md", "report.html"} & {path.name for path in folder.iterdir()}
     assert not list((folder / "plots").iterdir())
 
@@ -274,6 +276,16 @@ def test_a_wrong_comparison_is_one_line(compare, options: tuple[str, ...], words
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert words in done.err
+
+
+def test_cases_of_a_user_are_refused(compare, folder: Path) -> None:
+    """Also what is called as ours, where there are no scores."""
+    scan = folder / "cases/01/image.npz"
+    scan.parent.mkdir(parents=True)
+    scan.write_text("mine")
+    done = compare("--no-train")
+    assert (done.code, "image.npz: is of no evaluation" in done.err) == (2, True)
+    assert scan.read_text() == "mine"
 
 
 def test_a_run_of_another_fold_is_refused(compare, folder: Path) -> None:
@@ -611,11 +623,20 @@ def test_a_training_that_started_from_other_weights_than_the_call_is_in_no_table
     assert not (out / "results.json").exists()
 
 
-def test_no_recipe_of_numbers_comes_beside_one_of_names(compare, tmp_path: Path) -> None:
-    recipe = tmp_path / "wide.toml"
-    recipe.write_text("[model]\nbase_width = 6\n")
-    done = compare("--config", recipe, "--no-train", "--pseudonymise", tmp_path / "key.csv")
-    assert (done.code, "is of other cases than those with the numbers" in done.err) == (2, True)
+def test_a_comparison_is_continued_with_the_table_that_it_was_begun_with(compare, folder: Path, tmp_path: Path) -> None:
+    """In another, a number is another patient; and what was written with names stays, such as the logs of trainings."""
+    out, key, log = tmp_path / "out", tmp_path / "key.csv", "default/unet/seed-0/fold-0.log"
+    done = compare("--no-train", "--pseudonymise", key)
+    assert (done.code, "is called by names, not by the table key.csv" in done.err) == (2, True)
+    out.mkdir()
+    for _ in range(2):
+        done = compare("--no-train", "--pseudonymise", key, out=out)
+        assert "none of 3 trainings is finished" in done.err
+        (out / log).parent.mkdir(parents=True, exist_ok=True)
+        (out / log).touch()
+    done = compare("--no-train", "--pseudonymise", tmp_path / "other.csv", out=out)
+    assert (done.code, "is called by another table" in done.err) == (2, True)
+    assert "is called by another table, not by names" in compare("--no-train", out=out).err
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "cases", "Plots", "manifest.json", "results.json", ".partial"])

@@ -12,6 +12,7 @@ from PIL import Image
 from attunet.sources.find_cases import LAYOUTS
 from attunet.sources.splits import Splits
 from attunet.store import Store, open_store
+from attunet.system.atomic_files import write_folder
 
 PLANTED = {
     "PatientName": "Mustermann^Erika",
@@ -62,6 +63,15 @@ def test_a_picture_of_a_store_takes_the_place_of_no_scan_that_it_was_made_of(
         done = attunet("inspect", tmp_path / name, option, scan)
         assert (done.code, done.err.count("is a file that")) == (2, 1)
     assert scan.read_bytes() == kept
+
+
+def test_a_page_or_a_checkpoint_is_no_store(attunet, tmp_path: Path) -> None:
+    write_folder(tmp_path / "page", {"index.html": lambda path: path.write_text("")})
+    done = attunet("inspect", tmp_path / "page")
+    assert (done.code, done.err) == (
+        2,
+        f"error: {tmp_path}/page: is no store, but a checkpoint of a run or a page of `attunet web`\n",
+    )
 
 
 def test_a_store_names_its_test_set(attunet, small_store: Store, tmp_path: Path) -> None:

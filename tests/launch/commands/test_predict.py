@@ -170,6 +170,7 @@ def test_no_slice_of_a_series_is_overwritten(
     [
         ("nowhere.nii.gz", "out.nii.gz", "nowhere.nii.gz: no such file"),
         ("scans/scan.nii.gz", "out.png", "must end in .nii.gz or .nii"),
+        ("scans", "out.nii.gz", "out.nii.gz: must be a folder for the label maps of "),
     ],
 )
 def test_a_wrong_path_is_one_line(

@@ -448,6 +448,13 @@ def _killed() -> None:
     raise KeyboardInterrupt
 
 
+def test_the_mark_of_a_call_that_was_killed_at_its_end_goes_with_the_next(source: Path, tmp_path: Path) -> None:
+    store = prepare(source, tmp_path / "store", DataConfig(), folds=2)
+    (store.path / ".unfinished").write_text("prepare")
+    prepare(source, tmp_path / "store", DataConfig(), folds=2)
+    assert not (store.path / ".unfinished").exists()
+
+
 def test_a_finished_store_that_is_called_as_unfinished_work_stays(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "store.partial", DataConfig())
     with pytest.raises(InputError, match="holds cases"):

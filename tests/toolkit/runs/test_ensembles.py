@@ -99,3 +99,9 @@ def test_members_of_several_parents_name_none(members: Path) -> None:
     assert together is not None
     assert together.sha256 == "1" * 64
     assert ensemble_of(members, [run_from("1" * 64), run_from("2" * 64)]).lineage is None
+
+
+def test_an_ensemble_names_a_store_if_its_members_have_one(members: Path) -> None:
+    run = load_run(members / "unet")
+    assert ensemble_of(members, [run, run]).store_sha256 == run.store_sha256
+    assert ensemble_of(members, [run, replace(run, store_sha256="1" * 64)]).store_sha256 == ""

@@ -45,6 +45,19 @@ def test_a_folder_gives_its_volumes_without_masks(tmp_path: Path, write_series) 
     assert names(tmp_path / "c") == ["x"]
 
 
+def test_masks_that_make_no_cases_are_told(tmp_path: Path) -> None:
+    for name in ("images/a.nii.gz", "images/b.nii.gz", "labels/a.nii.gz"):
+        save(tmp_path / name)
+    told: list[str] = []
+    find_inputs(tmp_path, note=told.append)
+    assert not told
+    save(tmp_path / "labels/c.nii.gz")
+    assert [one.name for one in find_inputs(tmp_path, note=told.append)] == ["images/a", "images/b"]
+    assert len(told) == 2  # the other one says which files are left out
+    assert told[0].startswith("its images and masks are no cases, and its files are taken by their names alone: ")
+    assert "labels/c.nii.gz: this mask has no image" in told[0]
+
+
 def test_channels_in_files_or_in_the_fourth_axis_are_one_volume(tmp_path: Path) -> None:
     for case in ("x_1", "x_2"):
         for channel in range(2):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attunet.errors import RunError
+from attunet.errors import InputError, RunError
 from attunet.system import outputs
 from attunet.system.outputs import new_results
 
@@ -88,7 +88,7 @@ def test_results_that_are_stopped_while_they_come_are_gone(
     monkeypatch.setattr(outputs.os, "replace", stop_after(done, interrupt))
     with pytest.raises(KeyboardInterrupt):
         write(out, "new")
-    assert set(texts(out)) <= {"cases/a/prediction-0.npz"}  # no score
+    assert not texts(out)
 
 
 @pytest.mark.parametrize("done", range(len(FILES)))
@@ -104,3 +104,15 @@ def test_nothing_of_killed_results_stays_beside_the_next_ones(tmp_path: Path, do
     assert not (out / "results.json").exists()
     write(out, "new")
     assert texts(out) == {**dict.fromkeys(FILES, "new"), "plots/my_figure.png": "mine"}
+
+
+def test_a_mark_of_other_work_makes_no_evaluation_of_a_folder(tmp_path: Path) -> None:
+    """As a store has it whose `prepare` was killed after its last step."""
+    (tmp_path / ".unfinished").write_text("prepare")
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(InputError, match=r"holds a report\.html of something else"):
+        outputs.require_own_folder(tmp_path, "an evaluation")
+    outputs.remove_mark(tmp_path, "phantom")
+    assert (tmp_path / ".unfinished").exists()
+    outputs.remove_mark(tmp_path, "prepare")
+    assert not (tmp_path / ".unfinished").exists()
