@@ -77,7 +77,7 @@ def check_request(at: Fields) -> None:
     request = at.inner("request")
     request.text("layout")
     request.require("case_pattern", lambda value: value is None or isinstance(value, str), "a text or null")
-    for key in ("images", "masks"):  # a hash in a store that hides names
+    for key in ("images", "masks"):  # a text in a store that hides names
         request.require(key, lambda value: is_text_list(value) or isinstance(value, str), "a list of texts")
     request.texts("choices")
     request.inner("data")

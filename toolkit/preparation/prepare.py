@@ -4,10 +4,11 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from attunet.config import DataConfig
 from attunet.errors import InputError
@@ -34,7 +35,7 @@ from attunet.version import __version__
 
 logger = logging.getLogger(__name__)
 
-MAY_HAVE_NAMES = ("case_pattern", "images", "masks")  # options, which a store without names keeps as hashes
+MAY_HAVE_NAMES = ("case_pattern", "images", "masks")  # options: a store without names tells that they were given
 UNPACKED = "source"  # the folder in a store that holds the files of an archive
 
 
@@ -94,7 +95,7 @@ def prepare(
         request = _request(cases, options, config, archive, splits=dealt, has_drawn=bool(labelled_file))
         if names:
             _check_series(options.choices.get("dicom-series", ""), names)
-            request |= _hashes(request, MAY_HAVE_NAMES)
+            request = _without_names(request)
         if store.exists():
             return _unchanged(store, cases, request)
         seen = _survey(cases, given, config, building, names)
@@ -187,16 +188,20 @@ def _request(
     }
 
 
-def _hashes(request: Mapping[str, object], keys: Sequence[str]) -> dict[str, object]:
-    """Return the SHA-256 of each of these entries that is given."""
-    return {key: hashlib.sha256(repr(request[key]).encode()).hexdigest() for key in keys if request[key]}
+def _without_names(request: Mapping[str, object]) -> dict[str, object]:
+    """Return the request without the values of options that may have names: even of a hash they could be guessed. Their
+    effects, cases, patients and files, are compared as well.
+    """
+    return {**request, **{key: "hidden" for key in MAY_HAVE_NAMES if request[key]}}
 
 
 def _unchanged(store: Path, source: Source, request: Mapping[str, object]) -> Store:
     """Open the existing store if it was made of the same files and settings."""
     opened = open_store(store)
     made_of = {case.name: (case.image_sha256, case.label_sha256) for case in opened.cases}
-    if opened.manifest["request"] == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
+    there = cast(dict[str, object], opened.manifest["request"])
+    there = _without_names(there) if opened.is_pseudonymised else there  # older stores have hashes
+    if there == json.loads(json.dumps(request)) and set(made_of) == {c.case for c in source.cases}:
         hashes = zip(source.cases, over_cases(case_hashes, source.cases), strict=True)
         now = {case.case: (joined_hash(image), joined_hash(mask) if mask else None) for case, (image, mask) in hashes}
         if made_of == now:

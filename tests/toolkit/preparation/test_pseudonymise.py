@@ -20,7 +20,7 @@ from attunet.preparation.prepare import prepare
 from attunet.preparation.write_store import build_store
 from attunet.privacy.pseudonyms import pseudonyms
 from attunet.sources.case_files import DEFAULTS, SourceOptions
-from attunet.store import open_store
+from attunet.store import Store, open_store
 
 WARD = "Ward-Hopkins"
 NAMES = ("SMITHERS-Jane", "MILLERTON-Paul", "BAXTER-Mary", "QUINCY-Tom")
@@ -214,17 +214,26 @@ def test_own_splits_and_drawn_classes_name_the_cases_as_the_files_do(scans: Path
     assert names_in(tmp_path / "out") == []
 
 
-def test_options_are_kept_as_hashes_where_they_were_given(scans: Path, tmp_path: Path) -> None:
-    options = SourceOptions(case_pattern="^(SMITHERS|MILLERTON|BAXTER|QUINCY)")
-    store = prepare(
-        scans, tmp_path / "store", DataConfig(), options=options, folds=2, pseudonymise=tmp_path / "key.csv"
-    )
+def test_of_options_with_names_it_is_kept_that_they_were_given(scans: Path, tmp_path: Path) -> None:
+    """A hash of them could be found by guessing."""
+
+    def prepared(pattern: str) -> Store:
+        options = SourceOptions(case_pattern=pattern)
+        key = tmp_path / "key.csv"
+        return prepare(scans, tmp_path / "store", DataConfig(), options=options, folds=2, pseudonymise=key)
+
+    store = prepared("^(SMITHERS|MILLERTON|BAXTER|QUINCY)")
     request = store.manifest["request"]
     assert isinstance(request, dict)
-    assert (len(request["case_pattern"]), request["images"], request["masks"]) == (64, [], [])
+    assert (request["case_pattern"], request["images"], request["masks"]) == ("hidden", [], [])
     assert "--case-pattern PATTERN --" in (line := preparing_command(store))
     assert "--images" not in line
     assert line.endswith("--pseudonymise KEY.csv")
+    manifest = store.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"hidden"', '"0123456789abcdef"'))  # as older versions wrote it
+    prepared("^(SMITHERS|MILLERTON|BAXTER|QUINCY)")
+    with pytest.raises(InputError, match="was made of other files or settings"):
+        prepared("^(.)")
 
 
 def test_nothing_is_quoted_of_lists_and_folders_whose_names_are_not_known_yet(scans: Path, tmp_path: Path) -> None:
