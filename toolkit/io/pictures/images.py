@@ -10,6 +10,7 @@ from scipy import ndimage
 from attunet.decisions import Decision, choice
 from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.pictures.mask_colours import colour_codes, mask_samples
+from attunet.io.pictures.missing_pixels import load_whole
 from attunet.io.pictures.opening import (
     GREY_MODES,
     IMAGE_FORMATS,
@@ -116,7 +117,7 @@ def _page(
             raise InputError(f"{path}: every page must have the same size and channels; page {index + 1} has not")
     _check_size(path, image, num_pages)
     check_samples(path, image, labels=options.labels)
-    upright, decisions = _upright(image, options)
+    upright, decisions = _upright(path, image, options)
     palette: dict[int, int] = {}
     if options.labels:
         array, palette, more = mask_samples(path, upright, image, options.choices)
@@ -136,18 +137,17 @@ def _page(
     return native(array).reshape(*array.shape[:2], -1), palette, decisions
 
 
-def _upright(image: "Image", options: ReadOptions) -> tuple["Image", list[Decision]]:
+def _upright(path: Path, image: "Image", options: ReadOptions) -> tuple["Image", list[Decision]]:
     """The image turned as its EXIF orientation says."""
     from PIL import Image, ImageOps
 
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)  # loading a TIFF forgets it, and turns it
+    load_whole(path, image)
     if orientation not in range(2, 9):
         return image, []
     if choice("exif-orientation", options.choices) == "ignore":
-        if image.format != "TIFF":
-            return image, []
-        image.load()  # Pillow turns a TIFF while it loads it
-        return image.transpose(Image.Transpose[TURNED_BACK[orientation]]), []
+        is_turned = image.format == "TIFF"
+        return image.transpose(Image.Transpose[TURNED_BACK[orientation]]) if is_turned else image, []
     turned = Decision("exif-orientation", "pictures are turned as their EXIF orientation says")
     return ImageOps.exif_transpose(image), [turned]
 
