@@ -64,8 +64,8 @@ ARMS = (
     ),
     Arm(
         "trapezoid",
-        "a rate that stays at its peak for 70 % of the steps: trainings in `run.minutes` have it, and on a coarse grid it "
-        "gained in the first five trainings of one seed",
+        "a rate that stays at its peak for 70 % of the steps: trainings in `run.minutes` have it, and on a coarse grid "
+        "it gained in the first five trainings of one seed",
         settings=("optim.schedule=trapezoid",),
         against="plain",
     ),

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
-from attunet.errors import InputError, one_line
+from attunet.errors import InputError, TooLarge, one_line
 from attunet.io.gzip_file import open_gzip, rest_of
 from attunet.io.reading import FILE_ERRORS
 from attunet.io.refusal import AGAIN
@@ -32,6 +32,7 @@ ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take memory t
 MAX_HEADER_BYTES = 2**20  # of a tar, at once
 FREE_HEADER_BYTES = 2**23  # of a tar, together, and one more for each byte of it: what they hold takes time
 MEMBER_HEADER_BYTES = 2048  # and for each member: a header of its own for a long name or the exact time is usual
+DIRECTORY_ENTRY = b"PK\x01\x02"  # the beginning of each entry of a zip's directory
 MAX_GLOBAL_RECORDS = 64  # of a tar, which each of its members copies
 DIGITS = re.compile(rb"[0-9]{100}")  # in a row, in which tarfile looks for a number from each of them on
 
@@ -92,6 +93,36 @@ class _GlobalRecords(dict[str, str]):
             raise tarfile.ReadError(f"more than {MAX_GLOBAL_RECORDS} global records")
 
 
+class _Directory:
+    """The file of a zip, of which zipfile reads the directory at once, and then makes an object of each entry."""
+
+    def __init__(self, file: BinaryIO, name: str, max_members: int) -> None:
+        self._file, self.name, self._max_members = file, name, max_members
+        self.is_listed = False
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if self.is_listed:
+            return self._file.read(size)
+        limit = self._max_members * MEMBER_HEADER_BYTES
+        if size > limit:
+            raise TooLarge(f"{self.name}: its directory must have at most {limit:,} bytes, got {size:,}")
+        data = self._file.read(size)
+        if (number := data.count(DIRECTORY_ENTRY)) > self._max_members:
+            raise TooLarge(f"{self.name}: must have at most {self._max_members:,} members, got {number:,}")
+        return data
+
+
+@contextmanager
+def open_zip(archive: Path, max_members: int) -> Iterator[zipfile.ZipFile]:
+    """Open a zip. Raises TooLarge, before its directory is parsed, for more members, or for larger entries of them."""
+    with archive.open("rb") as file:
+        directory = _Directory(file, str(archive), max_members)
+        with zipfile.ZipFile(cast(IO[bytes], directory)) as opened:
+            directory.is_listed = True
+            yield opened
+
+
 def extract(archive: Path, into: Path, wanted: Callable[[str], bool]) -> int:
     """Extracts the members whose name is `wanted` from one of `ARCHIVE_SUFFIXES` below a folder; returns their number.
 
@@ -127,7 +158,8 @@ def _opened(archive: Path) -> Iterator[dict[str, _Member]]:
     with ExitStack() as stack:
         with _reading(archive):
             if archive.name.lower().endswith(".zip"):
-                members = _checked(archive, _zip_members(stack.enter_context(zipfile.ZipFile(archive))))
+                opened = stack.enter_context(open_zip(archive, _max_members(archive)))
+                members = _checked(archive, _zip_members(opened))
             else:
                 packed = not archive.name.lower().endswith(".tar")
                 file = stack.enter_context(open_gzip(archive) if packed else archive.open("rb"))
@@ -181,8 +213,7 @@ def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
     """The regular members. Limits are checked while they are listed, since listing a packed tar unpacks it."""
     members: dict[str, _Member] = {}
     folded: set[str] = set()
-    total, packed = 0, os.path.getsize(archive)
-    limit = min(MAX_MEMBERS, FREE_MEMBERS + packed // BYTES_PER_MEMBER)
+    total, packed, limit = 0, os.path.getsize(archive), _max_members(archive)
     for number, entry in enumerate(entries, 1):
         if number > limit:
             raise InputError(f"{archive}: at most {limit:,} members are supported in {packed:,} bytes")
@@ -199,6 +230,10 @@ def _checked(archive: Path, entries: Iterator[_Member]) -> dict[str, _Member]:
             rule = f"at most {MAX_RATIO} times its size and {MAX_TOTAL_BYTES:,} bytes"
             raise InputError(f"{archive}: must unpack to {rule}, got {total:,} from {packed:,}")
     return members
+
+
+def _max_members(archive: Path) -> int:
+    return min(MAX_MEMBERS, FREE_MEMBERS + os.path.getsize(archive) // BYTES_PER_MEMBER)
 
 
 def _check_member(archive: Path, entry: _Member) -> None:

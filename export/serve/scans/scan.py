@@ -4,11 +4,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from attunet.errors import InputError
+from attunet.errors import InputError, TooLarge
 from attunet.export.serve.formats import MARKS
 from attunet.export.serve.refusal import TOO_LARGE, Refusal
 from attunet.export.serve.settings import MB, Settings
-from attunet.io.archives import extract
+from attunet.io.archives import extract, open_zip
 from attunet.io.dicom.file import is_dicom
 from attunet.io.gzip_file import open_gzip
 from attunet.sources.input import Input
@@ -16,8 +16,6 @@ from attunet.sources.inputs import find_inputs
 
 MGH_MARK = b"\x00\x00\x00\x01"  # inside a gzipped file of FreeSurfer
 MAX_FILES = 4096  # of a zip archive: every file of a series is opened
-MAX_DIRECTORY_BYTES = 2**23  # of a zip archive; a member takes about 100
-END_OF_DIRECTORY, ZIP64_LOCATOR = b"PK\x05\x06", b"PK\x06\x07"
 
 
 def open_scan(files: list[Path], folder: Path, settings: Settings) -> Input:
@@ -54,7 +52,6 @@ def _inflated(file: Path, count: int) -> bytes:
 
 
 def _unpacked(archive: Path, folder: Path, settings: Settings) -> Input:
-    _check_directory(archive)
     _check_content(archive, settings.max_unpacked_mb)
     extract(archive, folder, lambda name: not name.startswith(("__MACOSX/", ".")) and "/." not in name)
     archive.unlink()
@@ -69,27 +66,13 @@ def _refuse_rest(text: str) -> None:
     raise InputError(f"scan.zip: must hold one series or one volume: {text}")
 
 
-def _check_directory(archive: Path) -> None:
-    """Refuses a directory that would take much more memory than it has bytes, before it is read."""
-    with archive.open("rb") as file:
-        file.seek(max(0, archive.stat().st_size - 2**16 - 22))
-        tail = file.read()
-    at = tail.rfind(END_OF_DIRECTORY)
-    if at < 0 or len(tail) < at + 22:
-        raise InputError("scan.zip: cannot be read as a zip archive: it has no directory at its end")
-    size = int.from_bytes(tail[at + 12 : at + 16], "little")
-    if size > MAX_DIRECTORY_BYTES or ZIP64_LOCATOR in tail[max(0, at - 20) : at]:
-        raise Refusal(TOO_LARGE, f"scan.zip: its directory must have at most {MAX_DIRECTORY_BYTES:,} bytes")
-
-
 def _check_content(archive: Path, max_mb: int) -> None:
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
-            size = sum(member.file_size for member in members)
+        with open_zip(archive, MAX_FILES) as opened:
+            size = sum(member.file_size for member in opened.infolist())
+    except TooLarge as error:
+        raise Refusal(TOO_LARGE, str(error).replace(str(archive), "scan.zip")) from None
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # `extract` says what is wrong
-    if len(members) > MAX_FILES:
-        raise Refusal(TOO_LARGE, f"scan.zip: must have at most {MAX_FILES:,} files, got {len(members):,}")
     if size > max_mb * MB:
         raise Refusal(TOO_LARGE, f"scan.zip: must unpack to at most {max_mb} MB, its directory says {size / MB:,.0f}")

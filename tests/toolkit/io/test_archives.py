@@ -10,7 +10,7 @@ from file_limit import file_limit
 
 from attunet.errors import DiskError, InputError
 from attunet.io import archives as archive
-from attunet.io.archives import extract
+from attunet.io.archives import extract, member_names
 
 
 def everything(name: str) -> bool:
@@ -115,6 +115,20 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
     attempt(wrong_byte, "cannot be read as an archive|does not have the size|is there twice|File exists")
 
 
+def test_a_directory_of_many_entries_is_refused_before_it_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zipped(tmp_path / "a.zip", **{f"{number:04d}.nii": b"" for number in range(2000)})
+    assert len(member_names(path)) == 2000
+    monkeypatch.setattr(archive, "FREE_MEMBERS", 1000)
+    monkeypatch.setattr("zipfile.ZipInfo", None)
+    with pytest.raises(InputError, match=r"a\.zip: must have at most 1,\d\d\d members, got 2,000"):
+        member_names(path)
+    monkeypatch.setattr(archive, "MEMBER_HEADER_BYTES", 16)
+    with pytest.raises(InputError, match=r"a\.zip: its directory must have at most \d\d,\d\d\d bytes, got \d+,"):
+        member_names(path)
+
+
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
 def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, ending: str) -> None:
     (tmp_path / "a.nii").write_bytes(bytes(5000))
@@ -144,7 +158,7 @@ def test_an_archive_of_more_files_than_it_has_bytes_for_is_refused(tmp_path: Pat
         with tarfile.open(path, "w:gz") as opened:
             for number in range(14_000):
                 opened.addfile(tarfile.TarInfo(f"{number}.nii"))
-    refused(path, tmp_path / "out", r"at most 1[0-2],[0-9]{3} members are supported in [0-9,]+ bytes")
+    refused(path, tmp_path / "out", r"at most 1[0-2],[0-9]{3} members")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
