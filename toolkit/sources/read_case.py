@@ -206,7 +206,7 @@ def _read_slice_masks(folder: Path, image: Volume, image_path: Path, choices: Ch
     pairs = pair_by_number(names, list(masks))
     if pairs is None:
         raise InputError(
-            f"{folder}: the numbers in the names of masks and slices differ, and their orders too; name them alike"
+            f"{folder}: names of masks and slices have other numbers, and their order tells no pairs; name them alike"
         )
     labels = np.zeros(image.shape, dtype=np.int32)
     decisions: dict[Decision, None] = {}

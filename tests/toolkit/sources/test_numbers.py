@@ -130,6 +130,25 @@ def test_slices_whose_two_numbers_pair_them_differently_are_refused() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "is_paired"),
+    [
+        (range(1, 9), range(2, 10), False),  # a series without its last slice, a folder without its first mask
+        ([1, 2, 3, 5], [1, 2, 4, 5], False),
+        (range(5, 25), range(1, 21), False),
+        (range(30), range(1, 31), True),  # counted from 0 and from 1
+        (range(1, 31), range(30), True),
+        (range(1, 9), range(101, 109), True),
+        (range(2, 28, 2), range(1, 14), True),  # one of two phases that are numbered together
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("form", ["liver_GT_{:03d}.png", "m_{:03d}_of_500.png", "m_7_{:03d}.png"])
+def test_slices_and_masks_that_lost_others_are_not_paired_by_their_order(images, masks, is_paired, form: str) -> None:
+    slices, pictures = [f"i{number:04d}.dcm" for number in images], [form.format(number) for number in masks]
+    assert pair_by_number(slices, pictures) == (dict(zip(slices, pictures, strict=True)) if is_paired else None)
+
+
 def test_prepare_pairs_them_or_says_both(attunet, tmp_path: Path, made: SimpleNamespace) -> None:
     for patient in (1, 2):
         for z in (1, 2, 3):

@@ -47,18 +47,27 @@ def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str
     """Image name -> mask name, for two lists of equal length.
 
     Names are paired by a number in them if both lists have the same numbers; else by their order if it is that of the
-    numbers. None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), or if two numbers in the names give
-    different pairs.
+    numbers. None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), if two numbers in the names give
+    different pairs, or if most numbers are in both lists, which lost others (`1, 2, 3` and `2, 3, 4`).
     """
     image_numbers, mask_numbers = _distinct_numbers(images), _distinct_numbers(masks)
-    pairs = [pair_by_key(mask, image) for image, mask in product(image_numbers, mask_numbers)]
+    both = list(product(image_numbers, mask_numbers))
+    pairs = [pair_by_key(mask, image) for image, mask in both]
     readings = [reading for reading in pairs if reading is not None]
     if readings:
         return readings[0] if all(reading == readings[0] for reading in readings) else None
+    if any(_lost_others(set(image.values()), set(mask.values())) for image, mask in both):
+        return None
     for numbers in (*image_numbers[:1], *mask_numbers[:1]):
         if sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
             return None
     return dict(zip(sorted(images), sorted(masks), strict=True))
+
+
+def _lost_others(images: set[int], masks: set[int]) -> bool:
+    """True for two equally long lists of which most numbers are the same, unless they count from 0 and from 1."""
+    counts = (set(range(len(images))), set(range(1, len(images) + 1)))
+    return 2 * len(images & masks) > len(images) and (images, masks) not in (counts, counts[::-1])
 
 
 def pair_by_key(images: Mapping[str, Hashable], masks: Mapping[str, Hashable]) -> dict[str, str] | None:
