@@ -56,6 +56,37 @@ test.each([
   await expect(readScan([...files, new File([content], name)], "series", 1)).rejects.toThrow(new InputError(line));
 });
 
+/** A file in which bytes, written as letters, are others; all of them, as often as they come. */
+function replaced(base64: string, from: string, to: string): string {
+  const content = Buffer.from(bytes(base64)).toString("latin1");
+  expect(content).toContain(from);
+  return Buffer.from(content.replaceAll(from, to), "latin1").toString("base64");
+}
+
+test("slices of which white is low have one number of bits", async () => {
+  const { files } = fixtures.dicoms.find(({ name }) => name === "white is low in twelve bits")!;
+  const [one, two] = Object.values(files) as [string, string];
+  const [twelve, eleven] = ["\x0c\0", "\x0b\0"].map((bits) => `\x28\0\x01\x01US\x02\0${bits}`) as [string, string];
+  const series = [file("a.dcm", one), file("b.dcm", replaced(two, twelve, eleven))];
+  await expect(readScan(series, "series", 1)).rejects.toThrow("series: slices of a series must agree in BitsStored");
+});
+
+const FRAMES = fixtures.dicoms.find(({ name }) => name === "many frames")!.files["1.dcm"]!;
+const ECHOES = fixtures.wrong_series.at(-1)!.files["1.dcm"]!;
+
+test.each([
+  ["letters as numbers", FRAMES, "\x08\0\x60\0CS", "\x08\0\x60\0US"],
+  ["letters as decimals", FRAMES, "\x08\0\x60\0CS", "\x08\0\x60\0DS"],
+  ["a type of picture as numbers", FRAMES, "\x28\0\x04\0CS", "\x28\0\x04\0AT"],
+  ["places of frames as bytes", FRAMES, "\x20\0\x13\x91SQ", "\x20\0\x13\x91OB"],
+  ["shared groups as text", FRAMES, "\0\x52\x29\x92SQ", "\0\x52\x29\x92UT"],
+  ["pixels as text", FRAMES, "\xe0\x7f\x10\0OW", "\xe0\x7f\x10\0UT"],
+  ["a time of an echo as decimals", ECHOES, "\x18\0\x82\x90FD", "\x18\0\x82\x90DS"],
+])("DICOM with elements of another type is refused: %s", async (_, whole, from, to) => {
+  const line = "1.dcm: cannot be read as DICOM: its header is damaged";
+  await expect(readScan([file("1.dcm", replaced(whole!, from, to))], null, 1)).rejects.toThrow(line);
+});
+
 test("voxels that go on far beyond those of the header are refused", async () => {
   const { name, base64 } = fixtures.niftis.find(({ name }) => name.endsWith(".nii"))!;
   const far = new File([bytes(base64), new Uint8Array(65 * 2 ** 20)], name);

@@ -1,7 +1,7 @@
 /** The slices of one uncompressed DICOM file: one, or a frame each. Nothing of a header but geometry is kept. */
 
 import { type DataSet, type Element, parseDicom } from "dicom-parser";
-import { decimalsOf, framesOf, textOf, wholeOf } from "./dicom_elements";
+import { DECIMALS, decimalsOf, doubleOf, framesOf, itemsOf, textOf, wholeOf } from "./dicom_elements";
 import { stored } from "./dicom_pixels";
 import { InputError, type Voxels } from "./volume";
 import { general, thousands } from "./words";
@@ -117,7 +117,9 @@ function transferSyntax(bytes: Uint8Array): string {
 
 /** A file's values of `COMMON`; BitsStored where values are inverted within them, and EchoTime to a hundredth of a ms. */
 function commonOf(data: DataSet): Record<string, string> {
-  const values = Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, textOf(data, tag) ?? ""]));
+  const valueOf = (element: string, tag: string) =>
+    element === "BitsStored" ? wholeOf(data, tag) : textOf(data, tag, element.startsWith("Echo") ? DECIMALS : undefined);
+  const values = Object.fromEntries(Object.entries(COMMON).map(([element, tag]) => [element, `${valueOf(element, tag) ?? ""}`]));
   const time = Number(values.EchoTime || NaN);
   if (Number.isFinite(time)) values.EchoTime = inMs(time);
   return values.PhotometricInterpretation === "MONOCHROME1" ? values : { ...values, BitsStored: "" };
@@ -187,7 +189,7 @@ function scaling(name: string, geometry: Geometry): [number, number] {
 
 /** The elements that say where a frame lies and how its values are scaled, for each frame. */
 function geometriesOf(name: string, data: DataSet): Geometry[] {
-  const frames = data.elements[FRAME_GROUPS]?.items;
+  const frames = itemsOf(data, FRAME_GROUPS);
   if (!frames) {
     const count = framesOf(data);
     if (count > 1) {
@@ -200,7 +202,7 @@ function geometriesOf(name: string, data: DataSet): Geometry[] {
     if (missing) throw new InputError(`${name}: is no slice of a volume: the element ${missing} is missing${WITHOUT_A_PLACE}`);
     return [geometry];
   }
-  const common = data.elements[SHARED_GROUPS]?.items?.[0];
+  const common = itemsOf(data, SHARED_GROUPS)?.[0];
   if (new Set(frames.map((frame) => echoTimeOf(frame) ?? echoTimeOf(common))).size > 1) {
     const advice = "convert it to a NIfTI file for each, e.g. with dcm2niix";
     throw new InputError(`${name}: has frames of several echoes (EffectiveEchoTime): ${advice}`);
@@ -221,14 +223,14 @@ function inMs(time: number): string {
 
 /** The time of a frame's echo, to a hundredth of a ms. */
 function echoTimeOf(group: Element | undefined): string | undefined {
-  const item = group?.dataSet?.elements[ECHO_GROUP]?.items?.[0]?.dataSet;
-  const time = item?.elements[ECHO_TIME]?.length ? item.double(ECHO_TIME) : undefined;
+  const item = itemsOf(group?.dataSet, ECHO_GROUP)?.[0]?.dataSet;
+  const time = item && doubleOf(item, ECHO_TIME);
   return time === undefined ? undefined : inMs(time);
 }
 
 function inGroups(group: Element | undefined): Geometry {
   const parts = Object.entries(GROUPS).map(([sequence, tags]) => {
-    const item = group?.dataSet?.elements[sequence]?.items?.[0]?.dataSet;
+    const item = itemsOf(group?.dataSet, sequence)?.[0]?.dataSet;
     return item ? elementsOf(item, tags) : {};
   });
   return Object.assign({}, ...parts) as Geometry;

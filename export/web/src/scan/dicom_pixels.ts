@@ -57,6 +57,7 @@ export function stored(name: string, data: DataSet, little: boolean): Stored {
 function pixels(name: string, data: DataSet, count: number, bits: number, signed: boolean, little: boolean): Voxels {
   const element = data.elements["x7fe00010"]!;
   const size = bits / 8;
+  if (![undefined, "OB", "OW", "UN"].includes(element.vr)) throw new Error("PixelData: must be bytes");
   if (element.hadUndefinedLength) throw new InputError(`${name}: has pixels in fragments though they are not compressed; convert it again`);
   const present = Math.min(element.length, data.byteArray.length - element.dataOffset);
   if (present < count * size) {
