@@ -33,6 +33,7 @@ def find_inputs(
     *,
     channels: Sequence[str] = (),
     note: Callable[[str], object] = lambda text: None,
+    layouts: bool = True,
 ) -> list[Input]:
     """Find the volumes at a path, without masks (`X-mask`, `X_seg`, `segmentations/`, ...).
 
@@ -45,6 +46,7 @@ def find_inputs(
         choices: the user's interpretations, by rule.
         channels: names of the model's channels; empty if they are not known.
         note: called with each clause about files of the folder that are left out.
+        layouts: False takes the files of a folder by their names and kinds alone, without looking for a data set.
 
     Raises InputError if there is nothing to read.
 
@@ -62,7 +64,8 @@ def find_inputs(
         if below := [folder for folder in series_folders(regular_files(path)) if folder != path]:
             note(f"DICOM below its own files is left out, first in {str(below[0].relative_to(path))!r}")
     else:
-        inputs = _in_folder(path, num_channels, channels, note)
+        source = _by_layout(path, channels, note) if layouts else None
+        inputs = _in_folder(path, source, num_channels, channels, note)
     if not inputs:
         raise InputError(f"{path}: the folder has no volume; the formats are {FORMAT_NAMES}")
     alike = defaultdict(list)
@@ -83,9 +86,10 @@ def _as_others_see(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _in_folder(path: Path, num_channels: int, channels: Sequence[str], note: Callable[[str], object]) -> list[Input]:
-    """The volumes of a folder, with the cases that their first files belong to, where the layout tells them."""
-    source = _by_layout(path, channels, note)
+def _in_folder(
+    path: Path, source: Source | None, num_channels: int, channels: Sequence[str], note: Callable[[str], object]
+) -> list[Input]:
+    """The volumes of a folder, with the cases of its layout, `source`, that their first files belong to."""
     is_known = source is not None and source.layout not in NAMES_ARE_ENOUGH
     cases = [Input(case.case, case.images, case=case.case) for case in source.cases] if source else []
     cases = ordered(cases, source.channels if source else (), channels)

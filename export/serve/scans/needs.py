@@ -51,7 +51,7 @@ def check_header(files: Sequence[Path], artefact: Artefact, settings: Settings) 
     needed = 0
     for number, file in enumerate(files):
         labels = LABEL_BYTES if number == 0 else 0
-        if file.name.endswith(NIFTI_SUFFIXES):
+        if file.name.lower().endswith(NIFTI_SUFFIXES):
             volume = nifti_volume(file)
             check_volume(volume, artefact, settings)
             voxels, dtype, labels = volume.data.size, volume.data.dtype, 0

@@ -56,7 +56,7 @@ def _unpacked(archive: Path, folder: Path, settings: Settings) -> Input:
     extract(archive, folder, lambda name: not name.startswith(("__MACOSX/", ".")) and "/." not in name)
     archive.unlink()
     folder.mkdir(exist_ok=True)  # nothing was in it
-    inputs = find_inputs(folder, note=_refuse_rest)
+    inputs = find_inputs(folder, note=_refuse_rest, layouts=False)  # a client's data set may take hours to understand
     if len(inputs) != 1:
         raise InputError(f"scan.zip: must hold one series or one volume, got {len(inputs)}")
     return inputs[0]

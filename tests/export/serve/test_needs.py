@@ -17,6 +17,8 @@ from attunet.export.serve.settings import Settings
 from attunet.volumes.predict import MAX_MEGAPIXELS, check_megapixels
 from attunet.volumes.volume import Volume
 
+SMALL = Settings(max_memory_mb=1)
+
 PEAK = """
 import json, re, sys
 from dataclasses import replace
@@ -64,7 +66,7 @@ def test_needs_grow_with_slices_and_channels_and_the_networks_width(artefact):
 
 
 def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
-    about, low = read_artefact(artefact), Settings(max_memory_mb=1)
+    about = read_artefact(artefact)
     image = pytest.importorskip("PIL.Image")
     image.fromarray(np.zeros((2000, 2000), np.uint8)).save(tmp_path / "scan.png")
     itk = pytest.importorskip("SimpleITK")
@@ -74,9 +76,15 @@ def test_headers_of_other_formats_are_counted_too(artefact, tmp_path):
     nib.save(nib.Spm2AnalyzeImage(zeros, np.eye(4)), tmp_path / "pair.hdr")
     for name in ("scan.png", "scan.nrrd", "scan.mgz", "pair.hdr"):
         with pytest.raises(TooLarge, match="MB of memory") as refused:
-            check_header([tmp_path / name], about, low)
+            check_header([tmp_path / name], about, SMALL)
         assert refusal_of(refused.value).status == 413
         check_header([tmp_path / name], about, Settings())
+
+
+def test_a_header_is_judged_whatever_the_capitals_of_its_file_s_name(artefact, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((100, 100, 40), np.uint8), np.diag([1.5, 1.5, 5, 1])), tmp_path / "a.nii.gz")
+    with pytest.raises(TooLarge, match="MB of memory"):
+        check_header([(tmp_path / "a.nii.gz").rename(tmp_path / "A.NII.GZ")], read_artefact(artefact), SMALL)
 
 
 def test_channels_in_files_are_counted_together(artefact, tmp_path):

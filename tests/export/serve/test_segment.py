@@ -20,6 +20,8 @@ from attunet.export.runtime.observed_case import ObservedCase
 from attunet.export.runtime.origin import is_finished
 from attunet.export.serve import Client
 from attunet.export.serve import client as client_module
+from attunet.export.serve.scans.scan import open_scan
+from attunet.export.serve.settings import Settings
 from attunet.io.readers import read_volume
 from attunet.sources.input import Input
 from attunet.system.atomic_files import sha256
@@ -99,6 +101,16 @@ def test_a_zip_of_a_series_in_two_folders_is_refused(server, series):
         422,
         "scan.zip: must hold one series or one volume: DICOM below its own files is left out, first in 'more'",
     )
+
+
+def test_no_data_set_is_looked_for_in_a_zip(tmp_path, monkeypatch):
+    """That may take hours: annotations of 250 MB, a thousand folders of images beside as many of masks."""
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    with zipfile.ZipFile(tmp_path / "body", "w") as archive:
+        archive.write(tmp_path / "a.nii", "images/a.nii")
+        archive.writestr("labels/a.json", "[]")
+    monkeypatch.setattr("attunet.sources.inputs.find_cases", None)
+    assert open_scan([tmp_path / "body"], tmp_path, Settings()).files[0].name == "a.nii"
 
 
 def test_dicom_with_the_mark_of_a_tiff_before_its_own_is_dicom(attunet, server, artefact, series, tmp_path):

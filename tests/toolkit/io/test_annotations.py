@@ -11,7 +11,7 @@ pytest.importorskip("PIL.Image")
 from attunet.errors import InputError
 from attunet.io.pictures import annotations
 from attunet.io.pictures.annotations import load_annotations, read_annotations
-from attunet.io.pictures.regions import Annotations
+from attunet.io.pictures.regions import Annotations, NotAnnotations
 
 SHAPE = (9, 7, 1)
 OUTLINE = [1, 1, 5, 1, 5, 4]
@@ -45,6 +45,21 @@ def packed(counts: list[int]) -> str:
             more = value != (-1 if bits & 16 else 0)
             text += chr(48 + (bits | (32 if more else 0)))
     return text
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.json", "[" + "[]," * 400 + "0]"), ("a.json", "[" + "{}," * 400 + "0]"), ("a.xml", "<a>" + "<a/>" * 400)],
+)
+def test_a_file_of_lists_that_hold_nothing_is_not_parsed(
+    name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text(content)
+    monkeypatch.setattr(annotations, "FREE_PARTS", 100)
+    for parser in ("parse_json", "read_cvat"):
+        monkeypatch.setattr(annotations, parser, None)
+    with pytest.raises(NotAnnotations, match=r"has 40\d lists or elements in 1,\d{3} bytes"):
+        load_annotations(tmp_path / name)
 
 
 def test_run_lengths_as_text_are_those_as_numbers(tmp_path: Path) -> None:

@@ -363,7 +363,9 @@ def test_pictures_find_their_masks_as_public_sets_name_them(tmp_path: Path, name
     assert {case.case: [label.name for label in case.labels] for case in found.cases} == expected
 
 
-def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_error(tmp_path: Path) -> None:
+def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(tmp_path / "eyes", "images/1.jpg", "manual1/1.tif", "mask/1_mask.tif")
     source = find_cases(tmp_path / "eyes")
     assert [d.text for d in source.decisions] == ["masks are those of manual1/, not of mask"]
@@ -373,6 +375,10 @@ def test_which_of_several_folders_of_masks_is_taken_is_said_and_doubt_is_an_erro
     touch(tmp_path / "two", "a/1.jpg", "b/1.jpg", "masks/1.png")
     with pytest.raises(InputError, match="these masks fit the images of several folders: a, b"):
         find_cases(tmp_path / "two")
+    with monkeypatch.context() as bounded:
+        bounded.setattr("attunet.sources.layouts.two_folders.MAX_PAIRS", 1)
+        with pytest.raises(InputError, match=r"at most 1 pairs of folders are compared, got 2 .* 1 with masks: join"):
+            find_cases(tmp_path / "two")
     touch(
         tmp_path / "readers", "images/1.jpg", "images/2.jpg", "labels/one/1.png", "labels/two/1.png", "labels/one/2.png"
     )

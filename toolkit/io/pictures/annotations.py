@@ -18,6 +18,7 @@ from attunet.io.reading import FILE_ERRORS
 
 ANNOTATION_SUFFIXES = (".json", ".xml")
 MAX_BYTES = 2**28
+FREE_PARTS, BYTES_PER_PART = 2**20, 16  # lists and objects, elements and attributes, of 60 to 230 bytes each in memory
 MAX_COVER, MAX_COVER_LARGE, LARGE = 1000, 16, 2**21  # how often regions may cover a picture (of so many pixels); time
 BACKGROUND = "background"  # a class of this name covers what lies below
 CROSSING = 256  # pixels that count for a row which an edge of a polygon crosses: Pillow sorts the crossings of each row
@@ -117,17 +118,28 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
 
 
 def _parsed(path: Path) -> Annotations:
-    if path.suffix.lower() == ".xml":
-        return read_cvat(path)
     try:
-        data = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError):
+        content = path.read_bytes()
+    except OSError:
+        raise NotAnnotations("cannot be read") from None
+    if path.suffix.lower() == ".xml":
+        _check_parts(content.count(b"<") + content.count(b"=") // 2, len(content))
+        return read_cvat(content)
+    _check_parts(content.count(b"[") + content.count(b"{"), len(content))
+    try:
+        data = parse_json(content.decode("utf-8-sig"))
+    except ValueError:
         raise NotAnnotations("is no JSON") from None
     if isinstance(data, dict) and {"images", "annotations", "categories"} <= set(data):
         return read_coco(data)
     if isinstance(data, list) and data and isinstance(data[0], dict) and {"data", "annotations"} <= set(data[0]):
         return read_label_studio(data)
     raise NotAnnotations("is neither COCO's, CVAT's nor Label Studio's annotations")
+
+
+def _check_parts(number: int, size: int) -> None:
+    if number > FREE_PARTS + size // BYTES_PER_PART:
+        raise NotAnnotations(f"has {number:,} lists or elements in {size:,} bytes, more than annotations have")
 
 
 @contextmanager

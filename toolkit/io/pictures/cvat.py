@@ -3,7 +3,6 @@
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from attunet.io.pictures.regions import Annotations, Block, NotAnnotations, Pack
 OUTLINES = ("polygon", "mask", "tag")  # a tag is of a whole picture
 
 
-def read_cvat(path: Path) -> Annotations:
+def read_cvat(content: bytes) -> Annotations:
     parser = ElementTree.XMLParser(target=_Tree())
     try:
-        root = ElementTree.fromstring(path.read_bytes(), parser)
+        root = ElementTree.fromstring(content, parser)
     except ElementTree.ParseError:
         raise NotAnnotations("is no XML") from None
     if root.tag != "annotations":

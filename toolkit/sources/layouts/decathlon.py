@@ -11,6 +11,7 @@ from attunet.fields import MAX_TEXT, Fields, read_json
 from attunet.io.readers import stem_of
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
 from attunet.sources.labels.labelled import with_labelled
+from attunet.sources.layouts.matching import by_stem
 from attunet.sources.layouts.two_folders import matched
 
 DESCRIPTION = "dataset.json"
@@ -26,9 +27,10 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
     folders = [root / f"{kind}{part}" for part in PARTS for kind in ("images", "labels")]
     below = {folder: [path for path in files if path.is_relative_to(folder)] for folder in folders}
     cases = {
-        part: matched(root / f"images{part}", root / f"labels{part}", below)
+        part: matched(images, labels, by_stem(images, below[images]), by_stem(labels, below[labels]))
         for part in PARTS
-        if (root / f"labels{part}").is_dir()
+        for images, labels in [(root / f"images{part}", root / f"labels{part}")]
+        if labels.is_dir()
     }
     if not cases["Tr"]:
         return None

@@ -31,6 +31,7 @@ LABEL_FOLDERS = (
     *("manual", "trimap", "^gt|gt$", "mask"),
 )
 LABEL_MAP = "labelmap.txt"  # CVAT's names of colours
+MAX_PAIRS = 10**6  # of folders in one place
 
 Below = Mapping[Path, Sequence[Path]]  # the files below each folder
 
@@ -117,9 +118,16 @@ def _pairs(root: Path, place: Path, folders: Sequence[Path], below: Below) -> It
     ranks = {folder: rank for folder in folders if (rank := _rank(folder)) is not None}
     images = [folder for folder in folders if folder not in ranks]
     images = [folder for folder in images if folder.name.lower() in IMAGE_FOLDERS] or images
-    here = place.relative_to(root)
+    if len(ranks) * len(images) > MAX_PAIRS:
+        numbers = f"got {len(images):,} folders with images and {len(ranks):,} with masks"
+        raise InputError(f"{place}: at most {MAX_PAIRS:,} pairs of folders are compared, {numbers}: join them")
+    here, compared = place.relative_to(root), (*ranks, *images) if ranks else ()
+    stems = {folder: by_stem(folder, below.get(folder, ())) for folder in compared}
     for labels, rank in ranks.items():
-        cases_of = {folder: matched(folder, labels, below, here, only=len(images) == 1) for folder in images}
+        cases_of = {
+            folder: matched(folder, labels, stems[folder], stems[labels], here, only=len(images) == 1)
+            for folder in images
+        }
         fitting = [folder for folder, cases in cases_of.items() if cases]
         if len(fitting) > 1:
             names = ", ".join(folder.name for folder in fitting)
@@ -142,17 +150,25 @@ def _rank(folder: Path) -> int | None:
 
 
 def matched(
-    images: Path, labels: Path, below: Below, place: Path = Path(), *, only: bool = False
+    images: Path,
+    labels: Path,
+    pictures: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    place: Path = Path(),
+    *,
+    only: bool = False,
 ) -> tuple[CaseFiles, ...]:
     """Make the cases of a folder of images and one of masks at a place of the source; none if no mask fits.
+
+    pictures, masks: their files `by_stem`.
 
     With `only`, no other folder has images, so that all masks of a single image are accepted whatever their names, but
     for those with the number of another image. Raises InputError if some masks fit and one does not.
 
     Example:
-        >>> matched(root / "images", root / "labels", below, only=True)  # doctest: +SKIP
+        >>> folders = root / "images", root / "labels"  # doctest: +SKIP
+        >>> matched(*folders, *(by_stem(one, below[one]) for one in folders), only=True)  # doctest: +SKIP
     """
-    pictures, masks = by_stem(images, below.get(images, ())), by_stem(labels, below.get(labels, ()))
     groups = channels_of(pictures, masks)
     pairs = match_masks(groups, masks)
     if pairs is None:
