@@ -29,6 +29,7 @@ BEAT_S = 5.0
 SILENT_S = 60.0  # NFS may show an old modification time for so long
 POLL_S = 1.0
 MAX_BYTES = 4096  # of a lock that is read
+_HELD: set[str] = set()  # contents of the locks that this process holds, in any of its threads
 
 
 class InUse(InputError):
@@ -65,6 +66,7 @@ class Lock:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._left.set()
         self._remove(self._content)
+        _HELD.discard(self._content)
         for folder in self._made_folders:
             with suppress(OSError):  # something was written there
                 folder.rmdir()
@@ -82,6 +84,7 @@ class Lock:
             descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
+        _HELD.add(self._content)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(self._content)
@@ -230,7 +233,8 @@ def _is_gone(content: str) -> bool:
         holder = parse_json(content)
         if holder["place"] != place():
             return False
-        return not is_running(holder["pid"]) or holder["pid"] == os.getpid()  # this process has reused its id
+        is_reused = holder["pid"] == os.getpid() and content not in _HELD  # this process has the id of a dead one
+        return is_reused or not is_running(holder["pid"])
     except (ValueError, KeyError, TypeError):
         return False
 

@@ -18,7 +18,7 @@ from attunet.config import DataConfig
 from attunet.errors import InputError, RunError
 from attunet.preparation.prepare import prepare
 from attunet.store import open_store
-from attunet.system.lock import Lock, place, writing
+from attunet.system.lock import InUse, Lock, place, writing
 
 HOLD = """
 import sys, time
@@ -49,6 +49,18 @@ def test_a_second_prepare_is_refused_and_leaves_nothing(holder, source: Path, tm
     with pytest.raises(InputError, match=rf"out/store: in use by process {holder.pid} on .*; one prepare at a time"):
         prepare(source, tmp_path / "out" / "store", DataConfig())
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".store.lock"]
+
+
+def test_a_second_thread_takes_over_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process has the same id, as that of a dead one whose id came again."""
+    for name in ("BEAT_S", "POLL_S"):
+        monkeypatch.setattr(f"attunet.system.lock.{name}", 0.05)
+    with writing(tmp_path / "out", "prediction") as first:
+        with pytest.raises(InUse, match="in use by process"), writing(tmp_path / "out", "prediction"):
+            pass
+        first.check()
+    with writing(tmp_path / "out", "prediction"):
+        pass
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(holder, source: Path, tmp_path: Path) -> None:
