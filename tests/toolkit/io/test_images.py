@@ -214,3 +214,24 @@ def test_tiff_photographs_are_turned_once(tmp_path: Path, orientation: int) -> N
     save(tmp_path / "turned.tif", pixels, tiffinfo={274: orientation})
     turned = np.rot90(pixels, 2 if orientation == 3 else 3)
     np.testing.assert_array_equal(read_volume(tmp_path / "turned.tif").data[0, :, :, 0], turned.T)
+
+
+@pytest.mark.parametrize(("form", "bytes_per_pixel"), [("palette", 11), ("colours", 16), ("alpha", 17)])
+def test_a_mask_of_many_pixels_takes_few_bytes_for_each(
+    tmp_path: Path, little_memory, form: str, bytes_per_pixel: int
+) -> None:
+    side = 3000
+    labels = np.zeros((side, side), np.uint8)
+    labels[:50, :50], labels[60:90, :50] = 1, 2
+    colours = np.array([[0, 0, 0, 0], [255, 0, 0, 255], [0, 255, 0, 255]], np.uint8)
+    picture = Image.fromarray(labels)
+    picture.putpalette(colours[:, :3].tobytes())
+    if form != "palette":
+        picture = Image.fromarray(np.ascontiguousarray(colours[:, : 3 if form == "colours" else 4][labels]))
+    picture.save(tmp_path / "a.png")
+    del picture
+    read_mask(save(tmp_path / "small.png", labels[:9, :9]))
+    with little_memory(bytes_per_pixel * side**2 / 2**20):
+        mask = read_mask(tmp_path / "a.png")
+    codes = np.array([0, *codes_of(colours[1:, :3])], np.int32)
+    np.testing.assert_array_equal(mask.data[0, :, :, 0], codes[labels.T])

@@ -65,7 +65,8 @@ def read_image_file(path: Path, options: ReadOptions) -> Volume:
         read = [_page(path, image, index, num_pages, options) for index in range(num_pages)]
     if len(shapes := {page.shape for page, _, _ in read}) != 1:
         raise InputError(f"{path}: every page must have the same size and channels, got {sorted(shapes)}")
-    stack = np.stack([page for page, _, _ in read], axis=-1)  # (rows, columns, C, Z)
+    pages = [page for page, _, _ in read]
+    stack = np.stack(pages, axis=-1) if len(pages) > 1 else pages[0][..., None]  # (rows, columns, C, Z)
     palette = {code: index for _, palette, _ in read for code, index in palette.items()}
     decisions = dict.fromkeys(decision for _, _, made in read for decision in made)
     data = np.ascontiguousarray(stack.transpose(2, 1, 0, 3))

@@ -22,14 +22,21 @@ COLOUR = 2**24  # added to 0xRRGGBB, so that no colour is taken for a grey
 MAX_COLOURS = 256  # in one mask; more are a photograph or smoothed edges
 MAX_JPEG_CHROMA = 64  # between the bands of a grey that JPEG stored as a colour
 OPAQUE_FROM = 128  # alpha of a pixel that counts as painted
+ROWS_OF = 2**20  # pixels, which are sorted at once
 
 Samples = tuple[np.ndarray, dict[int, int], list[Decision]]
 
 
 def codes_of(rgb: np.ndarray) -> np.ndarray:
     """Label values int32 `(...)` of colours `(..., 3)` of 8 bits."""
-    red, green, blue = (rgb[..., band].astype(np.int32) for band in range(3))
-    return np.where((red == green) & (green == blue), red, COLOUR + (red << 16) + (green << 8) + blue)
+    red, green, blue = (rgb[..., band] for band in range(3))
+    codes = red.astype(np.int32)
+    for band in (green, blue):  # in place: a mask may have hundreds of millions of pixels
+        codes <<= 8
+        codes |= band
+    codes += COLOUR
+    np.copyto(codes, red, where=(red == green) & (green == blue))
+    return codes
 
 
 def is_colour(value: int) -> bool:
@@ -62,7 +69,7 @@ def mask_samples(path: Path, image: "Image", file: "Image", choices: Choices) ->
     """
     mode = image.mode
     if mode in WITHOUT_ALPHA:
-        return _with_alpha(path, image.convert("RGBA"), choices)
+        return _with_alpha(path, image if mode == "RGBA" else image.convert("RGBA"), choices)
     if mode == "P":
         return _palette(image, file)
     if mode == "RGB":
@@ -86,7 +93,7 @@ def _greys(path: Path, image: "Image", file: "Image", choices: Choices) -> Sampl
 def _palette(image: "Image", file: "Image") -> Samples:
     indices, codes = np.asarray(image), colour_codes(image)
     codes[_transparent(image, len(codes))] = 0
-    used = np.unique(indices)
+    used = _distinct(indices)
     same_colour = len({int(codes[i]) for i in used if i < len(codes)}) < len(used)
     if same_colour or (file.format == "TIFF" and codes.max() < COLOUR):
         return indices, {}, []  # the colours do not tell the classes apart, or they are TIFF's greys
@@ -112,7 +119,7 @@ def _colours(path: Path, rgb: np.ndarray, file: "Image") -> np.ndarray:
         return rgb[:, :, 0]
     values = _narrow(codes_of(rgb))
     if values.max() >= COLOUR:
-        _check_colours(path, np.unique(values))
+        _check_colours(path, _distinct(values))
     return values
 
 
@@ -129,12 +136,22 @@ def _with_alpha(path: Path, image: "Image", choices: Choices) -> Samples:
     if alpha.min() == alpha.max() or choice("alpha-mask", choices) == "drop":
         return _narrow(colours), {}, []
     inside = alpha > alpha.max() / 2  # paint may be half transparent
-    painted = np.unique(colours[inside])
+    colours[~inside] = 0
+    painted = _distinct(colours, inside)
     if len(painted) <= 1:
         return alpha, {}, [Decision("alpha-mask", "alpha is the mask, since what is painted has one colour")]
     _check_colours(path, painted)
     text = "transparent pixels are background, the others have their colour's class"
-    return _narrow(np.where(inside, colours, 0)), {}, [Decision("alpha-mask", text)]
+    return _narrow(colours), {}, [Decision("alpha-mask", text)]
+
+
+def _distinct(values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """The distinct values, of those that are marked, in order; of some rows at a time, since sorting copies them."""
+    step = max(1, ROWS_OF // values.shape[1])
+    rows = [slice(at, at + step) for at in range(0, len(values), step)]
+    return np.unique(
+        np.concatenate([np.unique(values[part] if where is None else values[part][where[part]]) for part in rows])
+    )
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
