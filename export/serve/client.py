@@ -121,8 +121,8 @@ class Client:
             model, files = described["name"], in_order(files, described["channel_names"])
         with self._no_server():
             address = f"/v1/models/{quote(model, safe='')}/segment"
+        scan_sha256 = hash_of_files(files)  # before a series is zipped: what changes meanwhile is seen at the end
         with _sendable(files) as sendable:
-            scan_sha256 = hash_of_files(files)
             try:
                 response = self._send("POST", address, sendable, accept)
             except InputError as error:

@@ -13,7 +13,7 @@ import pytest
 from attunet.config import DataConfig
 from attunet.errors import InputError
 from attunet.preparation.prepare import prepare
-from attunet.sources.case_files import MAX_DEPTH, SourceOptions
+from attunet.sources.case_files import MAX_DEPTH, Source, SourceOptions
 from attunet.sources.find_cases import find_cases
 from attunet.sources.labels.codings import parse_classes
 from attunet.sources.labels.labelled import read_labelled
@@ -78,6 +78,36 @@ def test_a_list_that_pairs_other_files_than_the_names_do_is_refused(made: Simple
     (root / "dataset.json").write_text(json.dumps({"labels": LABELS, "training": rows}))
     with pytest.raises(InputError, match=r"dataset\.json: pairs the image './imagesTr/a\.nii\.gz' with the mask"):
         find_cases(root)
+
+
+def test_lists_of_files_in_folders_are_compared_with_the_folders(tmp_path: Path) -> None:
+    pairs = [(f"imagesTr/{place}/{name}.nii.gz", f"labelsTr/{place}/{name}.nii.gz") for place in "xy" for name in "ab"]
+    touched(tmp_path, *(path for pair in pairs for path in pair))
+
+    def source(rows: object) -> Source:
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": LABELS, "training": rows}))
+        return find_cases(tmp_path)
+
+    assert [case.case for case in source([{"image": f"./{pairs[0][0]}", "label": f"./{pairs[0][1]}"}]).cases] == ["x_a"]
+    assert len(source([{"image": image, "label": label} for image, label in pairs]).cases) == 4
+    with pytest.raises(
+        InputError, match=r"pairs the image 'imagesTr/x/a\.nii\.gz' with the mask 'labelsTr/y/"
+    ):
+        source([{"image": pairs[0][0], "label": pairs[2][1]}])
+
+
+def test_colours_that_two_exports_call_otherwise_are_refused(tmp_path: Path) -> None:
+    names = [f"task_{task}/{kind}/{name}.png" for task in (1, 2) for kind in ("images", "masks") for name in "ab"]
+    touched(tmp_path, *names)
+    lines = ["liver:255,0,0::", "spleen:0,255,0::", "spleen:255,0,0::", "kidney:0,0,255::"]
+    first, second = tmp_path / "task_1/labelmap.txt", tmp_path / "task_2/labelmap.txt"
+    first.write_text("\n".join(lines[:2]))
+    second.write_text("\n".join((lines[3], lines[1])))
+    (coding,) = find_cases(tmp_path).codings
+    assert set(coding.names) == {"background", "liver", "spleen", "kidney"}
+    second.write_text(lines[2])
+    with pytest.raises(InputError, match=r"labelmap\.txt: has .* = #.*, another labelmap\.txt of this source has"):
+        find_cases(tmp_path)
 
 
 @pytest.mark.parametrize("second", [[0, 2], [1], [0], [1, 2]])

@@ -64,8 +64,21 @@ def parse_classes(text: str) -> tuple[Classes, int | None]:
     return Classes(tuple(values), tuple(values.values())), ignored
 
 
-def read_label_map(path: Path) -> Classes:
-    """Classes of CVAT's labelmap.txt: lines `name:red,green,blue:parts:actions`; black is the background."""
+def read_label_maps(paths: Sequence[Path]) -> tuple[Classes, ...]:
+    """The coding of CVAT's labelmap.txt; none without such a file. Raises InputError where two files disagree."""
+    maps = list(map(_read_label_map, paths))
+    names = {value: name for one in maps for value, name in zip(one.values, one.names, strict=True)}
+    colours = {name: value for one in maps for value, name in zip(one.values, one.names, strict=True)}
+    for path, one in zip(paths, maps, strict=True):
+        for value, name in zip(one.values, one.names, strict=True):
+            if names[value] != name or colours[name] != value:
+                other = f"another labelmap.txt of this source has {names[value]} = {value_text(colours[names[value]])}"
+                raise InputError(f"{path}: has {name} = {value_text(value)}, {other}: prepare each export alone")
+    return (Classes(tuple(names.values()), tuple(names)),) if maps else ()
+
+
+def _read_label_map(path: Path) -> Classes:
+    """The classes of lines `name:red,green,blue:parts:actions`; black is the background."""
     names: dict[int, str] = {0: "background"}
     for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[: 2**16]:
         if match := re.match(r"([^#:][^:]*):(\d{1,3}),(\d{1,3}),(\d{1,3}):", line):

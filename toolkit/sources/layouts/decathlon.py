@@ -1,7 +1,7 @@
 """imagesTr/ and labelsTr/ with a dataset.json: the Medical Segmentation Decathlon, nnU-Net's raw data, AMOS."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from attunet.channels import are_distinct
@@ -18,14 +18,16 @@ DESCRIPTION = "dataset.json"
 MAX_DATASET_JSON = 16 * 2**20
 # Endings of the folders, and their lists in dataset.json
 PARTS = {"Tr": "training", "Va": "validation", "Val": "validation"}
+FOLDERS = [f"{kind}{part}" for part in PARTS for kind in ("images", "labels")]
+
+Key = Callable[[str], str]  # of a path of dataset.json or of a file, by which the two are compared
 
 
 def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | None:
     """The cases of imagesTr/ and labelsTr/ (and Va or Val), with classes and lists from dataset.json."""
     if not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
-    folders = [root / f"{kind}{part}" for part in PARTS for kind in ("images", "labels")]
-    below = {folder: [path for path in files if path.is_relative_to(folder)] for folder in folders}
+    below = {root / one: [path for path in files if path.is_relative_to(root / one)] for one in FOLDERS}
     cases = {
         part: matched(images, labels, by_stem(images, below[images]), by_stem(labels, below[labels]))
         for part in PARTS
@@ -42,9 +44,11 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
     classes, ignored = _described_classes(description, data)
     listed: list[CaseFiles] = []
     notes: list[str] = []
+    is_nested = any("/" in _inside(str(path)) for case in every for path in (*case.images, *case.labels))
+    key = _inside if is_nested else _stem
     for part, part_cases in cases.items():
-        _check_pairs(description, part_cases, data.get(PARTS[part]))
-        listed += _listed(part_cases, PARTS[part], data, notes)
+        _check_pairs(description, part_cases, data.get(PARTS[part]), key)
+        listed += _listed(part_cases, PARTS[part], data, notes, key)
     left_out = set(every) - set(listed)
     source = Source(
         root,
@@ -64,16 +68,16 @@ def find_decathlon(root: Path, files: list[Path], _: SourceOptions) -> Source | 
 
 
 def _listed(
-    cases: tuple[CaseFiles, ...], part: str, data: Mapping[str, object], notes: list[str]
+    cases: tuple[CaseFiles, ...], part: str, data: Mapping[str, object], notes: list[str], key: Key
 ) -> tuple[CaseFiles, ...]:
     """The cases that a list of dataset.json names, with notes about the others; an empty list names all."""
     rows = data.get(part)
     if not isinstance(rows, list) or not rows:
         return cases
     paths = [row.get("label") or row.get("image") if isinstance(row, dict) else row for row in rows]
-    names = {_stem(path) for path in paths if isinstance(path, str)}
-    kept = tuple(case for case in cases if _names(case) & names)
-    if absent := sorted(names.difference(*map(_names, kept))):
+    names = {key(path) for path in paths if isinstance(path, str)}
+    kept = tuple(case for case in cases if _names(case, key) & names)
+    if absent := sorted(names.difference(*(_names(case, key) for case in kept))):
         shown = ", ".join(absent[:5])
         notes.append(f"{len(absent)} cases of the {part} list of dataset.json have no files here: {shown}")
     if left := sorted({case.case for case in cases} - {case.case for case in kept}):
@@ -82,12 +86,12 @@ def _listed(
     return kept
 
 
-def _check_pairs(path: Path, cases: tuple[CaseFiles, ...], rows: object) -> None:
+def _check_pairs(path: Path, cases: tuple[CaseFiles, ...], rows: object, key: Key) -> None:
     """Refuse a list in dataset.json that pairs an image with another mask than the names do."""
-    case_of = {name: case.case for case in cases for name in _names(case)}
+    case_of = {name: case.case for case in cases for name in _names(case, key)}
     for row in rows if isinstance(rows, list) else ():
         pair = [row.get("image"), row.get("label")] if isinstance(row, dict) else []
-        named = {case_of.get(_stem(name)) for name in pair if isinstance(name, str)} - {None}
+        named = {case_of.get(key(name)) for name in pair if isinstance(name, str)} - {None}
         if len(named) > 1:
             raise InputError(
                 f"{path}: pairs the image {pair[0]!r} with the mask {pair[1]!r}, and the files' names pair others: "
@@ -95,9 +99,16 @@ def _check_pairs(path: Path, cases: tuple[CaseFiles, ...], rows: object) -> None
             )
 
 
-def _names(case: CaseFiles) -> set[str]:
-    """The case's name, and those of its files."""
-    return {case.case, *map(stem_of, (*case.labels, *case.images))}
+def _names(case: CaseFiles, key: Key) -> set[str]:
+    """The case's name, and the keys of its files."""
+    return {case.case, *map(key, map(str, (*case.labels, *case.images)))}
+
+
+def _inside(path: str) -> str:
+    """A path below a folder of images or masks, without ending: x/a of ./imagesTr/x/a.nii.gz."""
+    parts = Path(path.replace("\\", "/")).parts
+    start = max((number for number, part in enumerate(parts, 1) if part in FOLDERS), default=0)
+    return Path(*parts[start:-1], _stem(path)).as_posix()
 
 
 def _stem(path: str) -> str:

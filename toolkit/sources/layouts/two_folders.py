@@ -9,7 +9,7 @@ from pathlib import Path
 from attunet.errors import InputError
 from attunet.io.readers import is_single_file
 from attunet.sources.case_files import CaseFiles, Source, SourceOptions
-from attunet.sources.labels.codings import read_label_map
+from attunet.sources.labels.codings import read_label_maps
 from attunet.sources.layouts.matching import (
     CHANNEL,
     by_stem,
@@ -63,7 +63,7 @@ def find_folders(root: Path, files: list[Path], options: SourceOptions) -> Sourc
     reason = f"it has {best.images.relative_to(root).as_posix()}/ and {best.labels.relative_to(root).as_posix()}/"
     if len(taken) > 1:
         reason = f"{len(taken)} of its folders have one for images and one for labels"
-    codings = tuple(map(read_label_map, [path for path in files if path.name == LABEL_MAP][:1]))
+    codings = read_label_maps([path for path in files if path.name == LABEL_MAP])
     source = Source(root, "images-labels", reason, codings, tuple(case for pair in taken for case in pair.cases))
     if not left:
         return source
