@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -98,6 +99,23 @@ def test_a_good_answer_is_written(hostile: Hostile, scan: Path, tmp_path: Path) 
     assert answer.volumes == {"liver": 1.5}
     assert [(finding["rule"], finding["figure"]) for finding in answer.findings] == [("spacing", 3.0)]
     assert (tmp_path / "out.nii.gz").read_bytes() == LABELS
+
+
+def test_a_series_that_changes_while_it_is_zipped_is_not_written(
+    hostile: Hostile, tmp_path: Path, write_series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pydicom")
+    first, *_ = write_series(tmp_path / "series", np.zeros((8, 8, 4), np.int16), np.eye(4))
+    zipped = zipfile.ZipFile.write
+
+    def write(archive: zipfile.ZipFile, path: Path, name: str) -> None:
+        zipped(archive, path, name)
+        first.write_bytes(first.read_bytes() + b"\0")
+
+    monkeypatch.setattr("zipfile.ZipFile.write", write)
+    with pytest.raises((InputError, RunError), match="changed"):
+        client(hostile).segment(tmp_path / "series", tmp_path / "out.nii.gz")
+    assert not (tmp_path / "out.nii.gz").exists()
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,7 @@ def test_lists_of_files_in_folders_are_compared_with_the_folders(tmp_path: Path)
 
     assert [case.case for case in source([{"image": f"./{pairs[0][0]}", "label": f"./{pairs[0][1]}"}]).cases] == ["x_a"]
     assert len(source([{"image": image, "label": label} for image, label in pairs]).cases) == 4
-    with pytest.raises(
-        InputError, match=r"pairs the image 'imagesTr/x/a\.nii\.gz' with the mask 'labelsTr/y/"
-    ):
+    with pytest.raises(InputError, match=r"pairs the image 'imagesTr/x/a\.nii\.gz' with the mask 'labelsTr/y/"):
         source([{"image": pairs[0][0], "label": pairs[2][1]}])
 
 
