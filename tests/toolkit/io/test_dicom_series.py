@@ -59,6 +59,26 @@ def test_the_refusal_lists_number_description_and_slices(three: Path) -> None:
     assert "4711" not in line
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        *("t2 Li", "T2 na", "t2_Li_Na", "t1 op Meyer", "f. Schmidt", "geb. Huber", "Dr.Weber t2", "t2 Nordklinik"),
+        *("12.03.1961", "t1 1961-03-12", "12/3/61", "12 3 1961", "geb. 1961", "t1 19610312", "t2_61_03_12"),
+        "a long description that ends with the patient's own name Huber",
+    ],
+)
+def test_a_description_with_a_name_or_a_date_is_not_listed(tmp_path: Path, add_series, description: str) -> None:
+    persons = {"PatientName": "Li^Na", "PatientBirthName": "Huber^Na", "OperatorsName": ["Meyer^Otto", "Koch"]}
+    persons |= {"PerformingPhysicianName": "Schmidt", "PatientBirthDate": "19610312", "InstitutionName": "Nordklinik"}
+    persons |= {"RequestingPhysician": "Weber^Eva", "StudyID": "2"}
+    add_series(tmp_path, "1", volume_of(0), SeriesNumber="1", SeriesDescription=description, **persons)
+    add_series(tmp_path, "2", volume_of(9), SeriesNumber="2", SeriesDescription="T2 0.5x0.5x2.0 flair 2", **persons)
+    with pytest.raises(InputError) as caught:
+        read_volume(tmp_path)
+    listed = str(caught.value).rpartition("description: ")[2]
+    assert listed == "1 (MR, 4 slices of 10 × 12), 2 'T2 0.5x0.5x2.0 flair 2' (MR, 4 slices of 10 × 12)"
+
+
 def test_slices_with_a_series_uid_each_get_advice_of_their_own(tmp_path: Path, add_series) -> None:
     for number in range(3):
         add_series(tmp_path, str(number), volume_of(number, (20, 16, 1)), SeriesNumber="4", SeriesDescription="T2")

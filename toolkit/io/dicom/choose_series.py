@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 RULE = "dicom-series"  # in the user's readings; `--series` sets it
 MAX_LISTED = 20
 MAX_DESCRIPTION = 48
-IDENTIFYING = (
-    *("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID"),
-    *("ReferringPhysicianName", "InstitutionName"),
+NAMES = (
+    *("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"),
+    *("ReferringPhysicianName", "ConsultingPhysicianName", "PhysiciansOfRecord", "PerformingPhysicianName"),
+    *("NameOfPhysiciansReadingStudy", "RequestingPhysician", "ScheduledPerformingPhysicianName", "OperatorsName"),
+    *("NamesOfIntendedRecipientsOfResults", "OrderEnteredBy", "HumanPerformerName", "ContentCreatorName"),
 )
+IDENTIFIERS = (
+    *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "PatientAddress"),
+    *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
+)
+DATE = re.compile(r"\d{6}|\d{1,4}([./_-])\d{1,2}\1\d{1,4}|\d{1,2} \d{1,2} \d{4}|\d{4} \d{1,2} \d{1,2}")
 
 
 @dataclass
@@ -79,13 +86,26 @@ def _described(header: "FileDataset") -> tuple[str, Series]:
 
 
 def _description(header: "FileDataset") -> str:
-    """The series' description, or nothing where it holds a word of the patient's or a number as long as a date."""
-    text = " ".join(str(header.get("SeriesDescription") or "").split())[:MAX_DESCRIPTION]
-    known = " ".join(str(header.get(name) or "") for name in IDENTIFYING).lower()
-    words = [word for word in re.split(r"[^\w]+|_", known) if len(word) > 2]
-    if not text.isprintable() or re.search(r"\d{6}", text) or any(word in text.lower() for word in words):
+    """The series' description, or nothing where it holds a word of a person's or an identifier, the year of birth, or
+    what may be a date.
+    """
+    text = " ".join(str(header.get("SeriesDescription") or "").split())
+    names, identifiers = (_words(header, elements) for elements in (NAMES, IDENTIFIERS))
+    year = str(header.get("PatientBirthDate") or "")[:4]
+    long = [word for word in names | identifiers | {year} if len(word) > 2]
+    short = names & set(_split(text))  # letters of a name of one or two, as words of their own
+    if not text.isprintable() or DATE.search(text) or short or any(word in text.lower() for word in long):
         return ""
-    return text
+    return text[:MAX_DESCRIPTION]
+
+
+def _words(header: "FileDataset", elements: Sequence[str]) -> set[str]:
+    """The words of elements, in small letters."""
+    return {word for element in elements for word in _split(str(header.get(element) or ""))}
+
+
+def _split(text: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", text.lower()) if word]
 
 
 def several_series(files: Sequence[Path]) -> str | None:
