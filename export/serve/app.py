@@ -41,10 +41,12 @@ def make_app(service: Service) -> ASGIApp:
 
 
 class _Described(FastAPI):
-    """FastAPI whose description lists the served models."""
+    """FastAPI whose description lists the served models, but where a token is needed to know them."""
 
     def openapi(self) -> dict[str, object]:
         description = super().openapi()
+        if self.state.service.settings.token is not None:
+            return description
         for operations in description["paths"].values():
             for operation in operations.values():
                 for parameter in operation.get("parameters", []):

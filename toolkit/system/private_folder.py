@@ -84,7 +84,7 @@ def _is_abandoned(path: Path, descriptor: int, *, is_brief: bool) -> bool:
 def _locked_folder(parent: Path) -> tuple[Path, int]:
     """A new folder and the descriptor of its lock; another try if a second process removed it before the lock."""
     while True:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))  # mode 0700
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent.absolute()))  # mode 0700
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # a file system without locks, on which `remove_abandoned` removes nothing
             fcntl.flock(descriptor, fcntl.LOCK_EX)

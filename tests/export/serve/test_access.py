@@ -54,6 +54,10 @@ def test_only_pages_without_data_need_no_token(attunet, serve, scan, predicted, 
         assert server.get("/v1/models", headers=headers).status_code == 401
     assert server.post(content=body, headers=good).content == predicted
     assert [server.get(path).status_code for path in ("/", "/docs", "/v2/health/live", "/v2/health/ready")] == [200] * 4
+    operations = [one for path in server.get("/openapi.json").json()["paths"].values() for one in path.values()]
+    named = [one for operation in operations for one in operation.get("parameters", []) if one["name"] == "name"]
+    assert named
+    assert not any("enum" in one["schema"] for one in named)  # the names of the models
     options = ("--server", server.url, "--token-file", tmp_path / "token")
     done = attunet("predict", *options, scan, tmp_path / "labels.nii.gz")
     assert done.code == 0, done.err

@@ -90,3 +90,10 @@ def test_without_file_locks_there_are_folders_and_nothing_is_removed(
         assert len(list(tmp_path.iterdir())) == 2
         assert first.path.is_dir()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_has_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 keeps that of its parent: what reads files in it may name them by their whole paths."""
+    monkeypatch.chdir(tmp_path)
+    with PrivateFolder(Path("a")) as folder:
+        assert folder.path.parent == tmp_path / "a"
