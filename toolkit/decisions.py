@@ -93,7 +93,7 @@ RULES: dict[str, Rule] = {
     ),
     "alpha-mask": Rule(
         "masks with an alpha channel",
-        "alpha is the mask where one colour is painted; else it says what is background",
+        "alpha is the mask where black or white alone is painted; else it says what is background",
         choices=("mask", "drop"),
     ),
     "raw-tiff": Rule("TIFF masks that say white is zero", "samples are read as stored", choices=("raw", "inverted")),

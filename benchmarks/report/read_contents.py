@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -72,7 +72,10 @@ def _checked(file: Path, contents: Contents) -> Contents:
     """The contents. Raises InputError for a figure that its metric cannot have."""
     for metric, score in (item for model in contents.models for item in model.scores.items()):
         by_case = (value for row in score["per_case"].values() for value in row.values())
-        for value in (score["mean"], *score["per_class"].values(), *by_case):
+        interval = score["ci95"] or ()
+        if any(low > high for low, high in pairwise(interval)):
+            raise InputError(f"{file}: is damaged: ci95 must be two ascending numbers, got {list(interval)}")
+        for value in (score["mean"], *interval, *score["per_class"].values(), *by_case):
             if not is_score(metric, value):
                 raise InputError(f"{file}: is damaged: {metric} cannot be {shown(value)}; evaluate again")
     return contents

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePath
 
 from attunet.decisions import RULES, Decision
@@ -71,7 +72,8 @@ def numbered_inputs(inputs: Sequence[Input], root: Path, names: Pseudonyms) -> l
     """Replace the names of volumes by the numbers of their cases; after the call, `names` hides them and those of files
     below `root`. Volumes whose files tell the same case have numbers of their own names.
     """
-    for path in regular_files(root) if len(inputs) > 1 else ():
+    folders = [root] if len(inputs) > 1 else [path for one in inputs for path in one.files if path.is_dir()]
+    for path in chain.from_iterable(map(regular_files, folders)):
         names.remember_file(path, root)
     cases = cases_of(inputs, root)
     numbers = names.numbers_of(cases)

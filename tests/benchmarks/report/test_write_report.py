@@ -207,6 +207,8 @@ def test_a_prediction_of_a_class_that_was_not_drawn_is_not_wrong(evaluation: Pat
         (lambda results: results["models"][0]["dice"].update(per_class=3), "is damaged: "),
         (lambda results: results["models"][0]["dice"].update(mean=float("inf")), "is damaged: "),
         (lambda results: results["models"][0]["dice"].update(mean=5), "is damaged: dice cannot be 5"),
+        (lambda results: results["models"][0]["dice"].update(ci95=[7.5, -3]), "ci95 must be two ascending numbers"),
+        (lambda results: results["models"][0]["dice"].update(ci95=[0.5, 7.5]), "is damaged: dice cannot be 7.5"),
         (lambda results: results["models"][0]["surface_dice"]["per_class"].update(liver=-0.5), "cannot be -0.5"),
         (lambda results: results.update(environment=3), "is damaged: "),
         (lambda results: results["environment"].update(gpus=[3]), "is damaged: "),

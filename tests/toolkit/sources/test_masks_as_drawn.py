@@ -157,7 +157,7 @@ def test_one_colour_of_paint_on_a_transparent_ground_is_the_object(
     truth = set_of(made, tmp_path / "s", lambda _, labels: painted(labels, np.broadcast_to(colour, (*labels.shape, 3))))
     store = stored(tmp_path / "s")
     assert_drawn(store, truth, lambda labels: labels > 0)
-    assert rules(store) == {"alpha-mask"}
+    assert rules(store) == {"alpha-mask", *(["mask-colours"] if colour == (200, 30, 40) else [])}
 
 
 def test_half_transparent_paint_keeps_its_colours(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -179,13 +179,26 @@ def test_several_colours_of_paint_on_a_transparent_ground_are_classes(made: Simp
     np.testing.assert_array_equal(indices(store, "p0"), np.array([0, 2, 1])[truth[0]])
 
 
+@pytest.mark.parametrize("colours", [np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)]), np.array([[0], [90], [180]])])
+def test_a_mask_of_one_class_alone_keeps_its_colour(made: SimpleNamespace, tmp_path: Path, colours: np.ndarray) -> None:
+    def mask(number: int, labels: np.ndarray) -> np.ndarray:
+        kept = np.where(labels == number % 2 + 1, labels, 0)
+        return painted(kept, np.broadcast_to(colours[kept], (*kept.shape, 3)))
+
+    truth = set_of(made, tmp_path / "s", mask)
+    store = stored(tmp_path / "s")
+    assert len(store.classes) == 3
+    drawn = [np.unique(indices(store, f"p{number}")).tolist() for number in range(len(truth))]
+    assert {tuple(values) for values in drawn} == {(0, 1), (0, 2)}
+
+
 def test_masks_of_slices_are_read_as_the_user_wants_and_say_so(made, tmp_path: Path, write_series) -> None:
     path = write_series(tmp_path / "series", np.ones((6, 5, 1), np.int16), np.diag([-1.0, -1, 5, 1]))[0]
-    painted = np.full((5, 6, 4), 7, np.uint8)
+    painted = np.zeros((5, 6, 4), np.uint8)
     painted[:2, :, 3] = 255
     made.save_picture(tmp_path / f"masks/{path.stem}.png", painted)
     image = read_volume(tmp_path / "series")
-    for choices, value, rule in (({}, 255, ["alpha-mask"]), ({"alpha-mask": "drop"}, 7, [])):
+    for choices, value, rule in (({}, 255, ["alpha-mask"]), ({"alpha-mask": "drop"}, 0, [])):
         mask = read_labels([tmp_path / "masks"], image, tmp_path / "series", MaskOptions(choices=choices))
         assert (mask.values[0, 0, 0], [one.rule for one in mask.decisions]) == (value, rule)
 

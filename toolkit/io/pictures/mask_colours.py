@@ -130,7 +130,9 @@ def _check_colours(path: Path, colours: np.ndarray) -> None:
 
 
 def _with_alpha(path: Path, image: "Image", choices: Choices) -> Samples:
-    """Alpha is the mask where one colour is painted; where several are, what is transparent is background."""
+    """Alpha is the mask where black or white alone is painted; else what is transparent is background, and the others
+    have the value of their colour, which is another class in another file.
+    """
     rgba = np.asarray(image)
     alpha, colours = rgba[:, :, 3], codes_of(rgba[:, :, :3])
     if alpha.min() == alpha.max() or choice("alpha-mask", choices) == "drop":
@@ -138,7 +140,7 @@ def _with_alpha(path: Path, image: "Image", choices: Choices) -> Samples:
     inside = alpha > alpha.max() / 2  # paint may be half transparent
     colours[~inside] = 0
     painted = _distinct(colours, inside)
-    if len(painted) <= 1:
+    if len(painted) <= 1 and set(painted.tolist()) <= {0, 255}:
         return alpha, {}, [Decision("alpha-mask", "alpha is the mask, since what is painted has one colour")]
     _check_colours(path, painted)
     text = "transparent pixels are background, the others have their colour's class"
