@@ -65,7 +65,7 @@ ARMS = (
     Arm(
         "trapezoid",
         "a rate that stays at its peak for 70 % of the steps: trainings in `run.minutes` have it, and on a coarse grid "
-        "it gained in the first five trainings of one seed",
+        "it had +0.039 over six trainings of one seed (the interval holds 0)",
         settings=("optim.schedule=trapezoid",),
         against="plain",
     ),

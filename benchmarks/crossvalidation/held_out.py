@@ -111,13 +111,14 @@ def check_belongs(run: TrainedRun, store: Store, planned: PlannedRun) -> None:
     if run.spec != store.spec or run.classes != store.classes:
         raise InputError(f"{run.path}: must be of {store.path}; its preprocessing or its classes differ")
     _check_time(run, config.run.minutes)
+    set_by_time = SET_BY_TIME if run.config.optim.schedule == "trapezoid" else ("epochs",)
     for section in ("model", "augment", "optim", "run"):
         wanted, there = (dataclasses.asdict(getattr(c, section)) for c in (config, run.config))
         for name, value in wanted.items():
             is_free = section == "run" and name in FREE_TO_CHANGE
             was = "auto" if f"{section}.{name}" in run.automatic else there[name]
-            ended_by_time = name in SET_BY_TIME and config.run.minutes  # in place of the recipe's
-            if value not in (was, there[name]) and not is_free and not ended_by_time:
+            is_of_time = config.run.minutes and name in set_by_time
+            if value not in (was, there[name]) and not is_free and not is_of_time:
                 raise InputError(
                     f"{run.path}: was trained with {section}.{name} = {was!r}, this comparison wants {value!r}"
                 )

@@ -143,7 +143,9 @@ class RunConfig(Section):
     )
     project: str = setting("attunet", "Project name at the tracker.")
     log_every: int = setting(10, "Steps between lines in metrics.jsonl.", 1, 10**6)
-    validate_every_epochs: float | Auto = setting("auto", "Epochs between validations; auto: ten in a run.", 1e-6, 1e6)
+    validate_every_epochs: float | Auto = setting(
+        "auto", "Epochs between validations; auto: ten in a run, as first planned for run.minutes.", 1e-6, 1e6
+    )
     checkpoint_every_minutes: float = setting(5.0, "Minutes between checkpoints.", 0, 1e6)
     checkpoint_every_steps: int = setting(0, "Steps between checkpoints; 0: by time alone.", 0, 10**9)
     snapshots: int = setting(

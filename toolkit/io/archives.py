@@ -98,6 +98,7 @@ class _Directory:
 
     def __init__(self, file: BinaryIO, name: str, max_members: int) -> None:
         self._file, self.name, self._max_members = file, name, max_members
+        self._number = 0  # of entries in what was read last, which is the directory in the end
         self.is_listed = False
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
@@ -108,9 +109,16 @@ class _Directory:
         if size > limit:
             raise TooLarge(f"{self.name}: its directory must have at most {limit:,} bytes, got {size:,}")
         data = self._file.read(size)
-        if (number := data.count(DIRECTORY_ENTRY)) > self._max_members:
-            raise TooLarge(f"{self.name}: must have at most {self._max_members:,} members, got {number:,}")
+        self._number = data.count(DIRECTORY_ENTRY)
+        if self._number > self._max_members:
+            raise TooLarge(f"{self.name}: must have at most {self._max_members:,} members, got {self._number:,}")
         return data
+
+    def end(self, number: int) -> None:
+        """Compare the entries with those that zipfile found: one that claims to be longer hides those behind it."""
+        if number != self._number:
+            raise zipfile.BadZipFile(f"its directory is damaged: {number:,} of {self._number:,} entries are found")
+        self.is_listed = True
 
 
 @contextmanager
@@ -119,7 +127,7 @@ def open_zip(archive: Path, max_members: int) -> Iterator[zipfile.ZipFile]:
     with archive.open("rb") as file:
         directory = _Directory(file, str(archive), max_members)
         with zipfile.ZipFile(cast(IO[bytes], directory)) as opened:
-            directory.is_listed = True
+            directory.end(len(opened.infolist()))
             yield opened
 
 

@@ -41,9 +41,10 @@ class RunFolder:
         require_own_folder(path, "a run")
         if not is_utf8(str(path.absolute())):
             raise InputError(f"{path}: must have a path in UTF-8, as safetensors opens no other: rename its folder")
-        foreign = [str(file.relative_to(path)) for file in chain(*map(path.glob, REPLACED))]
+        foreign = next(chain(*map(path.glob, REPLACED)), None)
         if foreign and not _is_of_a_training(path):
-            raise InputError(f"{path}: holds {', '.join(foreign)}, which a training would replace; name another folder")
+            held = foreign.relative_to(path)
+            raise InputError(f"{path}: holds {held}, which a training would replace; name another folder")
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.snapshots = path / SNAPSHOTS

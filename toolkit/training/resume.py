@@ -7,7 +7,7 @@ from typing import Literal
 
 from accelerate import Accelerator
 
-from attunet.config import Config, ResolvedConfig
+from attunet.config import Config, OptimConfig, ResolvedConfig
 from attunet.device.accelerator import of_first_process
 from attunet.errors import InputError
 from attunet.runs.initial_weights import InitialWeights
@@ -23,6 +23,8 @@ from attunet.runs.run_folder import RunFolder
 from attunet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_WARMUP = OptimConfig().warmup_fraction
 
 Resume = Literal["never", "require", "auto"]
 
@@ -73,6 +75,8 @@ def with_kept_plan(config: Config, begun: ResolvedConfig, accelerator: Accelerat
         in_vain = f"run.minutes={given:g}"
     elif minutes and not given and not isinstance(epochs, str):
         in_vain = f"optim.epochs={epochs:g}"
+    elif minutes and config.optim.warmup_fraction not in (DEFAULT_WARMUP, begun.optim.warmup_fraction):
+        in_vain = f"optim.warmup_fraction={config.optim.warmup_fraction:g}"
     if in_vain and accelerator.is_main_process:
         logger.info(f"{in_vain} changes nothing: a resumed training keeps {plan}")
     kept = without_epochs(config) if given or minutes else config

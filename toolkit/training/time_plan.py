@@ -53,8 +53,8 @@ class TimePlan:
 
     The trapezoid has the same learning rate until it falls, whatever the number of steps. Until then, that number is
     corrected by the speed of the later half of the steps so far: machines become slower when they are warm, or when
-    others use them. So the finished training is the ordinary one of its last number of steps. Other schedules keep the
-    first.
+    others use them. The finished training is bit for bit an ordinary one with the last of these numbers. Other
+    schedules keep the first.
 
     Args:
         began: start of the minutes, as a value of `time.monotonic()`.
@@ -174,6 +174,7 @@ def measure(trainer: Trainer, validator: Validator, folder: RunFolder, seconds: 
             checkpoint = _timed(lambda: _write_like_a_checkpoint(trainer, folder.checkpoints))
             folder.draw_curves()  # imports matplotlib
             plot = _timed(folder.draw_curves)
+            folder.curves.unlink()  # it is of no training: where the time is too little, none follows
     return of_first_process(Costs(step, validation, native, checkpoint, plot))
 
 

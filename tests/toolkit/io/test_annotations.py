@@ -11,7 +11,7 @@ pytest.importorskip("PIL.Image")
 from attunet.errors import InputError
 from attunet.io.pictures import annotations
 from attunet.io.pictures.annotations import load_annotations, read_annotations
-from attunet.io.pictures.regions import Annotations, NotAnnotations
+from attunet.io.pictures.regions import Annotations
 
 SHAPE = (9, 7, 1)
 OUTLINE = [1, 1, 5, 1, 5, 4]
@@ -58,7 +58,7 @@ def test_a_file_of_lists_that_hold_nothing_is_not_parsed(
     monkeypatch.setattr(annotations, "FREE_PARTS", 100)
     for parser in ("parse_json", "read_cvat"):
         monkeypatch.setattr(annotations, parser, None)
-    with pytest.raises(NotAnnotations, match=r"has 40\d lists or elements in 1,\d{3} bytes"):
+    with pytest.raises(InputError, match=r"bytes must have at most \d{3} lists or elements, got 40\d"):
         load_annotations(tmp_path / name)
 
 

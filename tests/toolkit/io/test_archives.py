@@ -115,6 +115,14 @@ def test_damaged_encrypted_and_lying_archives_are_one_line(tmp_path: Path) -> No
     attempt(wrong_byte, "cannot be read as an archive|does not have the size|is there twice|File exists")
 
 
+def test_an_entry_that_hides_those_behind_it_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", **{name: name.encode() * 100 for name in ("a", "b", "c")})
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 33] ^= 4  # the length of the first entry's comment
+    path.write_bytes(content)
+    refused(path, tmp_path / "out", "its directory is damaged: 1 of 3 entries are found")
+
+
 def test_a_directory_of_many_entries_is_refused_before_it_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,6 +253,15 @@ def test_the_header_itself_is_never_voxels(tmp_path: Path) -> None:
     (tmp_path / "a.mha").write_bytes(f"{META}HeaderSize = 10\nElementDataFile = LOCAL\n".encode() + VOXELS.tobytes())
     with pytest.raises(InputError, match=r"a\.mha: its header's HeaderSize must not lie within the header, got 10"):
         read_volume(tmp_path / "a.mha")
+    (tmp_path / "a.mha").write_bytes(f"{META}HeaderSize = -1\nElementDataFile = LOCAL\n".encode() + VOXELS.tobytes())
+    (tmp_path / "a.nrrd").write_bytes(f"{NRRD}byte skip: -1\n\n".encode() + VOXELS.tobytes())
+    for name in ("a.mha", "a.nrrd"):
+        check_as_itk(tmp_path / name)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2])
+        with pytest.raises(
+            InputError, match=f"{name}: is cut short: the header says 240 bytes of voxels, there are 238"
+        ):
+            read_volume(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,12 @@ def test_too_little_time_is_said() -> None:
         plan_steps(COSTS, 20.0, steps_per_validation=None, checkpoints=0)
 
 
+def test_a_folder_in_which_the_time_was_too_little_can_be_used(small_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run\.minutes: too little time"):
+        train(small_store.path, tmp_path / "run", small_config("run.minutes=0.001"), fold=0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_full_disk_while_a_checkpoint_is_measured_is_named_and_leaves_nothing(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

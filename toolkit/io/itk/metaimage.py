@@ -44,10 +44,11 @@ def read_metaimage(path: Path) -> StoredImage:
     if not _flag(keys, "binarydata", True):
         raise InputError(f"{path}: its header's BinaryData must be True, numbers as text are not read: write it anew")
     is_packed = _flag(keys, "compresseddata", False)
+    header_end = end if holder == path else 0
     return StoredImage(
         path,
         holder,
-        _offset(path, keys, end if holder == path else 0, is_packed),
+        _offset(path, keys, header_end, is_packed),
         is_packed,
         _dtype(path, keys),
         (channels, *sizes) if channels > 1 else sizes,
@@ -55,6 +56,7 @@ def read_metaimage(path: Path) -> StoredImage:
         _directions(path, keys, dimensions),
         _padded(numbers(path, "Offset", keys.get("offset", "0 " * dimensions), dimensions)),
         "transformmatrix" in keys,
+        header_end,
     )
 
 

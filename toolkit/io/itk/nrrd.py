@@ -50,16 +50,18 @@ def read_nrrd(path: Path) -> StoredImage:
     stated = keys.get("encoding", "raw").lower()
     if stated not in PACKED:
         raise InputError(f"{path}: its header's encoding must be raw or gzip, got {quoted(stated)}: write it anew")
+    header_end = end if holder == path else 0
     return StoredImage(
         path,
         holder,
-        _offset(path, keys, end if holder == path else 0, PACKED[stated]),
+        _offset(path, keys, header_end, PACKED[stated]),
         PACKED[stated],
         _dtype(path, keys),
         sizes,
         channel_axis,
         *_grid(path, keys, [vectors[axis] for axis in domain], domain, dimension),
         "space" in keys,
+        header_end,
     )
 
 

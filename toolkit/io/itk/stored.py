@@ -36,6 +36,7 @@ class StoredImage:
     directions: np.ndarray  # for each other axis the step between its voxels, `(axes, 3)` in mm, in LPS
     origin: np.ndarray  # place of the first voxel, in mm, in LPS
     is_oriented: bool  # True if the header states the orientation
+    header_end: int  # where the header ends in the file of the voxels; 0 if it lies in another
 
     @property
     def num_voxels(self) -> int:
@@ -57,8 +58,9 @@ class StoredImage:
     def _raw(self, size: int) -> np.ndarray:
         present = self.holder.stat().st_size
         start = present - size if self.offset is None else self.offset
-        if start < 0 or present - start < size:
-            said = f"the header says {size:,} bytes of voxels, there are {max(0, present - max(0, start)):,}"
+        if start < self.header_end or present - start < size:
+            there = max(0, present - max(self.header_end, start))
+            said = f"the header says {size:,} bytes of voxels, there are {there:,}"
             raise InputError(f"{self._subject}: is cut short: {said}; {AGAIN}")
         return np.fromfile(self.holder, self.dtype, self.num_voxels, offset=start)
 

@@ -118,10 +118,7 @@ def _load(path: Path, _changed: int, size: int) -> Annotations:
 
 
 def _parsed(path: Path) -> Annotations:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        raise NotAnnotations("cannot be read") from None
+    content = path.read_bytes()
     if path.suffix.lower() == ".xml":
         _check_parts(content.count(b"<") + content.count(b"=") // 2, len(content))
         return read_cvat(content)
@@ -139,7 +136,8 @@ def _parsed(path: Path) -> Annotations:
 
 def _check_parts(number: int, size: int) -> None:
     if number > FREE_PARTS + size // BYTES_PER_PART:
-        raise NotAnnotations(f"has {number:,} lists or elements in {size:,} bytes, more than annotations have")
+        limit = FREE_PARTS + size // BYTES_PER_PART
+        raise InputError(f"annotations of {size:,} bytes must have at most {limit:,} lists or elements, got {number:,}")
 
 
 @contextmanager
