@@ -132,9 +132,11 @@ class _Exchange:
             self.status = message["status"]
             closing = [] if self._body_is_over else [(b"connection", b"close")]
             message = {**message, "headers": [*message.get("headers", []), *SAFETY_HEADERS, *closing]}
-        elif not message.get("more_body", False) and not self._body_is_over:
+        elif not message.get("more_body", False):
+            # uvicorn takes all of a part and waits before the next one, until the client has read most of it
             await self._send({**message, "more_body": True})
-            await self._drain()
+            if not self._body_is_over:
+                await self._drain()
             message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 

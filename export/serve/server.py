@@ -133,8 +133,8 @@ class _BoundedParser(h11.Connection):
 class BoundedProtocol(H11Protocol):
     """HTTP whose heads must arrive within `HEADER_S`, on so many connections: uvicorn itself waits for ever.
 
-    Where there are too many, the one that has sent no request for the longest time is closed, so that idle ones do not
-    keep others out. Chunks of a body must not be tiny (`_BoundedParser`).
+    Where there are too many, the one that has sent no request for the longest time is closed, of those that are idle or
+    do not read their answer, so that they do not keep others out. Chunks of a body must not be tiny (`_BoundedParser`).
     """
 
     conn: _BoundedParser
@@ -152,10 +152,15 @@ class BoundedProtocol(H11Protocol):
             self._make_room()
 
     def _make_room(self) -> None:
-        there = [one for one in self.connections if isinstance(one, BoundedProtocol) and not one.transport.is_closing()]
+        there = [one for one in self.connections if isinstance(one, BoundedProtocol) and one._is_open]
         if len(there) > self.max_connections:
-            idle = [one for one in there if one.cycle is None or one.cycle.response_complete]
+            idle = [one for one in there if one.cycle is None or one.cycle.response_complete or one.flow.write_paused]
             min(idle, key=lambda one: one._heard).transport.abort()
+
+    @property
+    def _is_open(self) -> bool:
+        """True until it is closed and nothing waits for its client any more."""
+        return not self.transport.is_closing() or self.transport.get_write_buffer_size() > 0
 
     def data_received(self, data: bytes) -> None:
         self._heard = time.monotonic()

@@ -258,9 +258,7 @@ def test_the_header_itself_is_never_voxels(tmp_path: Path) -> None:
     for name in ("a.mha", "a.nrrd"):
         check_as_itk(tmp_path / name)
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-2])
-        with pytest.raises(
-            InputError, match=f"{name}: is cut short: the header says 240 bytes of voxels, there are 238"
-        ):
+        with pytest.raises(InputError, match=rf"{name}: is cut short: .* 240 bytes of voxels, there are 238"):
             read_volume(tmp_path / name)
 
 
