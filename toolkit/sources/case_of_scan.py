@@ -19,7 +19,7 @@ from attunet.sources.layouts.two_folders import IMAGE_FOLDERS, find_folders
 # Names of files that tell what they show and not of whom; with a number they may be those of cases
 ROLE_WORDS = (
     rf"{IMAGE_WORDS}|imaging|scans?|vol|data|nifti|dicom|dcm|anon|series|study|cta?|mra?|mri|pet|spect|us|"
-    r"t1\w{0,2}|t2\w{0,2}|flair|dwi|adc|swi|pdw?"
+    r"t1[a-z]{0,2}|t2[a-z]{0,2}|flair|dwi|adc|swi|pdw?"
 )
 ROLE = re.compile(rf"(?:{ROLE_WORDS})(?:[-_ .](?:{ROLE_WORDS}))*", re.IGNORECASE)
 
@@ -81,7 +81,9 @@ def _by_name(one: Input, *, is_one: bool) -> str:
     """
     path = Path(os.path.abspath(one.files[0]))
     stem = path.name if one.files[0].is_dir() else stem_of(path)
-    return path.parent.name if is_one and _is_called_as_others(path, stem) else _without_channel(one.name)
+    if is_one and _is_called_as_others(path, stem):
+        return path.parent.name or stem
+    return _without_channel(one.name)
 
 
 def _is_called_as_others(path: Path, stem: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from attunet.sources.case_of_scan import cases_of
 from attunet.sources.find_cases import find_cases
+from attunet.sources.input import Input
 from attunet.sources.inputs import find_inputs
 
 NAMES = ("Ann_Lee", "Bo.Fry", "Cyd Ott", "7")
@@ -59,10 +60,14 @@ def test_a_name_that_others_have_too_is_no_patients(tmp_path: Path, stem: str) -
         assert cases(tmp_path / name) == [name]
         assert cases(tmp_path / name / f"{stem}.nii.gz") == [name]
     write_nifti(tmp_path / "Bo.Fry/other.nii.gz")  # now the folder is none of one scan
-    assert cases(tmp_path / "Bo.Fry/abdomen.nii.gz") == ["abdomen"] if stem == "abdomen" else True
+    assert cases(tmp_path / f"Bo.Fry/{stem}.nii.gz") == ["abdomen" if stem == "abdomen" else "Bo.Fry"]
 
 
-@pytest.mark.parametrize("stem", ["Ann_Lee", "volume-0", "img_0012", "0001"])
+@pytest.mark.parametrize("stem", ["Ann_Lee", "volume-0", "img_0012", "0001", "T101", "t2_7"])
 def test_a_scan_alone_in_a_folder_has_its_own_name(tmp_path: Path, stem: str) -> None:
     write_nifti(tmp_path / "scans" / f"{stem}.nii.gz", tmp_path / "other/imaging.nii.gz")
     assert cases(tmp_path / "scans") == cases(tmp_path / "scans" / f"{stem}.nii.gz") == [stem]
+
+
+def test_a_scan_in_no_folder_has_its_own_name() -> None:
+    assert cases_of([Input("imaging", (Path("/imaging.nii.gz"),))], Path("/")) == ["imaging"]
