@@ -135,7 +135,8 @@ def test_slices_whose_two_numbers_pair_them_differently_are_refused() -> None:
     [
         (range(1, 9), range(2, 10), False),  # a series without its last slice, a folder without its first mask
         ([1, 2, 3, 5], [1, 2, 4, 5], False),
-        (range(5, 25), range(1, 21), False),
+        (range(3, 23), range(1, 21), False),
+        (range(10, 40), range(1, 31), True),  # the part of a series that shows the organ
         (range(30), range(1, 31), True),  # counted from 0 and from 1
         (range(1, 31), range(30), True),
         (range(1, 9), range(101, 109), True),
@@ -147,6 +148,11 @@ def test_slices_whose_two_numbers_pair_them_differently_are_refused() -> None:
 def test_slices_and_masks_that_lost_others_are_not_paired_by_their_order(images, masks, is_paired, form: str) -> None:
     slices, pictures = [f"i{number:04d}.dcm" for number in images], [form.format(number) for number in masks]
     assert pair_by_number(slices, pictures) == (dict(zip(slices, pictures, strict=True)) if is_paired else None)
+
+
+def test_another_number_that_is_the_same_by_chance_does_not_refuse_slices() -> None:
+    slices, pictures = [f"i{n + 1}_{n + 501}.dcm" for n in range(1, 9)], [f"m{n}.png" for n in range(1, 9)]
+    assert pair_by_number(slices, pictures) == dict(zip(slices, pictures, strict=True))
 
 
 def test_prepare_pairs_them_or_says_both(attunet, tmp_path: Path, made: SimpleNamespace) -> None:

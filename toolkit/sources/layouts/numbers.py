@@ -48,16 +48,16 @@ def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str
 
     Names are paired by a number in them if both lists have the same numbers; else by their order if it is that of the
     numbers. None if neither rule applies (as for `1, 10, 2` and `003, 004, 005`), if two numbers in the names give
-    different pairs, or if most numbers are in both lists, which lost others (`1, 2, 3` and `2, 3, 4`).
+    different pairs, or if their last numbers are the same but for a few, which were lost (`1, 2, 3` and `2, 3, 4`).
     """
     image_numbers, mask_numbers = _distinct_numbers(images), _distinct_numbers(masks)
-    both = list(product(image_numbers, mask_numbers))
-    pairs = [pair_by_key(mask, image) for image, mask in both]
+    pairs = [pair_by_key(mask, image) for image, mask in product(image_numbers, mask_numbers)]
     readings = [reading for reading in pairs if reading is not None]
     if readings:
         return readings[0] if all(reading == readings[0] for reading in readings) else None
-    if any(_lost_others(set(image.values()), set(mask.values())) for image, mask in both):
-        return None
+    for image, mask in zip(image_numbers[:1], mask_numbers[:1], strict=False):
+        if _lost_others(set(image.values()), set(mask.values())):
+            return None
     for numbers in (*image_numbers[:1], *mask_numbers[:1]):
         if sorted(numbers) != sorted(numbers, key=lambda name: numbers[name]):
             return None
@@ -65,9 +65,10 @@ def pair_by_number(images: Sequence[str], masks: Sequence[str]) -> dict[str, str
 
 
 def _lost_others(images: set[int], masks: set[int]) -> bool:
-    """True for two equally long lists of which most numbers are the same, unless they count from 0 and from 1."""
+    """True for two equally long lists with the same numbers but for a few, unless they count from 0 and from 1."""
     counts = (set(range(len(images))), set(range(1, len(images) + 1)))
-    return 2 * len(images & masks) > len(images) and (images, masks) not in (counts, counts[::-1])
+    is_few = len(images - masks) <= max(1, len(images) // 10) and len(images) > 2
+    return is_few and (images, masks) not in (counts, counts[::-1])
 
 
 def pair_by_key(images: Mapping[str, Hashable], masks: Mapping[str, Hashable]) -> dict[str, str] | None:
