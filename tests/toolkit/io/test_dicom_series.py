@@ -1,5 +1,6 @@
 """Several DICOM series in one folder: a refusal lists them without the patient's data, and `--series` chooses one."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def test_the_refusal_lists_number_description_and_slices(three: Path) -> None:
     [
         *("t2 Li", "T2 na", "t2_Li_Na", "t1 op Meyer", "f. Schmidt", "geb. Huber", "Dr.Weber t2", "t2 Nordklinik"),
         *("12.03.1961", "t1 1961-03-12", "12/3/61", "12 3 1961", "geb. 1961", "t1 19610312", "t2_61_03_12"),
+        *("03/12/1961", "61-3-12", "t1 2.12.03.1961", "1961 3 12"),
         "a long description that ends with the patient's own name Huber",
     ],
 )
@@ -77,6 +79,17 @@ def test_a_description_with_a_name_or_a_date_is_not_listed(tmp_path: Path, add_s
         read_volume(tmp_path)
     listed = str(caught.value).rpartition("description: ")[2]
     assert listed == "1 (MR, 4 slices of 10 × 12), 2 'T2 0.5x0.5x2.0 flair 2' (MR, 4 slices of 10 × 12)"
+
+
+@pytest.mark.parametrize(
+    "description", ["ep2d_diff_b0_50_800", "DWI 0-50-800", "dwi_10_50_1000", "t1 13.13.2000", "t2 MRI radiology"]
+)
+def test_a_description_without_a_name_or_a_date_is_listed(tmp_path: Path, add_series, description: str) -> None:
+    header = {"StationName": "MRI2 MRI", "InstitutionalDepartmentName": "Radiology", "SeriesDescription": description}
+    for number in (1, 2):
+        add_series(tmp_path, str(number), volume_of(number), SeriesNumber=str(number), **header)
+    with pytest.raises(InputError, match=re.escape(f"1 {description!r} (MR")):
+        read_volume(tmp_path)
 
 
 def test_slices_with_a_series_uid_each_get_advice_of_their_own(tmp_path: Path, add_series) -> None:

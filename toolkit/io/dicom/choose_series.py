@@ -25,9 +25,9 @@ NAMES = (
 )
 IDENTIFIERS = (
     *("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "PatientAddress"),
-    *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName", "StationName"),
+    *("InstitutionName", "InstitutionAddress"),
 )
-DATE = re.compile(r"\d{6}|\d{1,4}([./_-])\d{1,2}\1\d{1,4}|\d{1,2} \d{1,2} \d{4}|\d{4} \d{1,2} \d{1,2}")
+THREE_NUMBERS = re.compile(r"(?<!\d)(?=(\d{1,4})([ ./_-])(\d{1,2})\2(\d{1,4})(?!\d))")
 
 
 @dataclass
@@ -94,9 +94,20 @@ def _description(header: "FileDataset") -> str:
     year = str(header.get("PatientBirthDate") or "")[:4]
     long = [word for word in names | identifiers | {year} if len(word) > 2]
     short = names & set(_split(text))  # letters of a name of one or two, as words of their own
-    if not text.isprintable() or DATE.search(text) or short or any(word in text.lower() for word in long):
+    if not text.isprintable() or _has_date(text) or short or any(word in text.lower() for word in long):
         return ""
     return text[:MAX_DESCRIPTION]
+
+
+def _has_date(text: str) -> bool:
+    """True for six digits together, and for a day and a month, in any order, with a year before or after them."""
+    for first, separator, second, third in THREE_NUMBERS.findall(text):
+        for year, day in ((first, third), (third, first)):
+            low, high = sorted((int(day), int(second)))
+            is_year = 1900 <= int(year) < 2100 or (len(year) == 2 and separator != " ")
+            if is_year and 1 <= low <= 12 and high <= 31:
+                return True
+    return re.search(r"\d{6}", text) is not None
 
 
 def _words(header: "FileDataset", elements: Sequence[str]) -> set[str]:
