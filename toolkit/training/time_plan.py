@@ -100,7 +100,8 @@ class TimePlan:
         synchronize(trainer.accelerator.device)
         trainer.set_total_steps(of_first_process(self._fitting_steps(done)), warmup=self._warmup)
         self._next = self._next_correction(done)
-        self.is_final = self._share * trainer.total_steps - done < FINAL_SHARE * trainer.total_steps
+        left = self._share * trainer.total_steps - done
+        self.is_final = left < max(1, FINAL_SHARE * trainer.total_steps)
         return self.is_final
 
     def _fitting_steps(self, done: int) -> int:

@@ -2,6 +2,8 @@
 
 import errno
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from attunet.system.stop_signals import Stopped
 from attunet.training.loop import train
 from attunet.training.optimization import PEAK_SHARE
 from attunet.training.time_plan import VALIDATIONS_PER_RUN, Costs, TimePlan, plan_steps
+from attunet.training.trainer import Trainer
 from attunet.training.validation import Validator
 
 COSTS = Costs(step=0.5, validation=3.0, native=10.0, checkpoint=1.0, plot=2.0)
@@ -82,37 +85,59 @@ class Clock:
         return self.now
 
 
+@dataclass
+class Simulated:
+    """A training that takes no time: its trainer, its steps, the step after which its plan was final, its minutes."""
+
+    trainer: Trainer
+    done: int = 0
+    final_at: int = 0
+    took: float = 0.0
+
+
+@pytest.fixture
+def simulate(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simulated]:
+    def run(costs: Costs, minutes: float, factors: tuple[float, ...], *settings: str) -> Simulated:
+        """factors: seconds of a step in parts of the minutes, as multiples of those that were measured."""
+        clock = Clock()
+        monkeypatch.setattr("attunet.training.time_plan.time", clock)
+        monkeypatch.setattr("attunet.training.time_plan.measure", lambda *arguments: costs)
+        trainer = make_trainer(small_store, f"run.minutes={minutes} optim.schedule=trapezoid", *settings)
+        validator = Validator(small_store, [], trainer.accelerator, trainer.config.optim, None)
+        plan, made = TimePlan(trainer, validator, RunFolder(tmp_path), 0.0), Simulated(trainer)
+        while made.done < trainer.total_steps:
+            clock.now += costs.step * factors[min(int(clock.now / 60 / minutes * len(factors)), len(factors) - 1)]
+            made.done += 1
+            clock.now += costs.validation * (made.done % plan.validate_every == 0)
+            if made.done < trainer.total_steps and plan.correct(made.done):
+                made.final_at = made.done
+        made.took = (clock.now + costs.validation + costs.native + costs.checkpoint + costs.plot) / 60
+        return made
+
+    return run
+
+
 @pytest.mark.parametrize(("snapshots", "rising"), [(0, 0.1), (5, 0.1), (0, 0.9)])
 @pytest.mark.parametrize("factors", [(1,), (0.5,), (1.5,), (3,), (1.2, 0.9), (0.9, 1.2), (1, 1, 1, 1.2)])
 def test_a_plan_follows_the_speed_of_the_machine(
-    factors: tuple[float, ...],
-    snapshots: int,
-    rising: float,
-    small_store: Store,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    factors: tuple[float, ...], snapshots: int, rising: float, simulate: Callable[..., Simulated]
 ) -> None:
-    """factors: seconds of a step in parts of the training of equal time, as multiples of those that were measured."""
-    clock, minutes = Clock(), 4.0
-    monkeypatch.setattr("attunet.training.time_plan.time", clock)
-    monkeypatch.setattr("attunet.training.time_plan.measure", lambda *arguments: COSTS)
-    settings = f"run.snapshots={snapshots} optim.warmup_fraction={rising} optim.schedule=trapezoid"
-    trainer = make_trainer(small_store, f"run.minutes={minutes} {settings}")
-    validator = Validator(small_store, [], trainer.accelerator, trainer.config.optim, None)
-    plan = TimePlan(trainer, validator, RunFolder(tmp_path), 0.0)
-    every, warmup = plan.validate_every, round(rising * trainer.total_steps)
-    done = final_at = 0
-    while done < trainer.total_steps:
-        clock.now += COSTS.step * factors[min(int(clock.now / 60 / minutes * len(factors)), len(factors) - 1)]
-        done += 1
-        clock.now += COSTS.validation * (done % every == 0)
-        if done < trainer.total_steps and plan.correct(done):
-            final_at = done
-    assert 0 < final_at <= PEAK_SHARE * done
-    assert final_at <= min(snapshot_steps(snapshots, done), default=math.inf)
-    assert round(trainer.config.optim.warmup_fraction * done) == warmup
-    took = (clock.now + COSTS.validation + COSTS.native + COSTS.checkpoint + COSTS.plot) / 60
-    assert 0.9 * minutes < took < 1.1 * minutes or done == warmup
+    settings = f"run.snapshots={snapshots} optim.warmup_fraction={rising}"
+    made = simulate(COSTS, 4.0, factors, settings)
+    warmup = round(rising * plan_steps(COSTS, 0.98 * 240, steps_per_validation=None, checkpoints=1))
+    assert 0 < made.final_at <= PEAK_SHARE * made.done
+    assert made.final_at <= min(snapshot_steps(snapshots, made.done), default=math.inf)
+    assert round(made.trainer.config.optim.warmup_fraction * made.done) == warmup
+    assert 0.9 * 4 < made.took < 1.1 * 4 or made.done == warmup
+
+
+@pytest.mark.parametrize("factor", [1, 1.3])
+@pytest.mark.parametrize("minutes", [3, 4, 5, 7])
+def test_a_plan_of_few_long_steps_does_not_grow_while_it_is_corrected(
+    minutes: float, factor: float, simulate: Callable[..., Simulated]
+) -> None:
+    made = simulate(Costs(step=14, validation=8.5, native=8, checkpoint=1, plot=1), minutes, (factor,))
+    assert made.took < 1.1 * minutes + 23 / 60  # a step and its validation
 
 
 def test_a_training_that_is_stopped_before_its_plan_is_final_keeps_the_number_of_its_checkpoint(
