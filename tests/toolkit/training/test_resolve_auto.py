@@ -66,10 +66,16 @@ def test_on_a_gpu_the_width_follows_the_memory(monkeypatch, memory: float, side:
 
 
 def test_what_is_configured_stays() -> None:
-    given = Config(model=ModelConfig(base_width=20), optim=OptimConfig(epochs=3.0, batch_size=5))
+    given = Config(model=ModelConfig(base_width=20), optim=OptimConfig(epochs=3.0, batch_size=5, schedule="poly"))
     assert resolve_auto(given, store_of(100, 64), ["a"], on("cpu"), None).to_json() == given.to_json()
     steps = resolve_auto(Config(optim=OptimConfig(batch_size=4)), store_of(1000, 64), ["a"], on("cpu"), None)
     assert sizes(steps, 1000) == (16, 4, 5000)
+
+
+@pytest.mark.parametrize(("minutes", "schedule"), [(0, "one_cycle"), (5, "trapezoid")])
+def test_a_training_in_a_given_time_has_the_trapezoid(minutes: float, schedule: str) -> None:
+    config = Config(run=RunConfig(minutes=minutes))
+    assert resolve_auto(config, store_of(100, 64), ["a"], on("cpu"), None).optim.schedule == schedule
 
 
 @pytest.mark.parametrize(
