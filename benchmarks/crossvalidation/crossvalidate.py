@@ -89,10 +89,7 @@ def crossvalidate(
     grid = Grid(models, config_names, settings, num_seeds, folds, start_from(init, init_classes))
     with pseudonyms(pseudonymise, [out]) as names, writing(out, "cross-validation") as lock:
         store = open_store(store_path, names, source=source)
-        require_own_folder(out, "a cross-validation")
-        require_own_cases(out)
-        if not train and not out.exists():
-            raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
+        _check_place(out, train=train)
         plan = grid.plan(store, out)
         if minutes is not None:
             scoring = scoring_seconds(store, [run.fold for run in plan], 3 if every_postprocessing else 1) / 60
@@ -100,15 +97,28 @@ def crossvalidate(
             grid = grid.in_minutes(minutes_per_run(minutes, len(plan), at_a_time, scoring=scoring, spent=spent))
             plan = grid.plan(store, out)
         (names.claim if names else claim)(out)
-        for run in plan:
-            if progress_of(run.path)[0]:  # by an earlier call
-                check_belongs(load_run(run.path), store, run)
+        _check_begun(plan, store)
         numbered = ("--pseudonymise", str(pseudonymise)) if names else ()
         failed = _train(plan, (str(store_path), *numbered), jobs) if train else ""
         results = _score(store, out, grid, plan, every_postprocessing, failed, lock.check)
         if failed:
             raise TrainingsFailed(f"{out}: {failed}", results)
     return results
+
+
+def _check_place(out: Path, *, train: bool) -> None:
+    """Raises InputError for a folder with another product or a user's files, and for none where nothing is trained."""
+    require_own_folder(out, "a cross-validation")
+    require_own_cases(out)
+    if not train and not out.exists():
+        raise InputError(f"{out}: no such folder; --no-train needs finished trainings")
+
+
+def _check_begun(plan: Sequence[PlannedRun], store: Store) -> None:
+    """Raises InputError for a run of an earlier call that does not belong in its place."""
+    for run in plan:
+        if progress_of(run.path)[0]:
+            check_belongs(load_run(run.path), store, run)
 
 
 def _train(plan: Sequence[PlannedRun], store: Sequence[str], count: int | None) -> str:

@@ -70,18 +70,19 @@ def with_kept_plan(config: Config, begun: ResolvedConfig, accelerator: Accelerat
     """
     given, epochs, minutes = config.run.minutes, config.optim.epochs, begun.run.minutes
     plan = f"its plan for {minutes:g} minutes" if minutes else "its number of steps, made without a time"
+    is_corrected = minutes > 0 and begun.optim.schedule == "trapezoid"  # so that fractions of the steps changed too
     in_vain = ""
     if given not in (0, minutes):
         in_vain = f"run.minutes={given:g}"
     elif minutes and not given and not isinstance(epochs, str):
         in_vain = f"optim.epochs={epochs:g}"
-    elif minutes and config.optim.warmup_fraction not in (DEFAULT_WARMUP, begun.optim.warmup_fraction):
+    elif is_corrected and config.optim.warmup_fraction not in (DEFAULT_WARMUP, begun.optim.warmup_fraction):
         in_vain = f"optim.warmup_fraction={config.optim.warmup_fraction:g}"
     if in_vain and accelerator.is_main_process:
         logger.info(f"{in_vain} changes nothing: a resumed training keeps {plan}")
     kept = without_epochs(config) if given or minutes else config
     run, optim = dataclasses.replace(kept.run, minutes=minutes), kept.optim
-    if minutes and begun.optim.schedule == "trapezoid":  # fractions of a number of steps that was corrected
+    if is_corrected:
         optim = dataclasses.replace(optim, warmup_fraction=begun.optim.warmup_fraction)
         if isinstance(run.validate_every_epochs, str):
             run = dataclasses.replace(run, validate_every_epochs=begun.run.validate_every_epochs)

@@ -186,7 +186,7 @@ def test_a_timed_training_is_the_ordinary_one_of_its_steps(
     assert validated[0] == validated[1]
 
 
-@pytest.mark.parametrize("continued", ["run.minutes=1", "run.minutes=9", "optim.epochs=3"])
+@pytest.mark.parametrize("continued", ["run.minutes=1", "run.minutes=9", "optim.epochs=3", "optim.warmup_fraction=0.5"])
 def test_a_timed_training_that_is_resumed_keeps_its_steps(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: list[str], continued: str
 ) -> None:
