@@ -135,8 +135,7 @@ def _parsed(path: Path) -> Annotations:
 
 
 def _check_parts(number: int, size: int) -> None:
-    if number > FREE_PARTS + size // BYTES_PER_PART:
-        limit = FREE_PARTS + size // BYTES_PER_PART
+    if number > (limit := FREE_PARTS + size // BYTES_PER_PART):
         raise InputError(f"annotations of {size:,} bytes must have at most {limit:,} lists or elements, got {number:,}")
 
 
